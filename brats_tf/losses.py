@@ -1,0 +1,76 @@
+"""The loss of paper A, Section 2.4: L = CE - Dice."""
+
+import keras
+from keras import ops
+
+from brats_tf.regions import MEMBERSHIP, REGIONS, THRESHOLD
+
+EPSILON = 1e-7  # Only keeps 0 / 0 away; the paper gives no figure.
+
+
+def soft_dice(target, prediction):
+    """Soft Dice per case and channel: two (B, H, W, D, C) -> (B, C), between 0 and 1.
+
+    2 sum(t p) / (sum(t^2) + sum(p^2) + epsilon), sums over H, W and D. Source: paper A, equation (1).
+    """
+    axes = (1, 2, 3)
+    overlap = ops.sum(target * prediction, axis=axes)
+    squares = ops.sum(ops.square(target), axis=axes) + ops.sum(ops.square(prediction), axis=axes)
+    return 2 * overlap / (squares + EPSILON)
+
+
+class CrossEntropyMinusDice(keras.losses.Loss):
+    """CE - Dice of probabilities (B, H, W, D, C), one number per case: (B,). Source: paper A, equation (2).
+
+    The cross entropy is the mean over voxels, binary for overlapping `outputs="regions"` (sigmoid), categorical for
+    exclusive `outputs="classes"` (softmax, background first); Dice is the mean over the regions, or over the classes
+    without the background.
+    """
+
+    def __init__(self, outputs="regions", name="ce_minus_dice", **kwargs):
+        super().__init__(name=name, **kwargs)
+        if outputs not in ("regions", "classes"):
+            raise ValueError(f"`outputs` must be 'regions' or 'classes'. Received: {outputs!r}.")
+        self.outputs = outputs
+
+    def call(self, y_true, y_pred):
+        y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        if self.outputs == "regions":
+            entropy = keras.losses.binary_crossentropy(y_true, y_pred)
+            dice = soft_dice(y_true, y_pred)
+        else:
+            entropy = keras.losses.categorical_crossentropy(y_true, y_pred)
+            dice = soft_dice(y_true[..., 1:], y_pred[..., 1:])
+        return ops.mean(entropy, axis=(1, 2, 3)) - ops.mean(dice, axis=-1)
+
+    def get_config(self):
+        return super().get_config() | {"outputs": self.outputs}
+
+
+def region_dice(region, outputs="regions"):
+    """A Keras metric function: Dice of one region after the threshold of 0.5, per case: two (B, H, W, D, C) -> (B,).
+
+    Both empty scores 1. It watches the training; `brats_tf.metrics` scores label maps.
+    """
+    channel = REGIONS.index(region)
+
+    def dice(y_true, y_pred):
+        truth, prediction = (
+            ops.cast(to_regions(values, outputs)[..., channel] > THRESHOLD, "float32") for values in (y_true, y_pred)
+        )
+        overlap = ops.sum(truth * prediction, axis=(1, 2, 3))
+        sizes = ops.sum(truth + prediction, axis=(1, 2, 3))
+        return ops.where(sizes > 0, 2 * overlap / ops.maximum(sizes, 1), 1.0)
+
+    dice.__name__ = f"dice_{region.lower()}"
+    return dice
+
+
+def to_regions(probabilities, outputs):
+    """Region probabilities of any network: (B, H, W, D, C) -> (B, H, W, D, 3) WT, TC, ET.
+
+    Exclusive classes add up to the regions that they belong to.
+    """
+    if outputs == "regions":
+        return probabilities
+    return ops.matmul(probabilities, ops.cast(MEMBERSHIP, probabilities.dtype))

@@ -1,0 +1,88 @@
+"""Modalities, label conventions and the three nested regions: the facts that everything else shares.
+
+Inside the package a segmentation is an array of *classes* (0 background, 1 necrosis, 2 edema, 3 enhancing tumour),
+whatever numbers the file used; regions are derived from classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from brats_tf.errors import InputError
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+CLASSES = ("background", "necrosis", "edema", "enhancing")
+REGIONS = ("WT", "TC", "ET")  # The order of channels: whole tumour, tumour core, enhancing tumour.
+THRESHOLD = 0.5  # A voxel belongs to a region when its probability is above this.
+
+# Which region (column) a class (row) belongs to. "Necrosis" stands for necrotic and non-enhancing core.
+MEMBERSHIP = np.array([[0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """The numbers that one year's label files use for `CLASSES`."""
+
+    name: str
+    labels: tuple  # In the order of CLASSES.
+
+
+BRATS_2017 = Convention("BraTS 2017-2021", (0, 1, 2, 4))
+BRATS_2023 = Convention("BraTS 2023", (0, 1, 2, 3))
+
+
+def labels_to_classes(labels, convention):
+    """Translates a file's labels to class indices: (H, W, D) -> (H, W, D), uint8.
+
+    >>> labels_to_classes(np.array([[[0, 1, 2, 4]]]), BRATS_2017)
+    array([[[0, 1, 2, 3]]], dtype=uint8)
+
+    Raises:
+        InputError: when a value is not in the convention.
+    """
+    with np.errstate(invalid="ignore"):  # NaN becomes some number, and then differs from it.
+        whole = np.asarray(labels).astype(np.int64)
+    table = np.full(256, 255, dtype=np.uint8)
+    table[list(convention.labels)] = range(len(CLASSES))
+    inside = (whole >= 0) & (whole < 255) & (whole == labels)
+    classes = table[np.where(inside, whole, 255)]
+    if (classes == 255).any():
+        unknown = np.unique(np.asarray(labels)[classes == 255])[:5]
+        raise InputError(
+            f"labels {_listed(convention.labels)} expected ({convention.name}), "
+            f"received also {_listed(f'{value:g}' for value in unknown)}"
+        )
+    return classes
+
+
+def classes_to_labels(classes, convention):
+    """Translates class indices back to the numbers of a convention: (H, W, D) -> (H, W, D), uint8."""
+    return np.array(convention.labels, dtype=np.uint8)[classes]
+
+
+def classes_to_regions(classes):
+    """Derives the nested regions: (H, W, D) classes -> (H, W, D, 3) WT, TC, ET, bool.
+
+    >>> classes_to_regions(np.array([[[0, 1, 2, 3]]]))[0, 0].astype(int).tolist()
+    [[0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 1, 1]]
+    """
+    return MEMBERSHIP[classes].astype(bool)
+
+
+def regions_to_classes(regions):
+    """Paints WT as edema, over it TC as necrosis, over it ET: (H, W, D, 3) bool -> (H, W, D) classes, uint8.
+
+    Painting makes regions nested that a network left otherwise: a voxel of ET alone counts for TC and WT too.
+
+    >>> regions_to_classes(np.array([[[[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1]]]])).tolist()
+    [[[0, 2, 1, 3]]]
+    """
+    regions = np.asarray(regions, dtype=bool)
+    classes = np.zeros(regions.shape[:-1], dtype=np.uint8)
+    for region, name in zip(range(len(REGIONS)), ("edema", "necrosis", "enhancing"), strict=True):
+        classes[regions[..., region]] = CLASSES.index(name)
+    return classes
+
+
+def _listed(values):
+    return ", ".join(str(value) for value in values)

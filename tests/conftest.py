@@ -1,0 +1,87 @@
+"""What several tests share: a tiny classifier, made-up cases, and where the real cases lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from brats_tf.screen import import_tensorflow
+
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Byte-equal runs and golden values are promised on a CPU alone.
+import_tensorflow()
+
+import keras  # noqa: E402
+
+from brats_tf.data.cases import find_cases  # noqa: E402
+from brats_tf.data.phantom import write_phantoms  # noqa: E402
+from brats_tf.models import backbones  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TINY_CROP = (32, 32, 24)
+TINY_SPACING_MM = 6
+
+
+def tiny_classifier(include_top=False, weights=None, input_shape=(None, None, 3)):
+    """A classifier with the five scales of a real one and hardly any weights; takes what keras.applications take."""
+    image = x = keras.Input(input_shape, name="image")
+    x = keras.layers.Rescaling(1 / 255, name="hidden_scaling")(x)
+    x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="stem_pad")(x)
+    for scale in range(1, 6):
+        padding = "valid" if scale == 1 else "same"
+        x = keras.layers.Conv2D(8, 3, strides=2, padding=padding, name=f"conv{scale}")(x)
+        x = keras.layers.BatchNormalization(name=f"norm{scale}")(x)
+        x = keras.layers.Activation("relu", name=f"relu{scale}")(x)
+    return keras.Model(image, x, name="tiny_classifier")
+
+
+backbones.BACKBONES["tiny"] = backbones.Backbone(
+    application=tiny_classifier, stem="stem_pad", scales={f"P{scale}": f"relu{scale}" for scale in range(1, 6)}
+)
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory):
+    """Four phantoms of 40x40x26 voxels; the last has no enhancing tumour."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    names = [f"Phantom_{number:03}" for number in range(1, 5)]
+    list(write_phantoms(folder, names=names, spacing_mm=TINY_SPACING_MM))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(phantom_folder):
+    """The cases of `phantom_folder`."""
+    return find_cases(phantom_folder)[0]
+
+
+@pytest.fixture
+def damaged(phantoms, tmp_path):
+    """Two bad cases: one without FLAIR, one whose FLAIR is truncated."""
+    for name in ("no_flair", "truncated"):
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        for path in phantoms[0].folder.iterdir():
+            part = path.name.rpartition("_")[2]
+            (tmp_path / "bad" / name / f"{name}_{part}").write_bytes(path.read_bytes())
+    (tmp_path / "bad" / "no_flair" / "no_flair_flair.nii.gz").unlink()
+    flair = tmp_path / "bad" / "truncated" / "truncated_flair.nii.gz"
+    flair.write_bytes(flair.read_bytes()[:-200])
+    return find_cases(tmp_path / "bad")[0]
+
+
+def _beside(variable, default):
+    folder = Path(os.environ.get(variable, REPOSITORY / default))
+    if not folder.is_dir():
+        pytest.skip(f"needs real data: {folder} is not there (set {variable})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder with real BraTS cases: native/, uint8/, odd/."""
+    return _beside("BRATS_TF_TEST_DATA", "../shared/data")
+
+
+@pytest.fixture(scope="session")
+def real_weights():
+    """The folder with real ImageNet weights."""
+    return _beside("BRATS_TF_WEIGHTS", "../shared/weights")

@@ -1,0 +1,90 @@
+"""Facts at the bottom, parts above them, runs above those, the front door on top: imports only point down."""
+
+import ast
+
+import pytest
+from conftest import REPOSITORY
+
+# Neighbours on a floor do not import each other.
+FLOORS = (
+    {"errors", "__init__", "data.__init__", "models.__init__"},
+    {"regions", "screen", "files"},
+    {"config", "data.cases", "data.volumes", "data.transforms", "metrics", "losses", "models.blocks"},
+    {"data.preparation", "data.pipeline", "data.phantom", "models.interslice", "models.backbones", "models.costs"},
+    {"data.store", "models.decoders", "models.weights"},
+    {"models.embedding"},
+    {"models.networks"},
+    {"runs"},
+    {"training", "inference", "evaluation", "report", "export", "listing"},
+    {"demo", "bench"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+# What may be imported from outside, by the lowest floor or the room that may; everything else is the stdlib or NumPy.
+ONLY_IN = {
+    "tensorflow": {"data.pipeline", "runs", "inference", "export", "screen"},
+    "nibabel": {"data.volumes", "data.transforms", "data.phantom"},
+    "matplotlib": {"report"},
+    "scipy": {"data.phantom"},
+}
+PACKAGE = REPOSITORY / "brats_tf"
+ROOMS = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(path):
+    """The modules that a file imports, at any depth in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(room):
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def test_every_room_has_one_floor():
+    assert sorted(ROOMS) == sorted(room for rooms in FLOORS for room in rooms)
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_imports_point_down(room):
+    for module in imports(ROOMS[room]):
+        imported = module.removeprefix("brats_tf.")
+        if module != imported and imported in ROOMS:
+            assert floor(imported) < floor(room), f"{room} imports {imported}"
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_only_some_rooms_know_a_library(room):
+    for module in imports(ROOMS[room]):
+        library = module.split(".")[0]
+        assert room in ONLY_IN.get(library, {room}), f"{room} imports {library}"
+
+
+def test_networks_and_losses_know_keras_alone():
+    for room, path in ROOMS.items():
+        if room.startswith("models.") or room == "losses":
+            outside = {module.split(".")[0] for module in imports(path)} - {"brats_tf"}
+            assert outside <= {"keras", "dataclasses", "contextlib", "math", "os", "pathlib", "socket", "sys"}, room
+
+
+def test_nothing_loads_a_pickle():
+    for room, path in ROOMS.items():
+        source = path.read_text()
+        assert not {"pickle", "dill", "joblib"} & {module.split(".")[0] for module in imports(path)}, room
+        assert "allow_pickle" not in source, room
+        assert "safe_mode=False" not in source, room
+
+
+def test_files_and_functions_stay_small():
+    lengths = []
+    for path in ROOMS.values():
+        assert len(path.read_text().splitlines()) <= 250, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                lengths.append(node.end_lineno - node.lineno + 1)
+    assert sorted(lengths)[int(0.9 * len(lengths))] <= 35
