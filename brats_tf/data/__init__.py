@@ -1,0 +1,1 @@
+"""From BraTS folders to streams of (volume, target)."""
