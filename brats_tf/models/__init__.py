@@ -1,0 +1,1 @@
+"""The networks: Keras functional-API builders, tensors in, tensors out."""

@@ -1,0 +1,28 @@
+"""The blocks that every half of the network is made of, in 2D and in 3D."""
+
+from keras import layers
+
+GROUPS = 8  # Of every group normalisation (authors' code; Myronenko 2018, Section 2.1).
+
+
+def conv(x, filters, *, kernel, name, **settings):
+    """Convolves, keeping the size: (B, H, W[, D], C) -> (B, H, W[, D], filters).
+
+    The rank of `x` chooses 2D or 3D.
+    """
+    convolution = layers.Conv3D if len(x.shape) == 5 else layers.Conv2D
+    return convolution(filters, kernel, padding="same", name=name, **settings)(x)
+
+
+def residual_block(x, filters, *, name):
+    """Pre-activation residual block: (B, H, W[, D], C) -> (B, H, W[, D], filters).
+
+    Twice GroupNorm, ReLU and a convolution of width 3, added to a 1-wide convolution of the input (paper A,
+    Section 2.2, after Myronenko 2018; the order and the shortcut that is always a convolution: authors' code).
+    """
+    shortcut = conv(x, filters, kernel=1, name=f"{name}_shortcut")
+    for step in (1, 2):
+        x = layers.GroupNormalization(GROUPS, name=f"{name}_norm{step}")(x)
+        x = layers.Activation("relu", name=f"{name}_relu{step}")(x)
+        x = conv(x, filters, kernel=3, name=f"{name}_conv{step}")
+    return layers.Add(name=f"{name}_add")([x, shortcut])

@@ -1,0 +1,74 @@
+"""Paper A: a 2D ImageNet classifier embedded in a 3D segmenter. Read it beside the paper's Figure 1."""
+
+import keras
+from keras import layers
+
+from brats_tf.errors import InputError
+from brats_tf.models import backbones, decoders, interslice
+from brats_tf.models.blocks import conv
+
+REGION_CHANNELS = 3  # WT, TC, ET
+CLASS_CHANNELS = 4  # background, necrosis, edema, enhancing
+
+
+# The switches of the classifier in each preset, see `backbones.scale_input` and `backbones.feature_pyramid`.
+PAPER = {"input_scaling": "none", "batch_norm": "frozen", "stochastic_depth": False}
+AUTHORS = {"input_scaling": "imagenet", "batch_norm": "batch", "stochastic_depth": True}
+
+
+def embedding_network(shape, *, depth_factors=None, backbone="efficientnetb0", **switches):
+    """The network of the text: volume (B, H, W, D, C) -> sigmoid regions WT, TC, ET (B, H, W, D, 3), float32.
+
+    Args:
+        shape: (H, W, D, C) of a volume; H and W multiples of 32, D three times the product of the depth factors.
+        depth_factors: three factors of the squeeze; None chooses them from D.
+        backbone: the 2D classifier, a key of `backbones.BACKBONES`.
+        switches: replace those of `PAPER`.
+
+    Source: paper A, Figure 1, Table 1, Section 2. Weights are random until `models.weights` fills them in.
+    """
+    builders = {"squeeze": interslice.pooled_encoder, "decode": decoders.residual_decoder}
+    volume, x = _embed(shape, **builders, depth_factors=depth_factors, backbone=backbone, **(PAPER | switches))
+    x = conv(x, REGION_CHANNELS, kernel=1, name="regions_conv")
+    regions = layers.Activation("sigmoid", dtype="float32", name="regions")(x)
+    return keras.Model(volume, regions, name="embedding")
+
+
+def authors_network(shape, *, depth_factors=None, backbone="efficientnetb0", **switches):
+    """The network of the authors' code: volume (B, H, W, D, C) -> softmax classes (B, H, W, D, 4), float32.
+
+    The arguments are those of `embedding_network`; the switches replace those of `AUTHORS`. Departs from the paper:
+    strided squeeze, transposed 2D decoder with batch norm, a last 16-filter convolution, softmax over background,
+    necrosis, edema and enhancing tumour.
+    """
+    builders = {"squeeze": interslice.strided_encoder, "decode": decoders.transposed_decoder}
+    volume, x = _embed(shape, **builders, depth_factors=depth_factors, backbone=backbone, **(AUTHORS | switches))
+    x = conv(x, interslice.FILTERS[0], kernel=3, name="last_conv")
+    x = conv(x, CLASS_CHANNELS, kernel=1, name="classes_conv")
+    classes = layers.Activation("softmax", dtype="float32", name="classes")(x)
+    return keras.Model(volume, classes, name="embedding_authors")
+
+
+def _embed(shape, *, squeeze, decode, depth_factors, backbone, input_scaling, **classifier_switches):
+    """Figure 1, box by box, up to the head: (H, W, D, C) -> the input volume, features (B, H, W, D, 16)."""
+    factors = check_shape(shape, depth_factors)
+    volume = keras.Input(shape, name="volume")
+    planes, skips = squeeze(volume, depth_factors=factors)
+    image = backbones.scale_input(planes, scaling=input_scaling)
+    classifier = backbones.feature_pyramid(backbone, image_shape=image.shape[1:], **classifier_switches)
+    decoded = decode(classifier(image))
+    return volume, interslice.decoder(decoded, skips, depth_factors=factors)
+
+
+def check_shape(shape, depth_factors=None):
+    """Returns the depth factors for volumes of `shape` (H, W, D, C).
+
+    Raises:
+        InputError: when H or W is no multiple of 32, or D does not squeeze into three planes.
+    """
+    height, width, depth, _ = shape
+    if height < 32 or width < 32 or height % 32 or width % 32:
+        raise InputError(
+            f"Height and width of a volume must be multiples of 32. Received: {height}x{width}x{depth} (H x W x D)."
+        )
+    return interslice.check_depth_factors(depth_factors, depth)

@@ -1,0 +1,115 @@
+"""The inter-slice encoder and decoder: between the slices of a volume and the three planes of an image.
+
+Paper A, Section 2.2 and Table 1 (the squeeze) and Section 2.3 (the way back). H and W are never touched here.
+"""
+
+import math
+
+from keras import layers
+
+from brats_tf.errors import InputError
+from brats_tf.models.blocks import conv, residual_block
+
+PLANES = 3  # What a 2D classifier takes: one image with three channels.
+FILTERS = (16, 32, 64, 64)  # Authors' code; the text gives none.
+SMALLEST_FACTOR = 2
+STEM_DROPOUT = 0.2  # Authors' code.
+
+
+def default_depth_factors(depth):
+    """Three factors that squeeze `depth` slices into three planes, as even as possible, the largest last.
+
+    Source: paper A, Section 2.2 ("can be changed and adapted according to the third dimension").
+
+    >>> default_depth_factors(108), default_depth_factors(144), default_depth_factors(36)
+    ((3, 3, 4), (3, 4, 4), (2, 2, 3))
+
+    Raises:
+        InputError: when no three factors of at least 2 multiply to depth / 3.
+    """
+    product, rest = divmod(depth, PLANES)
+    divisors = [factor for factor in range(SMALLEST_FACTOR, product + 1) if product % factor == 0]
+    found = [
+        (first, second, product // (first * second))
+        for first in divisors
+        for second in divisors
+        if rest == 0 and product % (first * second) == 0 and first <= second <= product // (first * second)
+    ]
+    if not found:
+        raise InputError(
+            f"The depth of a volume must be {PLANES} times the product of three whole factors of at least "
+            f"{SMALLEST_FACTOR} (108 = 3 x 3 x 3 x 4). Received: depth={depth}."
+        )
+    return min(found, key=lambda factors: factors[2] - factors[0])
+
+
+def check_depth_factors(depth_factors, depth):
+    """Returns `depth_factors`, or the default for `depth` when it is None.
+
+    Raises:
+        InputError: when the factors do not squeeze `depth` slices into three planes.
+    """
+    if depth_factors is None:
+        return default_depth_factors(depth)
+    product = PLANES * math.prod(depth_factors)
+    if len(depth_factors) != 3 or min(depth_factors) < 1 or product != depth:
+        raise InputError(
+            f"`depth_factors` must be three factors that squeeze {depth} slices into {PLANES} planes. Received: "
+            f"depth_factors={tuple(depth_factors)}, for {product} slices."
+        )
+    return tuple(depth_factors)
+
+
+def pooled_encoder(volume, *, depth_factors):
+    """Squeezes the slices into planes by max-pooling: (B, H, W, D, C) -> (B, H, W, 3), skips fine to coarse.
+
+    The skips are (B, H, W, D, 16), (B, H, W, D/f1, 32), (B, H, W, D/(f1 f2), 64). Source: paper A, Section 2.2 and
+    Table 1.
+    """
+    x = conv(volume, FILTERS[0], kernel=3, name="stem_conv")
+    skips = []
+    for level, (filters, factor) in enumerate(zip(FILTERS, depth_factors, strict=False), start=1):
+        x = residual_block(x, filters, name=f"squeeze{level}")
+        skips.append(x)
+        x = layers.MaxPooling3D((1, 1, factor), name=f"squeeze{level}_pool")(x)
+    x = residual_block(x, FILTERS[-1], name=f"squeeze{len(FILTERS)}")
+    return _planes(x), skips
+
+
+def strided_encoder(volume, *, depth_factors):
+    """Squeezes the slices into planes by strided convolutions: (B, H, W, D, C) -> (B, H, W, 3), skips fine to coarse.
+
+    The skips are as in `pooled_encoder`. Source: authors' code (stem dropout 0.2, strided 3x3x3 convolutions).
+    """
+    x = conv(volume, FILTERS[0], kernel=3, name="stem_conv")
+    x = layers.SpatialDropout3D(STEM_DROPOUT, name="stem_dropout")(x)
+    skips = []
+    for level, factor in enumerate(depth_factors, start=1):
+        x = residual_block(x, FILTERS[level - 1], name=f"squeeze{level}")
+        skips.append(x)
+        x = conv(x, FILTERS[level], kernel=3, name=f"squeeze{level}_stride", strides=(1, 1, factor))
+    x = residual_block(x, FILTERS[-1], name=f"squeeze{len(FILTERS)}")
+    return _planes(x), skips
+
+
+def decoder(planes, skips, *, depth_factors):
+    """Spreads the planes over the slices again: (B, H, W, 3), skips fine to coarse -> (B, H, W, D, 16).
+
+    A level: 1x1x1 convolution, upsample the depth, add the encoder's skip, residual block. Source: authors' code;
+    paper A, Section 2.3 asks for "homogeneous blocks" with skips.
+    """
+    height, width, depth = planes.shape[1:]
+    x = layers.Reshape((height, width, depth, 1), name="volume_from_planes")(planes)
+    for level in range(len(skips), 0, -1):
+        skip, name = skips[level - 1], f"spread{level}"
+        x = conv(x, skip.shape[-1], kernel=1, name=f"{name}_reduce")
+        x = layers.UpSampling3D((1, 1, depth_factors[level - 1]), name=f"{name}_up")(x)
+        x = layers.Add(name=f"{name}_skip")([x, skip])
+        x = residual_block(x, skip.shape[-1], name=name)
+    return x
+
+
+def _planes(x):
+    """Merges the features of each of the three slices left: (B, H, W, 3, C) -> (B, H, W, 3). Source: Table 1."""
+    x = conv(x, 1, kernel=1, name="planes_conv", activation="relu")
+    return layers.Reshape(x.shape[1:4], name="planes")(x)
