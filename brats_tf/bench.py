@@ -1,0 +1,127 @@
+"""Measure the network on this machine: seconds, peak memory, and the machine's own matrix product for scale.
+
+Each figure comes from a process of its own, so that one's memory does not count for the other.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from brats_tf.errors import InputError
+from brats_tf.files import atomic
+from brats_tf.screen import console, import_tensorflow, say
+
+REPEATS = 3
+MATRIX, PRODUCTS = 4096, 6  # Together about as much work as one pass at full size, so that both are as sustained.
+
+
+def bench(config, *, results):
+    """Measures one config's network, prints a table and writes `<results>/bench.json`.
+
+    Returns:
+        What it wrote: machine, preset, crop, GFLOP a pass, GFLOP/s of the matrix product, seconds and peak GB of a pass
+        and of a training step, share of the matrix rate. Times are medians of three after one warm-up.
+    """
+    say(f"Measuring {config.preset} at {'x'.join(map(str, config.crop))}: about two minutes at full size on two cores.")
+    figures = {"machine": _machine(), "preset": config.preset, "crop": config.crop}
+    for measure in (_matrix, _forward, _step):
+        figures |= _in_own_process(measure, config)
+    figures["share_of_matrix_rate"] = figures["gflop"] / figures["forward_s"] / figures["matrix_gflops"]
+    table = Table("figure", "value", title=figures["machine"])
+    for name, value in figures.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.3g}")
+    console.print(table)
+    path = Path(results) / "bench.json"
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    say(f"Written to {path}.")
+    return figures
+
+
+def _in_own_process(measure, config):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(measure, config).result()
+        except BrokenProcessPool:
+            size = "x".join(map(str, config.crop))
+            raise InputError(f"The measurement at {size} was killed, probably for too little memory.") from None
+
+
+def _matrix(config):
+    tf = import_tensorflow()
+    matrix = tf.random.normal((MATRIX, MATRIX))
+
+    def multiply():
+        product = matrix
+        for _ in range(PRODUCTS):
+            product = matrix @ product
+        return product.numpy()
+
+    return {"matrix_gflops": PRODUCTS * 2 * MATRIX**3 / _median_seconds(multiply) / 1e9}
+
+
+def _forward(config):
+    tf = import_tensorflow()
+    from brats_tf.models.costs import multiply_adds, prediction_bytes
+    from brats_tf.runs import build_network
+
+    network = build_network(config)
+    forward = tf.function(lambda volume: network(volume, training=False))
+    volume = tf.random.normal((1, *config.network_settings()["shape"]))
+    return {
+        "gflop": 2 * multiply_adds(network) / 1e9,
+        "forward_s": _median_seconds(lambda: forward(volume).numpy()),
+        "forward_peak_gb": _peak_gb(),
+        "forward_estimated_gb": prediction_bytes(network, networks=1) / 1e9,
+    }
+
+
+def _step(config):
+    import_tensorflow()
+    from brats_tf.models.costs import training_bytes
+    from brats_tf.runs import build_network
+    from brats_tf.training import compile_network
+
+    network = build_network(config)
+    compile_network(network, config)
+    random = np.random.default_rng(config.seed)
+    volume = random.standard_normal((1, *config.network_settings()["shape"]), dtype=np.float32)
+    target = (random.random((1, *network.output.shape[1:])) < 0.1).astype(np.float32)
+    return {
+        "step_s": _median_seconds(lambda: network.train_on_batch(volume, target)),
+        "step_peak_gb": _peak_gb(),
+        "step_estimated_gb": training_bytes(network, batch_size=1) / 1e9,
+    }
+
+
+def _median_seconds(run):
+    run()
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def _peak_gb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _machine():
+    try:
+        model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+        name = model.partition(":")[2].strip()
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"

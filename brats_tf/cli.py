@@ -1,0 +1,126 @@
+"""The front door: `brats-tf <command>`. It only reads the arguments; `commands` does the rest."""
+
+import argparse
+import sys
+import textwrap
+from pathlib import Path
+
+from brats_tf import __version__, commands
+from brats_tf.config import PRESETS
+from brats_tf.errors import InputError
+from brats_tf.regions import MODALITIES
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+FRONT = "Embed a 2D ImageNet classifier in a 3D brain-tumour segmenter (BraTS): train, predict, evaluate, export."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message):
+        self.exit(BAD_INPUT, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def main(arguments=None):
+    """Runs one command. Returns the exit code: 0, 2 after bad input, 130 after Ctrl-C."""
+    given = parser().parse_args(arguments)
+    try:
+        return given.command(given) or 0
+    except InputError as error:
+        print(f"brats-tf: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        print(f"brats-tf: {error.filename or 'A file'}: {error.strerror or error}.", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("brats-tf: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def parser():
+    """The argument parser with all commands."""
+    top = Parser(prog="brats-tf", description=FRONT)
+    top.add_argument("--version", action="version", version=f"brats-tf {__version__}")
+    subparsers = top.add_subparsers(required=True, metavar="COMMAND")
+    for function, options in COMMANDS.items():
+        text = function.__doc__.strip()
+        command = subparsers.add_parser(
+            function.__name__,
+            help=text.splitlines()[0],
+            description=textwrap.dedent(f"    {text}"),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for option in options.split():
+            _add(command, option)
+        command.set_defaults(command=function)
+    return top
+
+
+def _add(command, option):
+    name = option.rstrip("!")
+    settings = dict(OPTIONS[name])
+    if "default" in settings and settings["default"] is not None:
+        settings["help"] += f" (default: {settings['default']})"
+    command.add_argument(f"--{name}", required=option.endswith("!"), **settings)
+
+
+def _sizes(text):
+    try:
+        first, second, third = (int(size) for size in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected three whole numbers, such as 192x160x108, received {text!r}"
+        ) from None
+    return first, second, third
+
+
+def _names(text):
+    names = tuple(text.split(","))
+    if not all(names) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"expected different names joined by commas, received {text!r}")
+    return names
+
+
+OPTIONS = {
+    "data": {"type": Path, "metavar": "DIR", "help": "folder with BraTS cases, one folder per case"},
+    "runs": {"type": Path, "metavar": "DIR", "default": Path("runs"), "help": "folder of the trained networks"},
+    "run": {"type": Path, "metavar": "DIR", "help": "folder of one trained network, such as runs/flair"},
+    "store": {"type": Path, "metavar": "DIR", "help": "folder for prepared cases (default: RUNS/store)"},
+    "out": {"type": Path, "metavar": "DIR", "default": Path("predictions"), "help": "folder of the predictions"},
+    "results": {"type": Path, "metavar": "DIR", "default": Path("results"), "help": "folder for scores and pictures"},
+    "preset": {
+        "choices": tuple(PRESETS),
+        "default": "paper",
+        "help": "paper: what the text says; authors: what their code does; plus: better",
+    },
+    "modality": {"choices": (*MODALITIES, "all"), "help": "what the network sees; all: four networks in turn"},
+    "networks": {
+        "type": _names,
+        "metavar": "NAMES",
+        "default": ",".join(MODALITIES),
+        "help": "the runs to average, folders in RUNS, joined by commas",
+    },
+    "epochs": {"type": int, "metavar": "N", "help": "passes over all cases (default: 200; phantoms: 4)"},
+    "crop": {"type": _sizes, "metavar": "HxWxD", "help": "voxels: front-back x left-right x head-foot"},
+    "backbone": {"metavar": "NAME", "help": "the embedded 2D classifier: efficientnetb0"},
+    "depth-factors": {"type": _sizes, "metavar": "AxBxC", "help": "squeeze of the slices, such as 3x3x4"},
+    "weights": {"metavar": "SOURCE", "help": "imagenet (the default), a file, or none for random weights"},
+    "input-scaling": {"choices": ("none", "imagenet"), "help": "scaling before the classifier"},
+    "batch-norm": {"choices": ("frozen", "batch"), "help": "classifier's batch norm while training"},
+    "learning-rate": {"type": float, "metavar": "RATE", "help": "first learning rate (default: 1e-4; phantoms: 5e-4)"},
+    "seed": {"type": int, "metavar": "N", "help": "same seed, same numbers on a CPU (default: 0)"},
+    "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of refusing to train"},
+    "save-probabilities": {"action": "store_true", "help": "also write OUT/probabilities/<case>.nii.gz: WT, TC, ET"},
+}
+NETWORK = "preset modality crop backbone depth-factors input-scaling batch-norm"
+COMMANDS = {
+    commands.demo: "runs out results weights epochs crop seed",
+    commands.train: f"data runs store {NETWORK} weights epochs learning-rate seed skip-bad",
+    commands.predict: "data runs networks out save-probabilities",
+    commands.evaluate: "data runs networks out results",
+    commands.summary: NETWORK,
+    commands.export: "run! out!",
+    commands.cases: "data!",
+    commands.bench: f"results {NETWORK}",
+}
