@@ -1,0 +1,109 @@
+"""What is written down, holds: commands, tables, docstrings, names."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+from brats_tf.cli import COMMANDS, parser
+
+PAGES = ("README.md", "experiments/README.md", "CONTRIBUTING.md")
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_make_command_on_a_page_is_a_target(page):
+    named = set(
+        re.findall(r"make ([a-z-]+)", "".join(re.findall(r"`[^`]*`|```.*?```", (REPOSITORY / page).read_text(), re.S)))
+    )
+    assert named <= TARGETS
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_on_a_page_leads_somewhere(page):
+    folder = (REPOSITORY / page).parent
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (REPOSITORY / page).read_text())
+    assert [link for link in links if not (folder / link).exists()] == []
+
+
+def test_make_alone_lists_the_targets():
+    printed = subprocess.run(["make", "-s", "-C", REPOSITORY], capture_output=True, text=True, check=True).stdout
+    for target in TARGETS - {"help"}:
+        assert f"make {target}" in printed
+
+
+def test_every_target_expands_to_a_command_that_the_program_takes(tmp_path):
+    ready = tmp_path / "venv" / ".ready"
+    ready.parent.mkdir()
+    ready.touch()
+    understood = set()
+    for target in TARGETS - {"help", "setup"}:
+        for variables in ([], "MOD=t1 DATA=/d EPOCHS=3 CROP=64x64x36 PRESET=plus WEIGHTS=none NETWORKS=t1,t2".split()):
+            arguments = ["make", "-n", "-C", REPOSITORY, target, f"VENV={ready.parent}", *variables]
+            printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+            needs_more = not variables and target in ("train-modality", "cases")
+            for line in printed.splitlines():
+                program, *options = shlex.split(line)
+                if program.endswith("/brats-tf") and not needs_more:
+                    understood.add(parser().parse_args(options).command)
+    assert understood == set(COMMANDS)
+
+
+def test_the_makefile_passes_its_variables_on(tmp_path):
+    (tmp_path / ".ready").touch()
+    variables = "MOD=t2 DATA=/d RUNS=/r EPOCHS=3 CROP=64x64x36 WEIGHTS=none SEED=5 PRESET=plus".split()
+    command = ["make", "-n", "-C", REPOSITORY, "train-modality", f"VENV={tmp_path}", *variables]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    expected = (
+        '--modality "t2" --data "/d" --runs "/r" --preset "plus" --crop "64x64x36" '
+        '--weights "none" --epochs "3" --seed "5"'
+    )
+    assert f"brats-tf train {expected}" in " ".join(printed.split())
+
+
+def test_the_tables_say_what_the_results_say():
+    check = subprocess.run(
+        [sys.executable, REPOSITORY / "experiments" / "tables.py", "--check"], capture_output=True, text=True
+    )
+    assert check.returncode == 0, check.stdout
+
+
+def test_the_crop_has_one_home():
+    places = [
+        path.name
+        for path in (REPOSITORY / "brats_tf").rglob("*.py")
+        if re.search(r"\(192, 160, 108\)", path.read_text())
+    ]
+    assert places == ["config.py"]
+
+
+def test_public_names_are_documented():
+    undocumented = []
+    for path in (REPOSITORY / "brats_tf").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in tree.body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if public and not ast.get_docstring(node):
+                undocumented.append(f"{path.name}:{node.name}")
+    assert undocumented == []
+
+
+def test_every_dependency_has_its_reason_in_the_readme():
+    import configparser
+
+    parser = configparser.ConfigParser()
+    parser.read(REPOSITORY / "setup.cfg")
+    needed = re.findall(r"^([\w-]+)", parser["options"]["install_requires"], flags=re.MULTILINE)
+    readme = (REPOSITORY / "README.md").read_text()
+    assert needed
+    assert [name for name in needed if not re.search(rf"^\| {name} \|", readme, flags=re.MULTILINE)] == []
+
+
+def test_the_lock_pins_every_dependency_exactly():
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    assert all("==" in line for line in lines if line and not line.lstrip().startswith("#"))

@@ -1,0 +1,145 @@
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import TINY_CROP
+
+from brats_tf.config import Config
+from brats_tf.data.cases import HYPHENED, find_cases
+from brats_tf.data.preparation import prepare_case
+from brats_tf.errors import InputError
+from brats_tf.inference import load_ensemble, predict_cases
+from brats_tf.regions import MODALITIES
+from brats_tf.runs import build_network, load_network
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Four one-modality networks with four seeds, and the authors' stacked one, all untrained."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
+    configs = [Config.from_preset("paper", modalities=(name,), **settings) for name in MODALITIES]
+    for config in [*configs, Config.from_preset("authors", **settings)]:
+        (folder / config.run_name).mkdir()
+        config.save(folder / config.run_name)
+        network = build_network(config)
+        network.save_weights(folder / config.run_name / "network.weights.h5")
+    return folder
+
+
+@pytest.fixture
+def members(runs):
+    return load_ensemble([runs / name for name in MODALITIES])
+
+
+def test_the_ensemble_is_the_average_of_four_networks(runs, members, phantoms, tmp_path):
+    predict_cases(members, phantoms[:1], out=tmp_path, save_probabilities=True)
+    expected = 0
+    for name in MODALITIES:
+        _, network = load_network(runs / name)
+        prepared = prepare_case(phantoms[0], modalities=(name,), crop=TINY_CROP, with_truth=False)
+        expected = expected + network.predict(prepared.volume[None], verbose=0)[0] / 4
+    written = nib.load(tmp_path / "probabilities" / f"{phantoms[0].id}.nii.gz").get_fdata()
+    assert written.shape == (40, 40, 26, 3)
+    # The phantom's file runs L, P, S: first left-right, then front-back.
+    centred = written[4:36, 4:36, 1:25].transpose(1, 0, 2, 3)
+    np.testing.assert_allclose(centred, expected, atol=1e-5)
+    outside = np.ones(written.shape, bool)
+    outside[4:36, 4:36, 1:25] = False
+    assert not written[outside].any()
+
+
+def test_the_label_map_is_the_thresholded_average_in_the_geometry_of_the_case(members, phantoms, tmp_path):
+    predict_cases(members, phantoms[:1], out=tmp_path, save_probabilities=True)
+    probabilities = nib.load(tmp_path / "probabilities" / f"{phantoms[0].id}.nii.gz").get_fdata()
+    image = nib.load(tmp_path / f"{phantoms[0].id}.nii.gz")
+    flair = nib.load(phantoms[0].volumes["flair"])
+    np.testing.assert_array_equal(image.affine, flair.affine)
+    assert (image.shape, image.get_data_dtype()) == (flair.shape, np.uint8)
+    wt, tc, et = np.moveaxis(probabilities > 0.5, -1, 0)
+    expected = np.where(et, 4, np.where(tc, 1, np.where(wt, 2, 0)))
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), expected)
+    assert (tmp_path / f"{phantoms[0].id}.nii.gz").is_file()
+
+
+def test_the_convention_is_that_of_the_data(members, phantoms, tmp_path):
+    folder = tmp_path / "data" / "case"
+    folder.mkdir(parents=True)
+    for modality, path in phantoms[0].volumes.items():
+        shutil.copy(path, folder / HYPHENED.file_name("case", modality))
+    predict_cases(members, find_cases(tmp_path / "data")[0], out=tmp_path / "new")
+    predict_cases(members, phantoms[:1], out=tmp_path / "old")
+    new, old = (np.asanyarray(nib.load(next((tmp_path / name).glob("*.nii.gz"))).dataobj) for name in ("new", "old"))
+    assert 4 in old  # Untrained networks predict something of everything.
+    np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
+
+
+def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
+    runs, members, damaged, tmp_path, capsys
+):
+    case = next(case for case in damaged if case.id == "no_flair")
+    assert predict_cases(members, [case], out=tmp_path / "three", save_probabilities=True) == []
+    assert "Case no_flair: flair missing, predicted from t1, t1ce, t2." in capsys.readouterr().out
+    predict_cases(
+        load_ensemble([runs / name for name in ("t1", "t1ce", "t2")]),
+        [case],
+        out=tmp_path / "same",
+        save_probabilities=True,
+    )
+    first, second = (
+        nib.load(tmp_path / name / "probabilities" / "no_flair.nii.gz").get_fdata() for name in ("three", "same")
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_bad_cases_are_left_out_and_the_others_go_on(members, phantoms, damaged, tmp_path, capsys):
+    truncated = [case for case in damaged if case.id == "truncated"]
+    ((case_id, sentence),) = predict_cases(members, [*truncated, phantoms[0]], out=tmp_path / "out")
+    assert case_id == "truncated"
+    assert "truncated_flair.nii.gz is damaged or truncated" in sentence
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{phantoms[0].id}.nii.gz"]
+    assert f"1 of 2 label maps written to {tmp_path / 'out'}" in capsys.readouterr().out
+
+
+def test_a_stacked_network_needs_all_its_modalities(runs, damaged, phantoms, tmp_path, capsys):
+    members = load_ensemble([runs / "flair-t1-t1ce-t2"])
+    case = next(case for case in damaged if case.id == "no_flair")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "no_flair.nii.gz").write_text("of an earlier run")
+    failures = predict_cases(members, [case, phantoms[0]], out=tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "An older label map of it stays there." in said
+    assert said.splitlines()[-1] == "Left out: no_flair."
+    assert failures == [("no_flair", failures[0][1])]
+    assert "no network fits; expected flair, t1, t1ce, t2 in" in failures[0][1]
+    assert set(np.unique(nib.load(tmp_path / "out" / f"{phantoms[0].id}.nii.gz").get_fdata())) <= {0, 1, 2, 4}
+
+
+def test_networks_of_different_crops_do_not_mix(runs, tmp_path):
+    config = Config.from_preset("paper", modalities=("t1",), crop=(32, 32, 36), backbone="tiny", weights="none")
+    config.save(tmp_path)
+    with pytest.raises(InputError, match="must share a crop"):
+        load_ensemble([runs / "flair", tmp_path])
+
+
+def test_a_missing_run_is_named(runs, tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path} holds no trained network"):
+        load_ensemble([runs / "flair", tmp_path])
+
+
+def test_the_ensemble_keeps_one_network_in_memory(members):
+    assert len({id(member.network) for member in members}) == 1
+
+
+def test_a_full_disk_leaves_no_half_written_label_map(members, phantoms, tmp_path, monkeypatch):
+    import errno
+
+    def full(image, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(nib, "save", full)
+    ((_, sentence),) = predict_cases(members, phantoms[:1], out=tmp_path)
+    assert sentence == f"{tmp_path / phantoms[0].id}.nii.gz could not be written: No space left on device."
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,174 @@
+import csv
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from conftest import TINY_CROP
+
+from brats_tf.config import Config
+from brats_tf.errors import InputError
+from brats_tf.runs import load_network, load_weights, new_run
+from brats_tf.screen import progress_bar
+from brats_tf.training import SaveWeights, ShowProgress, StopWithoutNumber, build, compile_network, train
+
+
+def tiny(modality="flair", **changes):
+    settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none", "epochs": 2, "learning_rate": 1e-3}
+    return Config.from_preset("paper", modalities=(modality,), **(settings | changes))
+
+
+def weights_of(run):
+    arrays = {}
+    with h5py.File(run / "network.weights.h5") as file:
+        file.visititems(lambda name, item: arrays.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
+    return arrays
+
+
+def assert_same_run(first, second):
+    assert (first / "history.csv").read_bytes() == (second / "history.csv").read_bytes()
+    mine, theirs = weights_of(first), weights_of(second)
+    assert mine.keys() == theirs.keys()
+    for name, values in mine.items():
+        np.testing.assert_array_equal(values, theirs[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def trained(phantoms, tmp_path_factory):
+    """FLAIR and T1, trained one after another in one call."""
+    runs = tmp_path_factory.mktemp("runs")
+    return train([tiny("flair"), tiny("t1")], phantoms, runs=runs, store=runs / "store")
+
+
+def test_a_run_holds_config_weights_and_history(trained):
+    flair, t1 = trained
+    assert (flair.name, t1.name) == ("flair", "t1")
+    assert sorted(path.name for path in flair.iterdir()) == ["config.json", "history.csv", "network.weights.h5"]
+    assert Config.load(flair) == tiny("flair")
+    rows = list(csv.DictReader((flair / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert set(rows[0]) >= {"loss", "dice_wt", "dice_tc", "dice_et", "learning_rate"}
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_the_same_seed_gives_the_same_numbers_alone_or_after_another_network(trained, phantoms, tmp_path):
+    (alone,) = train([tiny("t1")], phantoms, runs=tmp_path, store=tmp_path / "store")
+    assert_same_run(alone, trained[1])
+
+
+@pytest.mark.slow
+def test_another_seed_gives_other_numbers(trained, phantoms, tmp_path):
+    (other,) = train([tiny("flair", seed=1)], phantoms, runs=tmp_path, store=tmp_path / "store")
+    assert (other / "history.csv").read_bytes() != (trained[0] / "history.csv").read_bytes()
+
+
+def test_the_saved_weights_are_those_after_the_last_epoch(trained):
+    _, network = load_network(trained[0])
+    saved = np.concatenate([values.ravel() for values in weights_of(trained[0]).values()])
+    loaded = np.concatenate([values.ravel() for values in network.get_weights()])
+    np.testing.assert_array_equal(np.sort(saved), np.sort(loaded))
+
+
+def test_an_earlier_run_is_moved_aside_not_overwritten(tmp_path, capsys):
+    for number in range(3):
+        run = new_run(tmp_path / "flair")
+        tiny(seed=number).save(run)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flair", "flair.1", "flair.2"]
+    assert [Config.load(tmp_path / name).seed for name in ("flair.1", "flair.2", "flair")] == [0, 1, 2]
+    assert f"The earlier run {run} was moved to {run}.2." in capsys.readouterr().out
+
+
+def test_the_authors_preset_trains_on_stacked_modalities(phantoms, tmp_path):
+    config = Config.from_preset("authors", crop=TINY_CROP, backbone="tiny", weights="none", epochs=1)
+    (run,) = train([config], phantoms[:2], runs=tmp_path, store=tmp_path / "store")
+    assert run.name == "flair-t1-t1ce-t2"
+    assert (run / "network.weights.h5").is_file()
+
+
+def test_bad_cases_are_all_named_and_nothing_is_trained(phantoms, damaged, tmp_path):
+    with pytest.raises(InputError) as caught:
+        train([tiny()], [*phantoms, *damaged], runs=tmp_path / "runs", store=tmp_path / "store")
+    *sentences, last = str(caught.value).splitlines()
+    assert [sentence.split(":")[0] for sentence in sentences] == ["Case no_flair", "Case truncated"]
+    assert last.startswith("2 of 6 cases cannot be used; nothing was trained.")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bad_cases_can_be_left_out_and_the_first_line_says_what_is_used(phantoms, damaged, tmp_path, capsys):
+    train([tiny(epochs=1)], [phantoms[0], *damaged], runs=tmp_path, store=tmp_path / "store", skip_bad=True)
+    said = capsys.readouterr().out
+    assert "Left out: Case truncated" in said
+    line = next(line for line in said.splitlines() if line.startswith("Training flair"))
+    for words in ("(paper): 1 cases, crop 32x32x24", "parameters", "random weights, on CPU", "GB of memory"):
+        assert words in line
+
+
+def test_a_loss_that_is_no_number_stops():
+    guard = StopWithoutNumber()
+    guard.on_epoch_begin(2)
+    guard.on_train_batch_end(0, {"loss": 0.5})
+    with pytest.raises(InputError, match="received nan in epoch 3, step 5"):
+        guard.on_train_batch_end(4, {"loss": float("nan")})
+
+
+def test_the_learning_rate_falls_by_ten_on_a_plateau(phantoms, tmp_path):
+    # A learning rate of nearly nothing cannot improve the loss much; two epochs without improvement are the limit.
+    config = tiny(epochs=6, learning_rate=1e-12, plateau_epochs=2)
+    (run,) = train([config], phantoms[:1], runs=tmp_path, store=tmp_path / "store")
+    rates = [float(row["learning_rate"]) for row in csv.DictReader((run / "history.csv").read_text().splitlines())]
+    losses = [float(row["loss"]) for row in csv.DictReader((run / "history.csv").read_text().splitlines())]
+    best, waited, rate = np.inf, 0, 1e-12
+    for loss, received in zip(losses, rates, strict=True):
+        np.testing.assert_allclose(received, rate, rtol=1e-5)
+        best, waited = (loss, 0) if loss < best else (best, waited + 1)
+        if waited == 2:
+            rate, waited = rate / 10, 0
+    assert min(rates) < 1e-12
+
+
+def test_weights_of_another_network_are_refused(trained, tmp_path):
+    from brats_tf.runs import build_network
+
+    other = build_network(Config(modalities=("t1", "t2"), crop=TINY_CROP, backbone="tiny"))
+    with pytest.raises(InputError, match="must hold the weights of the network that its config.json describes"):
+        load_weights(other, trained[0])
+    with pytest.raises(InputError, match="network.weights.h5 is missing. Train it first"):
+        load_weights(other, tmp_path)
+
+
+def test_a_diverging_training_stops_in_a_sentence(phantoms, tmp_path):
+    with pytest.raises(InputError, match="The loss must be a number; received"):
+        train([tiny(learning_rate=1e30, epochs=5)], phantoms, runs=tmp_path, store=tmp_path / "store")
+
+
+def test_a_stream_of_unknown_length_does_not_matter():
+    # On a GPU the prefetched stream does not say how long it is.
+    with progress_bar() as bar:
+        progress = ShowProgress("flair", bar, steps=4)
+        progress.set_params({"epochs": 2, "steps": None})
+        progress.on_train_begin()
+        assert bar.tasks[0].total == 4
+
+
+@pytest.mark.parametrize(
+    ("preset", "optimizer"), [("paper", keras.optimizers.Adam), ("authors", keras.optimizers.Nadam)]
+)
+def test_each_preset_has_its_optimiser(preset, optimizer):
+    config = Config.from_preset(preset, modalities=("t1",), crop=TINY_CROP, backbone="tiny", weights="none")
+    network, _ = build(config)
+    compile_network(network, config)
+    assert type(network.optimizer) is optimizer
+    assert float(network.optimizer.learning_rate) == pytest.approx(1e-4)
+
+
+def test_a_full_disk_while_saving_is_a_sentence(tmp_path):
+    class Network:
+        def save_weights(self, path):
+            path.write_bytes(b"half")
+            raise RuntimeError("Can't decrement id ref count")
+
+    callback = SaveWeights(tmp_path / "network.weights.h5")
+    callback.bare = Network()
+    with pytest.raises(InputError, match="network.weights.h5 could not be written"):
+        callback.on_epoch_end(0)
+    assert list(tmp_path.iterdir()) == []
