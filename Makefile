@@ -1,0 +1,95 @@
+# Each target is one line over the console script `brats-tf`; `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?=
+GPU ?=
+VENV ?= .venv
+RUNS ?= runs
+OUT ?= predictions
+RESULTS ?= results
+PRESET ?= paper
+# Empty means: the program's own default, see `brats-tf <command> --help`.
+DATA ?=
+EPOCHS ?=
+CROP ?=
+WEIGHTS ?=
+SEED ?=
+MOD ?=
+NETWORKS ?=
+
+BRATS := $(VENV)/bin/brats-tf
+READY := $(VENV)/.ready
+option = $(if $($(2)),--$(1) "$($(2))")
+DATA_ARGS = $(call option,data,DATA) --runs "$(RUNS)"
+NETWORK_ARGS = $(if $(filter-out paper,$(PRESET)),--preset "$(PRESET)") $(call option,crop,CROP)
+RUN_ARGS = $(call option,weights,WEIGHTS) $(call option,epochs,EPOCHS) $(call option,seed,SEED)
+
+.PHONY: help setup demo train-modality train train-all ensemble-predict evaluate summary export cases bench \
+	overfit lock check test test-slow clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS PYTHON GPU"
+
+setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA)
+
+# Made anew when what it installs changes, or when PYTHON or GPU name something else than it was made with.
+WANTED := $(strip $(PYTHON) $(if $(GPU),gpu))
+ifneq ($(WANTED),)
+ifneq ($(WANTED),$(shell cat "$(READY)" 2>/dev/null))
+.PHONY: $(READY)
+endif
+endif
+$(READY): requirements.lock setup.cfg pyproject.toml tools/setup.sh
+	@sh tools/setup.sh "$(VENV)" "$(PYTHON)" $(if $(GPU),gpu)
+	@echo "$(WANTED)" > $@
+
+demo: $(READY) ## the whole job on made-up cases, in minutes
+	$(BRATS) demo --runs demo/runs --out demo/predictions --results demo/results $(call option,crop,CROP) $(RUN_ARGS)
+
+train-modality: $(READY) ## train one network: make train-modality MOD=flair DATA=BraTS2020
+	$(BRATS) train --modality "$(MOD)" $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS)
+
+train: $(READY) ## train what a preset stacks into one network: make train PRESET=authors DATA=BraTS2020
+	$(BRATS) train $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS)
+
+train-all: $(READY) ## train the four networks, one after another
+	$(BRATS) train --modality all $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS)
+
+ensemble-predict: $(READY) ## average the trained networks and write OUT/<case>.nii.gz
+	$(BRATS) predict $(DATA_ARGS) --out "$(OUT)" $(call option,networks,NETWORKS)
+
+evaluate: $(READY) ## score OUT against the truth in DATA: RESULTS/cases.csv, RESULTS/summary.json
+	$(BRATS) evaluate $(DATA_ARGS) --out "$(OUT)" --results "$(RESULTS)" $(call option,networks,NETWORKS)
+
+summary: $(READY) ## print the network, layer by layer
+	$(BRATS) summary --preset "$(PRESET)" $(call option,crop,CROP) $(call option,modality,MOD)
+
+export: $(READY) ## write RUNS/MOD as a SavedModel: make export MOD=flair
+	$(BRATS) export --run "$(RUNS)/$(or $(MOD),flair)" --out "exported/$(or $(MOD),flair)"
+
+cases: $(READY) ## list what is in DATA, and what is skipped and why
+	$(BRATS) cases $(call option,data,DATA)
+
+bench: $(READY) ## measure a pass, a training step and their memory on this machine
+	$(BRATS) bench --results "$(RESULTS)" $(NETWORK_ARGS)
+
+overfit: $(READY) ## learn one case of DATA by heart at full size (experiments/overfit_one_case.py)
+	$(VENV)/bin/python experiments/overfit_one_case.py $(call option,data,DATA) --results "$(RESULTS)" $(call option,weights,WEIGHTS)
+
+test: $(READY) ## the tests, on a CPU, without network
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## the tests that take minutes or gigabytes
+	$(VENV)/bin/python -m pytest -m slow
+
+check: $(READY) ## style
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+lock: ## write requirements.lock anew from setup.cfg (needs uv)
+	uv pip compile setup.cfg --extra test --universal --python-version 3.10 --no-header --output-file requirements.lock
+
+clean: ## remove the virtual environment, caches and the demo; runs, predictions and results stay
+	rm -rf "$(VENV)" build dist *.egg-info .pytest_cache .ruff_cache demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,116 @@
+"""Learn one real case by heart at full size: does the whole chain, from file to loss, work?
+
+Paper A's network (preset `paper`) on the FLAIR volume of one case, at 192x160x108, Adam 1e-4, batch 1.
+
+Command:  python experiments/overfit_one_case.py --data DIR --case ID --steps 100
+Time:     10-20 s a step on two CPU cores; 8 GB of memory.
+Expected: whole-tumour Dice of at least 0.90 in inference mode within 100 steps.
+
+Writes into RESULTS/overfit_one_case: `curve.csv` and `curve.png` (loss and WT, TC, ET Dice in inference mode, measured
+before each update), `overlay.png` (the prepared tensor with its labels, and with the prediction: crop, orientation
+and labels must line up) and `summary.json`.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+
+from brats_tf.screen import import_tensorflow, progress_bar, say
+
+import_tensorflow()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from brats_tf.config import Config  # noqa: E402
+from brats_tf.data.cases import find_cases  # noqa: E402
+from brats_tf.data.preparation import prepare_case  # noqa: E402
+from brats_tf.errors import InputError  # noqa: E402
+from brats_tf.files import atomic  # noqa: E402
+from brats_tf.metrics import dice  # noqa: E402
+from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions, regions_to_classes  # noqa: E402
+from brats_tf.report import save_curves, save_overlay  # noqa: E402
+from brats_tf.runs import device_name  # noqa: E402
+from brats_tf.training import build, compile_network  # noqa: E402
+
+
+def main(arguments=None):
+    """Reads the arguments, learns, writes. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with BraTS cases")
+    parser.add_argument("--case", help="id of the case (default: the first)")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    given = parser.parse_args(arguments)
+    if given.steps < 1:
+        parser.error(f"--steps must be at least 1, received {given.steps}")
+    try:
+        case = pick(find_cases(given.data)[0], given.case)
+        config = Config.from_preset("paper", modalities=("flair",), weights=given.weights)
+        learn(case, config, steps=given.steps, folder=given.results / Path(__file__).stem)
+    except InputError as error:
+        print(f"overfit_one_case: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def pick(cases, case_id):
+    """The case of that id, or the first one."""
+    chosen = [case for case in cases if case_id in (None, case.id)]
+    if not chosen:
+        raise InputError(f"`--case` must be one of {', '.join(case.id for case in cases)}. Received: {case_id}.")
+    return chosen[0]
+
+
+def learn(case, config, *, steps, folder):
+    """Trains on one prepared case; each row of the curve is measured in inference mode, before the step's update."""
+    keras.utils.set_random_seed(config.seed)
+    prepared = prepare_case(case, modalities=config.modalities, crop=config.crop, with_truth=True)
+    truth = classes_to_regions(prepared.classes)
+    network, origin = build(config)
+    compile_network(network, config)
+    volume, target = prepared.volume[None], truth[None].astype(np.float32)
+    say(f"{case.id} on {device_name()}, {origin}; about {steps * 15 / 60:.0f} minutes on two CPU cores.")
+    rows, started = [], time.monotonic()
+    with progress_bar() as bar:
+        task = bar.add_task("Learning", total=steps, note="compiling")
+        for step in range(1, steps + 1):
+            # With frozen batch norm and no dropout, training mode and inference mode are one function, so that the
+            # Dice of the step's own forward pass is the Dice of a prediction (tests/models/test_embedding.py).
+            logs = network.train_on_batch(volume, target, return_dict=True)
+            network.reset_metrics()
+            rows.append((step, logs["loss"], *(logs[f"dice_{region.lower()}"] for region in REGIONS)))
+            bar.update(task, advance=1, note=f"loss {rows[-1][1]:.3f} WT {rows[-1][2]:.3f}")
+    seconds = time.monotonic() - started
+    prediction = network.predict(volume, verbose=0)[0] > THRESHOLD
+    scores = {region: dice(truth[..., i], prediction[..., i]) for i, region in enumerate(REGIONS)}
+    write(folder, case, config, rows, prepared, prediction)
+    summary = {"case": case.id, "device": device_name(), "weights": origin, "steps": steps, "seconds": seconds}
+    with atomic(folder / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary | {"dice": scores}, indent=2) + "\n")
+    said = ", ".join(f"{region} {score:.3f}" for region, score in scores.items())
+    say(f"After {steps} steps, predicted: {said}. Look at {folder}.")
+
+
+def write(folder, case, config, rows, prepared, prediction):
+    """The curve as CSV and picture, and the overlay."""
+    with atomic(folder / "curve.csv") as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("step", "loss", *(f"dice_{region.lower()}" for region in REGIONS)))
+        writer.writerows((step, *(f"{value:.6f}" for value in values)) for step, *values in rows)
+    names = ("loss", *(f"Dice {region}" for region in REGIONS))
+    curves = {name: [row[i] for row in rows] for i, name in enumerate(names, start=1)}
+    save_curves(
+        folder / "curve.png", curves, title=f"{case.id}, {config.modalities[0]}, learned by heart", x_label="step"
+    )
+    title = f"{case.id}, as the network sees it"
+    masks = {"labels": prepared.classes, "prediction": regions_to_classes(prediction)}
+    save_overlay(folder / "overlay.png", prepared.volume[..., 0], masks, title=title)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
