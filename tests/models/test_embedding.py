@@ -35,6 +35,7 @@ GOLDEN_OUTPUTS = {
 
 @pytest.fixture(scope="module")
 def paper_network():
+    keras.utils.set_random_seed(0)
     return embedding_network(PAPER_SHAPE)
 
 
@@ -217,4 +218,5 @@ def test_a_full_size_pass(paper_network):
     volume = np.random.default_rng(0).normal(size=(1, *PAPER_SHAPE)).astype("float32")
     regions = paper_network.predict(volume, verbose=0)
     assert regions.shape == (1, 192, 160, 108, 3)
-    assert 0 < regions.min() < regions.max() < 1
+    # A sigmoid in float32 is exactly 1 from about 17 on; NaN would fail every comparison.
+    assert 0 <= regions.min() < 0.5 < regions.max() <= 1
