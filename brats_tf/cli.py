@@ -103,9 +103,16 @@ OPTIONS = {
     },
     "epochs": {"type": int, "metavar": "N", "help": "passes over all cases (default: 200; phantoms: 4)"},
     "crop": {"type": _sizes, "metavar": "HxWxD", "help": "voxels: front-back x left-right x head-foot"},
-    "backbone": {"metavar": "NAME", "help": "the embedded 2D classifier: efficientnetb0"},
+    "backbone": {
+        "metavar": "NAME",
+        "help": "the embedded 2D classifier (default: efficientnetb0; see backbones)",
+    },
+    "planes": {"type": int, "metavar": "N", "help": "slices that the squeeze leaves for the classifier (default: 3)"},
     "depth-factors": {"type": _sizes, "metavar": "AxBxC", "help": "squeeze of the slices, such as 3x3x4"},
-    "weights": {"metavar": "SOURCE", "help": "imagenet (the default), a file, or none for random weights"},
+    "weights": {
+        "metavar": "SOURCE",
+        "help": "imagenet (the default), noisy-student, a file, or none: random",
+    },
     "input-scaling": {"choices": ("none", "imagenet"), "help": "scaling before the classifier"},
     "batch-norm": {"choices": ("frozen", "batch"), "help": "classifier's batch norm while training"},
     "learning-rate": {"type": float, "metavar": "RATE", "help": "first learning rate (default: 1e-4; phantoms: 5e-4)"},
@@ -113,7 +120,7 @@ OPTIONS = {
     "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of refusing to train"},
     "save-probabilities": {"action": "store_true", "help": "also write OUT/probabilities/<case>.nii.gz: WT, TC, ET"},
 }
-NETWORK = "preset modality crop backbone depth-factors input-scaling batch-norm"
+NETWORK = "preset modality crop backbone depth-factors planes input-scaling batch-norm"
 COMMANDS = {
     commands.demo: "runs out results weights epochs crop seed",
     commands.train: f"data runs store {NETWORK} weights epochs learning-rate seed skip-bad",

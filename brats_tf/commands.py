@@ -27,7 +27,7 @@ def train(given):
     names = MODALITIES if given.modality == "all" else (given.modality,)
     configs = [_config(given, defaults, modalities=(name,) if name else None) for name in names]
     for config in configs:
-        check_shape(config.network_settings()["shape"], config.depth_factors)
+        check_shape(config.network_settings()["shape"], config.depth_factors, config.planes)
     cases = _cases(given, "training", configs[0])
     training.train(configs, cases, runs=given.runs, store=given.store or given.runs / "store", skip_bad=given.skip_bad)
 
@@ -155,6 +155,7 @@ def _given_settings(given):
         "crop",
         "backbone",
         "depth_factors",
+        "planes",
         "input_scaling",
         "batch_norm",
         "weights",

@@ -39,11 +39,13 @@ class Config:
     network: str = "embedding"
     # H x W x D of the image-centred crop, in voxels.
     crop: tuple = CROP
-    # Three factors that squeeze D slices into three planes; None derives them from D.
+    # Three factors that squeeze D slices into the planes; None derives them from D.
     depth_factors: tuple | None = None
+    # How many slices the squeeze leaves: the channels of the classifier's image (paper A, Table 1: 3).
+    planes: int = 3
     # The 2D classifier, a key of models.backbones.BACKBONES.
     backbone: str = "efficientnetb0"
-    # "imagenet", "none" or the path of a weights file.
+    # "imagenet", "noisy-student" (EfficientNet), "none" or the path of a weights file.
     weights: str = "imagenet"
     # "none" (the planes are the input) or "imagenet" (as if they were an image of 0..255).
     input_scaling: str = "none"
@@ -122,6 +124,7 @@ class Config:
         return {
             "shape": (*self.crop, len(self.modalities)),
             "depth_factors": self.depth_factors,
+            "planes": self.planes,
             "backbone": self.backbone,
             "input_scaling": self.input_scaling,
             "batch_norm": self.batch_norm,
@@ -139,7 +142,7 @@ def _check(config):
         raise InputError(f"`crop` must be three positive whole numbers, H x W x D. Received: {config.crop}.")
     if config.optimizer not in ("adam", "nadam"):
         raise InputError(f"`optimizer` must be adam or nadam. Received: {config.optimizer!r}.")
-    for name in ("epochs", "batch_size", "plateau_epochs"):
+    for name in ("planes", "epochs", "batch_size", "plateau_epochs"):
         value = getattr(config, name)
         if not isinstance(value, int) or value < 1:
             raise InputError(f"`{name}` must be a whole number of at least 1. Received: {value}.")

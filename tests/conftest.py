@@ -21,8 +21,8 @@ TINY_CROP = (32, 32, 24)
 TINY_SPACING_MM = 6
 
 
-def tiny_classifier(include_top=False, weights=None, input_shape=(None, None, 3)):
-    """A classifier with the five scales of a real one and hardly any weights; takes what keras.applications take."""
+def tiny_classifier(weights=None, input_shape=(None, None, 3)):
+    """A classifier with the five scales of a real one and hardly any weights."""
     image = x = keras.Input(input_shape, name="image")
     x = keras.layers.Rescaling(1 / 255, name="hidden_scaling")(x)
     x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="stem_pad")(x)
@@ -34,9 +34,8 @@ def tiny_classifier(include_top=False, weights=None, input_shape=(None, None, 3)
     return keras.Model(image, x, name="tiny_classifier")
 
 
-backbones.BACKBONES["tiny"] = backbones.Backbone(
-    application=tiny_classifier, stem="stem_pad", scales={f"P{scale}": f"relu{scale}" for scale in range(1, 6)}
-)
+REGISTERED = tuple(backbones.BACKBONES)
+backbones.BACKBONES["tiny"] = backbones.Backbone("tests", tiny_classifier, "torch")
 
 
 @pytest.fixture(scope="session")

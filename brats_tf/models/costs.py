@@ -23,11 +23,14 @@ def all_layers(model):
 
 
 def multiply_adds(model):
-    """Multiply-adds of all convolutions in one pass over one volume; a FLOP count is twice this."""
+    """Multiply-adds of all convolutions and dense layers in one pass over one volume; a FLOP count is twice this."""
     total = 0
     for layer in all_layers(model):
-        if isinstance(layer, (layers.Conv2D, layers.Conv3D, layers.DepthwiseConv2D)):
+        if isinstance(layer, (layers.Conv2D, layers.Conv3D, layers.DepthwiseConv2D, layers.Dense)):
             total += _positions(layer.output) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, layers.SeparableConv2D):
+            kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
+            total += _positions(layer.output) * kernels
         elif isinstance(layer, layers.Conv2DTranspose):
             total += _positions(layer.input) * math.prod(layer.kernel.shape)
     return total

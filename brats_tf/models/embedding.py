@@ -16,25 +16,27 @@ PAPER = {"input_scaling": "none", "batch_norm": "frozen", "stochastic_depth": Fa
 AUTHORS = {"input_scaling": "imagenet", "batch_norm": "batch", "stochastic_depth": True}
 
 
-def embedding_network(shape, *, depth_factors=None, backbone="efficientnetb0", **switches):
+def embedding_network(shape, *, depth_factors=None, planes=interslice.PLANES, backbone="efficientnetb0", **switches):
     """The network of the text: volume (B, H, W, D, C) -> sigmoid regions WT, TC, ET (B, H, W, D, 3), float32.
 
     Args:
-        shape: (H, W, D, C) of a volume; H and W multiples of 32, D three times the product of the depth factors.
+        shape: (H, W, D, C) of a volume; H and W multiples of 32, D the planes times the product of the depth factors.
         depth_factors: three factors of the squeeze; None chooses them from D.
+        planes: how many slices the squeeze leaves, the channels of the classifier's image.
         backbone: the 2D classifier, a key of `backbones.BACKBONES`.
         switches: replace those of `PAPER`.
 
     Source: paper A, Figure 1, Table 1, Section 2. Weights are random until `models.weights` fills them in.
     """
     builders = {"squeeze": interslice.pooled_encoder, "decode": decoders.residual_decoder}
-    volume, x = _embed(shape, **builders, depth_factors=depth_factors, backbone=backbone, **(PAPER | switches))
+    squeeze = {"depth_factors": depth_factors, "planes": planes}
+    volume, x = _embed(shape, **builders, **squeeze, backbone=backbone, **(PAPER | switches))
     x = conv(x, REGION_CHANNELS, kernel=1, name="regions_conv")
     regions = layers.Activation("sigmoid", dtype="float32", name="regions")(x)
     return keras.Model(volume, regions, name="embedding")
 
 
-def authors_network(shape, *, depth_factors=None, backbone="efficientnetb0", **switches):
+def authors_network(shape, *, depth_factors=None, planes=interslice.PLANES, backbone="efficientnetb0", **switches):
     """The network of the authors' code: volume (B, H, W, D, C) -> softmax classes (B, H, W, D, 4), float32.
 
     The arguments are those of `embedding_network`; the switches replace those of `AUTHORS`. Departs from the paper:
@@ -42,33 +44,34 @@ def authors_network(shape, *, depth_factors=None, backbone="efficientnetb0", **s
     necrosis, edema and enhancing tumour.
     """
     builders = {"squeeze": interslice.strided_encoder, "decode": decoders.transposed_decoder}
-    volume, x = _embed(shape, **builders, depth_factors=depth_factors, backbone=backbone, **(AUTHORS | switches))
+    squeeze = {"depth_factors": depth_factors, "planes": planes}
+    volume, x = _embed(shape, **builders, **squeeze, backbone=backbone, **(AUTHORS | switches))
     x = conv(x, interslice.FILTERS[0], kernel=3, name="last_conv")
     x = conv(x, CLASS_CHANNELS, kernel=1, name="classes_conv")
     classes = layers.Activation("softmax", dtype="float32", name="classes")(x)
     return keras.Model(volume, classes, name="embedding_authors")
 
 
-def _embed(shape, *, squeeze, decode, depth_factors, backbone, input_scaling, **classifier_switches):
+def _embed(shape, *, squeeze, decode, depth_factors, planes, backbone, input_scaling, **classifier_switches):
     """Figure 1, box by box, up to the head: (H, W, D, C) -> the input volume, features (B, H, W, D, 16)."""
-    factors = check_shape(shape, depth_factors)
+    factors = check_shape(shape, depth_factors, planes)
     volume = keras.Input(shape, name="volume")
-    planes, skips = squeeze(volume, depth_factors=factors)
-    image = backbones.scale_input(planes, scaling=input_scaling)
+    squeezed, skips = squeeze(volume, depth_factors=factors)
+    image = backbones.scale_input(squeezed, scaling=input_scaling, backbone=backbone)
     classifier = backbones.feature_pyramid(backbone, image_shape=image.shape[1:], **classifier_switches)
-    decoded = decode(classifier(image))
+    decoded = decode(classifier(image), planes=planes)
     return volume, interslice.decoder(decoded, skips, depth_factors=factors)
 
 
-def check_shape(shape, depth_factors=None):
+def check_shape(shape, depth_factors=None, planes=interslice.PLANES):
     """Returns the depth factors for volumes of `shape` (H, W, D, C).
 
     Raises:
-        InputError: when H or W is no multiple of 32, or D does not squeeze into three planes.
+        InputError: when H or W is no multiple of 32, or D does not squeeze into the planes.
     """
     height, width, depth, _ = shape
     if height < 32 or width < 32 or height % 32 or width % 32:
         raise InputError(
             f"Height and width of a volume must be multiples of 32. Received: {height}x{width}x{depth} (H x W x D)."
         )
-    return interslice.check_depth_factors(depth_factors, depth)
+    return interslice.check_depth_factors(depth_factors, depth, planes)

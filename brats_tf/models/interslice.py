@@ -10,24 +10,26 @@ from keras import layers
 from brats_tf.errors import InputError
 from brats_tf.models.blocks import conv, residual_block
 
-PLANES = 3  # What a 2D classifier takes: one image with three channels.
+PLANES = 3  # What a 2D classifier takes: one image with three channels (paper A, Table 1).
 FILTERS = (16, 32, 64, 64)  # Authors' code; the text gives none.
 SMALLEST_FACTOR = 2
 STEM_DROPOUT = 0.2  # Authors' code.
 
 
-def default_depth_factors(depth):
-    """Three factors that squeeze `depth` slices into three planes, as even as possible, the largest last.
+def default_depth_factors(depth, planes=PLANES):
+    """Three factors that squeeze `depth` slices into the planes, as even as possible, the largest last.
 
     Source: paper A, Section 2.2 ("can be changed and adapted according to the third dimension").
 
-    >>> default_depth_factors(108), default_depth_factors(144), default_depth_factors(36)
-    ((3, 3, 4), (3, 4, 4), (2, 2, 3))
+    >>> default_depth_factors(108), default_depth_factors(144), default_depth_factors(108, planes=6)
+    ((3, 3, 4), (3, 4, 4), (2, 3, 3))
 
     Raises:
-        InputError: when no three factors of at least 2 multiply to depth / 3.
+        InputError: when no three factors of at least 2 multiply to depth / planes.
     """
-    product, rest = divmod(depth, PLANES)
+    if planes < 1:
+        raise InputError(f"`planes` must be at least 1. Received: {planes}.")
+    product, rest = divmod(depth, planes)
     divisors = [factor for factor in range(SMALLEST_FACTOR, product + 1) if product % factor == 0]
     found = [
         (first, second, product // (first * second))
@@ -37,31 +39,31 @@ def default_depth_factors(depth):
     ]
     if not found:
         raise InputError(
-            f"The depth of a volume must be {PLANES} times the product of three whole factors of at least "
-            f"{SMALLEST_FACTOR} (108 = 3 x 3 x 3 x 4). Received: depth={depth}."
+            f"The depth of a volume must be {planes} planes times three whole factors of at least {SMALLEST_FACTOR} "
+            f"(108 = 3 planes x 3 x 3 x 4). Received: depth={depth}."
         )
     return min(found, key=lambda factors: factors[2] - factors[0])
 
 
-def check_depth_factors(depth_factors, depth):
+def check_depth_factors(depth_factors, depth, planes=PLANES):
     """Returns `depth_factors`, or the default for `depth` when it is None.
 
     Raises:
-        InputError: when the factors do not squeeze `depth` slices into three planes.
+        InputError: when the factors do not squeeze `depth` slices into `planes` planes.
     """
     if depth_factors is None:
-        return default_depth_factors(depth)
-    product = PLANES * math.prod(depth_factors)
+        return default_depth_factors(depth, planes)
+    product = planes * math.prod(depth_factors)
     if len(depth_factors) != 3 or min(depth_factors) < 1 or product != depth:
         raise InputError(
-            f"`depth_factors` must be three factors that squeeze {depth} slices into {PLANES} planes. Received: "
+            f"`depth_factors` must be three factors that squeeze {depth} slices into {planes} planes. Received: "
             f"depth_factors={tuple(depth_factors)}, for {product} slices."
         )
     return tuple(depth_factors)
 
 
 def pooled_encoder(volume, *, depth_factors):
-    """Squeezes the slices into planes by max-pooling: (B, H, W, D, C) -> (B, H, W, 3), skips fine to coarse.
+    """Squeezes slices into planes by max-pooling: (B, H, W, D, C) -> (B, H, W, planes), skips fine to coarse.
 
     The skips are (B, H, W, D, 16), (B, H, W, D/f1, 32), (B, H, W, D/(f1 f2), 64). Source: paper A, Section 2.2 and
     Table 1.
@@ -77,7 +79,7 @@ def pooled_encoder(volume, *, depth_factors):
 
 
 def strided_encoder(volume, *, depth_factors):
-    """Squeezes the slices into planes by strided convolutions: (B, H, W, D, C) -> (B, H, W, 3), skips fine to coarse.
+    """Squeezes slices into planes by strided convolutions: (B, H, W, D, C) -> (B, H, W, planes), skips fine to coarse.
 
     The skips are as in `pooled_encoder`. Source: authors' code (stem dropout 0.2, strided 3x3x3 convolutions).
     """
@@ -93,7 +95,7 @@ def strided_encoder(volume, *, depth_factors):
 
 
 def decoder(planes, skips, *, depth_factors):
-    """Spreads the planes over the slices again: (B, H, W, 3), skips fine to coarse -> (B, H, W, D, 16).
+    """Spreads the planes over the slices again: (B, H, W, planes), skips fine to coarse -> (B, H, W, D, 16).
 
     A level: 1x1x1 convolution, upsample the depth, add the encoder's skip, residual block. Source: authors' code;
     paper A, Section 2.3 asks for "homogeneous blocks" with skips.
@@ -110,6 +112,6 @@ def decoder(planes, skips, *, depth_factors):
 
 
 def _planes(x):
-    """Merges the features of each of the three slices left: (B, H, W, 3, C) -> (B, H, W, 3). Source: Table 1."""
+    """Merges the features of each slice left: (B, H, W, planes, C) -> (B, H, W, planes). Source: Table 1."""
     x = conv(x, 1, kernel=1, name="planes_conv", activation="relu")
     return layers.Reshape(x.shape[1:4], name="planes")(x)

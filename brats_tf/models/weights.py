@@ -1,91 +1,200 @@
 """ImageNet weights, filled in after a network is built: find the file, check it, copy it layer by layer.
 
-A file holds the weights of a whole `keras.applications` model without its top. They are loaded into such a model and
-copied by layer name, so that the network's topology is the same whatever the weights, or without any.
+A file holds the weights of a whole classifier without its top. They are loaded into such a classifier and copied by
+layer name, so that the network's topology is the same whatever the weights, or without any.
 """
 
+import hashlib
 import os
 import socket
 import sys
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+import keras
+
 from brats_tf.errors import InputError
-from brats_tf.models.backbones import BACKBONES
+from brats_tf.models.backbones import (
+    LEARNED_LAYER,
+    RGB,
+    SCALING_LAYER,
+    build_classifier,
+    build_efficientnet_package,
+    get_backbone,
+)
 
 FOLDER_VARIABLE = "BRATS_TF_WEIGHTS"
+HASHES = "SHA256SUMS"  # As `sha256sum * > SHA256SUMS` writes it, beside the files.
 DOWNLOAD_TIMEOUT_S = 20
 FORMATS = (".weights.h5", ".h5")
+IMAGE_SHAPE = (224, 224, RGB)  # Of the classifiers that files are loaded into; MobileNet's weights depend on it.
+NOISY_STUDENT = "noisy-student"
+NOISY_STUDENT_URL = "https://github.com/qubvel/efficientnet/releases/download/v0.0.1/"
+# MD5 of the files without top, as the package efficientnet 1.1 publishes them. (1.0, which segmentation-models asks
+# for, has the layers but does not know these files.)
+NOISY_STUDENT_MD5 = {
+    "efficientnetb0": "a5b48ae7547fc990c7e4f3951230290d",
+    "efficientnetb1": "4d35baa41ca36f175506a33918f7e334",
+    "efficientnetb2": "e496e531f41242598288ff3a4b4199f9",
+    "efficientnetb3": "47da5b154de1372b557a65795d3e6135",
+    "efficientnetb4": "47c10902a4949eec589ab92fe1c35ed8",
+    "efficientnetb5": "4d53ef3544d4114e2d8080d6d777a74c",
+    "efficientnetb6": "71f96d7e15d9f891f3729b4f4e701f77",
+    "efficientnetb7": "e112b00c464fe929b821edbb35d1af55",
+}
+PTH = (
+    "{} is a PyTorch file, which is a pickle and could run any code; none is loaded here. Convert it where PyTorch is "
+    "installed, as README.md says under 'ImageNet weights', and name the .weights.h5 that this writes."
+)
 
 
 def fill_backbone(network, *, backbone, source):
     """Fills the network's backbone with ImageNet weights. Nothing is changed if it cannot be.
 
+    A backbone for other than three planes has its first convolution inflated, see `inflate`.
+
     Args:
         network: a network with a nested model called `backbone`.
         backbone: a key of `BACKBONES`.
-        source: "none" leaves it as it is; "imagenet" takes the file in the folder $BRATS_TF_WEIGHTS, or else Keras's
-            own file from Keras's cache or download; anything else is the path of a file (`.weights.h5` or `.h5`).
+        source: "none" leaves it as it is; "imagenet" or "noisy-student" takes the file in the folder $BRATS_TF_WEIGHTS,
+            or else the published one from Keras's cache or a download; anything else is the path of a file
+            (`.weights.h5` or `.h5`).
 
     Returns:
         Where the weights came from, in words.
 
     Raises:
-        InputError: when no file can be had, or it holds no weights of this backbone.
+        InputError: when no file can be had, its hash is wrong, or it holds no weights of this backbone.
     """
     if source == "none":
         return "random weights"
-    path = _find(backbone) if source == "imagenet" else Path(source)
-    classifier, origin = _keras_own(backbone) if path is None else (_load(backbone, path), path.name)
-    for layer in network.get_layer(backbone).layers:
-        layer.set_weights(classifier.get_layer(layer.name).get_weights() if layer.weights else [])
+    known = get_backbone(backbone).weights
+    if source == NOISY_STUDENT and source not in known:
+        raise InputError(f"The weights of {backbone} are {', '.join(known)}, or a file. Received: {source}.")
+    path = _find(backbone, source) if source in known else Path(source)
+    classifier, origin = _published(backbone, source) if path is None else (_load(backbone, path), path.name)
+    _copy(classifier, network, backbone)
     return f"ImageNet weights from {origin}"
 
 
-def _find(backbone):
+def inflate(weights, shape):
+    """Repeats three channels for any number of planes: (h, w, 3, F) -> (h, w, planes, F), or (3,) -> (planes,).
+
+    A convolution's kernel is scaled by 3 / planes as well, so that equal planes give the response that an image of
+    three equal channels gave.
+    """
+    if len(shape) == 1:
+        return weights[[plane % RGB for plane in range(shape[0])]]
+    planes = shape[2]
+    return weights[:, :, [plane % RGB for plane in range(planes)]] * (RGB / planes)
+
+
+def _copy(classifier, network, backbone):
+    """Copies the classifier's weights into the network's backbone, and into the input scaling where that is learned."""
+    pairs = [(layer, classifier.get_layer(layer.name)) for layer in network.get_layer(backbone).layers if layer.weights]
+    pairs += [
+        (layer, classifier.get_layer(LEARNED_LAYER))
+        for layer in network.layers
+        if layer.name == SCALING_LAYER and layer.weights
+    ]
+    fitting = [
+        [
+            given if given.shape == tuple(mine.shape) else inflate(given, mine.shape)
+            for given, mine in zip(theirs.get_weights(), layer.weights, strict=True)
+        ]
+        for layer, theirs in pairs
+    ]
+    for (layer, _), arrays in zip(pairs, fitting, strict=True):
+        layer.set_weights(arrays)
+
+
+def _find(backbone, source):
     """The backbone's file in $BRATS_TF_WEIGHTS; None when the variable is not set."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return None
-    names = [f"{backbone}.weights.h5", f"{backbone}_notop.h5"]
+    stem = backbone if source == "imagenet" else f"{backbone}_{source}"
+    names = [f"{stem}.weights.h5", f"{stem}_notop.h5"]
+    if source == NOISY_STUDENT:
+        names.append(_noisy_student_file(backbone))
     for name in names:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
-    raise InputError(f"{FOLDER_VARIABLE}={folder} must hold {' or '.join(names)}. Received: neither.")
+    raise InputError(f"{FOLDER_VARIABLE}={folder} must hold {' or '.join(names)}. Received: none of them.")
 
 
 def _load(backbone, path):
     """The whole classifier with the weights of a file."""
+    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
+        raise InputError(PTH.format(path))
     if not path.name.endswith(FORMATS):
         raise InputError(
-            f"Weights must be imagenet, none, or a Keras file ({' or '.join(FORMATS)}) without its top. "
-            f"Received: {path}."
+            f"Weights must be {', '.join(get_backbone(backbone).weights)}, none, or a Keras file "
+            f"({' or '.join(FORMATS)}) without its top. Received: {path}."
         )
     if not path.is_file():
         raise InputError(f"The weights file {path} does not exist.")
-    classifier = BACKBONES[backbone].application(include_top=False, weights=None)
-    try:
-        classifier.load_weights(path)
-    except Exception as error:  # h5py and Keras raise whatever the damage leads to.
-        raise InputError(
-            f"{path} must hold the weights of {backbone} without its top. Received: {_first_line(error)}"
-        ) from error
-    return classifier
+    _check_hash(path)
+    builders = [build_classifier]
+    if NOISY_STUDENT in get_backbone(backbone).weights:
+        builders.append(build_efficientnet_package)  # Files of that package know no Normalization layer.
+    errors = []
+    for build in builders:
+        classifier = build(backbone, image_shape=IMAGE_SHAPE)
+        try:
+            classifier.load_weights(path)
+            return classifier
+        except Exception as error:  # h5py and Keras raise whatever the damage leads to.
+            errors.append(error)
+    raise InputError(
+        f"{path} must hold the weights of {backbone} without its top. Received: {_first_line(errors[0])}"
+    ) from errors[0]
 
 
-def _keras_own(backbone):
-    """The whole classifier with Keras's own file, from its cache or downloaded and checked by Keras."""
+def _check_hash(path):
+    """Compares a file with the line for it in SHA256SUMS beside it, where there is one."""
+    sums = path.parent / HASHES
+    if not sums.is_file():
+        return
+    for line in sums.read_text().splitlines():
+        expected, _, name = line.partition(" ")
+        if name.strip().removeprefix("*") == path.name:
+            received = _sha256(path)
+            if received != expected.lower():
+                raise InputError(f"{path} must have the SHA-256 {expected} ({HASHES}). Received: {received}.")
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _published(backbone, source):
+    """The whole classifier with the published file, from Keras's cache or downloaded, and checked by its hash."""
     try:
         # Keras's download bar goes beside our own lines, not among them.
         with _socket_timeout(DOWNLOAD_TIMEOUT_S), redirect_stdout(sys.stderr):
-            classifier = BACKBONES[backbone].application(include_top=False, weights="imagenet")
+            if source == "imagenet":
+                return build_classifier(backbone, image_shape=IMAGE_SHAPE, weights=source), "Keras's cache"
+            name = _noisy_student_file(backbone)
+            path = keras.utils.get_file(
+                name, NOISY_STUDENT_URL + name, cache_subdir="models", file_hash=NOISY_STUDENT_MD5[backbone]
+            )
     except Exception as error:  # Whatever the network, the proxy or the cache leads to.
+        stem = backbone if source == "imagenet" else f"{backbone}_{source}"
         raise InputError(
-            f"The ImageNet weights of {backbone} could not be downloaded ({_first_line(error)}). Put "
-            f"{backbone}_notop.h5 into a folder and name that folder in {FOLDER_VARIABLE}, or choose --weights FILE, "
+            f"The {source} weights of {backbone} could not be downloaded ({_first_line(error)}). Put "
+            f"{stem}_notop.h5 into a folder and name that folder in {FOLDER_VARIABLE}, or choose --weights FILE, "
             "or --weights none to train from random weights."
         ) from error
-    return classifier, "Keras's cache"
+    return _load(backbone, Path(path)), name
+
+
+def _noisy_student_file(backbone):
+    return f"efficientnet-{backbone[-2:]}_noisy-student_notop.h5"
 
 
 @contextmanager
