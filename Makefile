@@ -17,20 +17,23 @@ WEIGHTS ?=
 SEED ?=
 MOD ?=
 NETWORKS ?=
+BACKBONE ?=
+PLANES ?=
 
 BRATS := $(VENV)/bin/brats-tf
 READY := $(VENV)/.ready
 option = $(if $($(2)),--$(1) "$($(2))")
 DATA_ARGS = $(call option,data,DATA) --runs "$(RUNS)"
-NETWORK_ARGS = $(if $(filter-out paper,$(PRESET)),--preset "$(PRESET)") $(call option,crop,CROP)
+NETWORK_ARGS = $(if $(filter-out paper,$(PRESET)),--preset "$(PRESET)") $(call option,crop,CROP) \
+	$(call option,backbone,BACKBONE) $(call option,planes,PLANES)
 RUN_ARGS = $(call option,weights,WEIGHTS) $(call option,epochs,EPOCHS) $(call option,seed,SEED)
 
-.PHONY: help setup demo train-modality train train-all ensemble-predict evaluate summary export cases bench \
+.PHONY: help setup demo train-modality train train-all ensemble-predict evaluate summary export cases bench backbones \
 	overfit lock check test test-slow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS PYTHON GPU"
+	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES PYTHON GPU"
 
 setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA)
 
@@ -64,7 +67,10 @@ evaluate: $(READY) ## score OUT against the truth in DATA: RESULTS/cases.csv, RE
 	$(BRATS) evaluate $(DATA_ARGS) --out "$(OUT)" --results "$(RESULTS)" $(call option,networks,NETWORKS)
 
 summary: $(READY) ## print the network, layer by layer
-	$(BRATS) summary --preset "$(PRESET)" $(call option,crop,CROP) $(call option,modality,MOD)
+	$(BRATS) summary $(NETWORK_ARGS) $(call option,modality,MOD)
+
+backbones: $(READY) ## list the 2D classifiers that BACKBONE= takes
+	$(BRATS) backbones $(call option,backbone,BACKBONE)
 
 export: $(READY) ## write RUNS/MOD as a SavedModel: make export MOD=flair
 	$(BRATS) export --run "$(RUNS)/$(or $(MOD),flair)" --out "exported/$(or $(MOD),flair)"

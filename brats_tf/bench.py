@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from brats_tf.config import Config
 from brats_tf.errors import InputError
 from brats_tf.files import atomic
-from brats_tf.screen import console, import_tensorflow, say
+from brats_tf.screen import console, import_tensorflow, say, track
 
 REPEATS = 3
 MATRIX, PRODUCTS = 4096, 6  # Together about as much work as one pass at full size, so that both are as sustained.
@@ -42,10 +43,40 @@ def bench(config, *, results):
             table.add_row(name, f"{value:.3g}")
     console.print(table)
     path = Path(results) / "bench.json"
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    _write(path, figures)
     say(f"Written to {path}.")
     return figures
+
+
+def bench_backbones(names, *, results):
+    """Describes backbones and measures preset `paper` with each, and writes `<results>/backbones.json`.
+
+    Args:
+        names: keys of `BACKBONES`; None for all of them.
+        results: a folder. The file is written anew after each backbone, so that an interruption loses one.
+
+    Returns:
+        What it wrote: machine, crop and, for each backbone, its facts, its parameters, the GFLOP and the seconds of a
+        pass of the whole network (median of three after one warm-up) and its peak GB.
+    """
+    import_tensorflow()
+    from brats_tf.models.backbones import BACKBONES, UNFIT
+
+    names = names or tuple(BACKBONES)
+    configs = [Config.from_preset("paper", modalities=("flair",), backbone=name) for name in names]
+    say(f"Measuring {len(configs)} backbones: about half a minute each at full size on two cores.")
+    figures = {"machine": _machine(), "crop": configs[0].crop, "backbones": {}, "unfit": UNFIT}
+    path = Path(results) / "backbones.json"
+    for config in track(configs, "Measuring"):
+        figures["backbones"][config.backbone] = _in_own_process(_backbone, config)
+        _write(path, figures)
+    say(f"Written to {path}.")
+    return figures
+
+
+def _write(path, figures):
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def _in_own_process(measure, config):
@@ -83,6 +114,26 @@ def _forward(config):
         "forward_s": _median_seconds(lambda: forward(volume).numpy()),
         "forward_peak_gb": _peak_gb(),
         "forward_estimated_gb": prediction_bytes(network, networks=1) / 1e9,
+    }
+
+
+def _backbone(config):
+    import_tensorflow()
+    from brats_tf.models.backbones import feature_pyramid, get_backbone
+
+    backbone = get_backbone(config.backbone)
+    pyramid = feature_pyramid(config.backbone, image_shape=(*config.crop[:2], config.planes))
+    measured = _forward(config)
+    return {
+        "source": backbone.source,
+        "weights": backbone.weights,
+        "scaling": backbone.scaling,
+        "note": backbone.note,
+        "channels": {scale: features.shape[-1] for scale, features in pyramid.output.items()},
+        "parameters": pyramid.count_params(),
+        "gflop": measured["gflop"],
+        "seconds": measured["forward_s"],
+        "peak_gb": measured["forward_peak_gb"],
     }
 
 

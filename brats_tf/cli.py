@@ -118,6 +118,7 @@ OPTIONS = {
     "learning-rate": {"type": float, "metavar": "RATE", "help": "first learning rate (default: 1e-4; phantoms: 5e-4)"},
     "seed": {"type": int, "metavar": "N", "help": "same seed, same numbers on a CPU (default: 0)"},
     "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of refusing to train"},
+    "measure": {"action": "store_true", "help": "measure on this machine instead of showing the packaged figures"},
     "save-probabilities": {"action": "store_true", "help": "also write OUT/probabilities/<case>.nii.gz: WT, TC, ET"},
 }
 NETWORK = "preset modality crop backbone depth-factors planes input-scaling batch-norm"
@@ -130,4 +131,5 @@ COMMANDS = {
     commands.export: "run! out!",
     commands.cases: "data!",
     commands.bench: f"results {NETWORK}",
+    commands.backbones: "backbone measure results",
 }

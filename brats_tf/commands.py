@@ -138,6 +138,26 @@ def bench(given):
     measure(_one_config(given), results=given.results)
 
 
+def backbones(given):
+    """List the 2D classifiers that `--backbone` takes: source, weights, channels per scale, parameters, cost.
+
+    Parameters are the classifier's; GFLOP and seconds are of a pass of the whole network (preset paper), measured on
+    the machine that the table names. With --measure they are measured here, one after another (half an hour for all,
+    or one --backbone), and written to RESULTS/backbones.json.
+
+    brats-tf backbones --backbone convnext_tiny
+    """
+    from brats_tf.listing import BACKBONES_FILE, show_backbones
+
+    path = BACKBONES_FILE
+    if given.measure:
+        from brats_tf.bench import bench_backbones
+
+        bench_backbones((given.backbone,) if given.backbone else None, results=given.results)
+        path = given.results / "backbones.json"
+    show_backbones(given.backbone, path=path)
+
+
 def _config(given, defaults, **changes):
     """The run that the arguments describe."""
     settings = defaults | _given_settings(given) | {name: value for name, value in changes.items() if value}

@@ -144,10 +144,11 @@ def _prepare(config, cases, *, store, skip_bad):
 
 def _first_line(config, ready, cases):
     height, width, depth = config.crop
+    memory = training_bytes(ready.network, batch_size=config.batch_size) / 1e9
     return (
-        f"Training {config.run_name} ({config.preset}): {cases} cases, crop {height}x{width}x{depth}, "
-        f"{ready.network.count_params():,} parameters, {ready.origin}, on {device_name()}, about "
-        f"{training_bytes(ready.network, batch_size=config.batch_size) / 1e9:.1f} GB of memory."
+        f"Training {config.run_name} ({config.preset}, {config.backbone}): {cases} cases, "
+        f"crop {height}x{width}x{depth}, {ready.network.count_params():,} parameters, {ready.origin}, "
+        f"on {device_name()}, about {memory:.1f} GB of memory."
     )
 
 

@@ -1,4 +1,4 @@
-"""Write the tables of the README pages anew from experiments/results/*.json, or check them.
+"""Write the tables of the README pages anew from experiments/results/*.json and backbones.json, or check them.
 
 Command:  python experiments/tables.py           (writes)
           python experiments/tables.py --check   (exit code 1 when a page does not say what the files say)
@@ -11,6 +11,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 PAGES = (FOLDER.parent / "README.md", FOLDER / "README.md")
+BACKBONES = FOLDER.parent / "brats_tf" / "models" / "backbones.json"
 REGIONS = ("ET", "WT", "TC")
 
 
@@ -65,9 +66,61 @@ def bench():
     ]
 
 
+def backbones():
+    """Every backbone: what it is, and what a pass of the whole network costs with it."""
+    measured = json.loads(BACKBONES.read_text())
+    crop = "x".join(str(size) for size in measured["crop"])
+    lines = [
+        f"Measured on {measured['machine']}, in one run; a pass at {crop}, preset `paper`, float32, one modality.",
+        "",
+        "| backbone | source | weights | P1 | P2 | P3 | P4 | P5 | M parameters | GFLOP | seconds | GB |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    notes = []
+    for name, row in measured["backbones"].items():
+        channels = " | ".join(str(row["channels"].get(f"P{level}", "–")) for level in range(1, 6))
+        cost = f"{row['parameters'] / 1e6:.1f} | {row['gflop']:.0f} | {row['seconds']:.1f} | {row['peak_gb']:.1f}"
+        lines.append(f"| `{name}` | {row['source']} | {', '.join(row['weights'])} | {channels} | {cost} |")
+        if row["note"]:
+            notes.append(f"- `{name}`: {row['note']}.")
+    notes += [f"- Not there: {names}: {reason}." for names, reason in measured["unfit"].items()]
+    return [*lines, "", *notes]
+
+
+def scaling():
+    """The hidden input scaling: what it does to the first convolution and to the gradient."""
+    run = read("scaling_and_batch_norm")
+    lines = [
+        "| seed | input scaling | variance, first convolution | gradient, 3D encoder | gradient, its last block |",
+        "|--:|---|--:|--:|--:|",
+    ]
+    for row in run["scaling"]:
+        figures = " | ".join(f"{row[name]:.3g}" for name in ("variance", "encoder_gradient", "last_gradient"))
+        lines.append(f"| {row['seed']} | `{row['input_scaling']}` | {figures} |")
+    return lines
+
+
+def batch_norm():
+    """Frozen or batch statistics: Dice of the same weights in prediction and in training mode."""
+    run = read("scaling_and_batch_norm")
+    lines = [
+        f"{run['case']}, {run['steps']} steps; Dice WT / TC / ET.",
+        "",
+        "| seed | batch norm | prediction mode | training mode |",
+        "|--:|---|--:|--:|",
+    ]
+    for row in run["batch_norm"]:
+        modes = [
+            " / ".join(f"{row[mode][region]:.3f}" for region in ("WT", "TC", "ET"))
+            for mode in ("prediction", "training")
+        ]
+        lines.append(f"| {row['seed']} | `{row['batch_norm']}` | {modes[0]} | {modes[1]} |")
+    return lines
+
+
 def filled(text):
     """A page with its tables made anew."""
-    for table in (results, overfit, bench):
+    for table in (results, overfit, bench, backbones, scaling, batch_norm):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:
             body = "\n".join(table())

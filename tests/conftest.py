@@ -12,6 +12,7 @@ import_tensorflow()
 
 import keras  # noqa: E402
 
+from brats_tf import training  # noqa: E402
 from brats_tf.data.cases import find_cases  # noqa: E402
 from brats_tf.data.phantom import write_phantoms  # noqa: E402
 from brats_tf.models import backbones  # noqa: E402
@@ -65,6 +66,18 @@ def damaged(phantoms, tmp_path):
     flair = tmp_path / "bad" / "truncated" / "truncated_flair.nii.gz"
     flair.write_bytes(flair.read_bytes()[:-200])
     return find_cases(tmp_path / "bad")[0]
+
+
+@pytest.fixture
+def untraced(monkeypatch):
+    """Training steps run operation by operation, without the ten seconds that TensorFlow takes to trace a network."""
+    compile_network = training.compile_network
+
+    def compile_untraced(network, config):
+        compile_network(network, config)
+        network.run_eagerly = True
+
+    monkeypatch.setattr(training, "compile_network", compile_untraced)
 
 
 def _beside(variable, default):

@@ -59,6 +59,9 @@ def test_every_command_teaches(call, command):
         (["evaluate", "--data", "/nowhere"], "The data folder /nowhere does not exist"),
         (["summary", "--crop", "192x160x100"], "Received: depth=100"),
         (["summary", "--backbone", "resnet"], "`backbone` must be one of"),
+        (["backbones", "--backbone", "resnet"], "`backbone` must be one of efficientnetb0"),
+        (["summary", "--planes", "5"], "must be 5 planes times three whole factors of at least 2"),
+        (["summary", "--planes", "0"], "`planes` must be a whole number of at least 1. Received: 0"),
         (["export", "--run", "/nowhere", "--out", "/nowhere/x"], "/nowhere holds no trained network"),
         (["cases", "--data", "/nowhere"], "The data folder /nowhere does not exist"),
         (["fly"], "invalid choice: 'fly'"),
@@ -80,6 +83,27 @@ def test_cases_lists_what_is_there_and_what_is_skipped(call, phantom_folder, dam
     _, printed, _ = call("cases", "--data", damaged[0].folder.parent)
     assert "MISSING" in printed
     assert "notes.nii.gz: its name follows no BraTS layout" in printed
+
+
+def test_backbones_lists_them_with_their_cost_and_what_is_not_there(call):
+    code, printed, _ = call("backbones", "--backbone", "convnext_tiny")
+    assert code == 0
+    row = next(line for line in printed.splitlines() if line.strip().startswith("convnext_tiny "))
+    for words in ("imagenet", "- 96 192 384 768", "27.8"):
+        assert words in row
+    assert "convnext_tiny: no P1: its first convolution has stride 4." in printed
+    assert "Not there: nasnetmobile, nasnetlarge: each of its cells reads the two before it" in printed
+    _, printed, _ = call("backbones")
+    assert printed.index("from keras.applications") < printed.index("from segmentation-models")
+    for name in ("efficientnetb7", "seresnext101", "vgg16"):
+        assert f" {name} " in printed
+
+
+def test_summary_with_another_backbone_and_more_planes(call):
+    code, printed, _ = call("summary", "--crop", "64x64x48", "--backbone", "resnet18", "--planes", "6")
+    assert code == 0
+    for words in ("resnet18 (Functional)", "(None, 64, 64, 6)", "GFLOP in convolutions"):
+        assert words in printed
 
 
 def test_summary_prints_the_network(call):

@@ -21,16 +21,22 @@ assert not any(name.startswith("brats_tf") for name in sys.modules)
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def run(tmp_path_factory):
-    run = tmp_path_factory.mktemp("flair")
-    config = Config.from_preset("paper", modalities=("flair",), crop=TINY_CROP, weights="none")
+    return untrained(tmp_path_factory.mktemp("flair"), backbone="tiny")
+
+
+def untrained(run, **settings):
+    config = Config.from_preset("paper", modalities=("flair",), crop=TINY_CROP, weights="none", **settings)
     config.save(run)
     build_network(config).save_weights(run / "network.weights.h5")
     return run
 
 
-def test_a_python_without_brats_tf_computes_the_same(run, tmp_path):
+def test_a_python_without_brats_tf_computes_the_same(tmp_path):
+    run = tmp_path / "flair"
+    run.mkdir()
+    untrained(run, backbone="efficientnetb0")
     export.export_saved_model(run, out=tmp_path / "saved")
     volume = np.random.default_rng(1).normal(size=(1, *TINY_CROP, 1)).astype("float32")
     np.save(tmp_path / "volume.npy", volume)

@@ -47,6 +47,7 @@ def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path, capsys):
     assert "differs from the network by at most" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp_path, capsys):
     folder = damaged[0].folder.parent
     for path in phantoms[1].folder.iterdir():
@@ -65,6 +66,7 @@ def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["WT"]["dice"]["n"] == 2
 
 
+@pytest.mark.usefixtures("untraced")
 def test_without_data_phantoms_are_used_and_said_so(tmp_path, capsys, few_phantoms):
     tiny = ["--crop", "32x32x36", "--backbone", "tiny", "--weights", "none", "--epochs", 1]
     assert call("train", "--modality", "t1", "--runs", tmp_path / "runs", *tiny) == 0
@@ -81,6 +83,7 @@ def test_training_never_falls_back_to_random_weights(phantom_folder, tmp_path, c
     assert "must hold tiny.weights.h5 or tiny_notop.h5" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("untraced")
 def test_the_demo_goes_on_without_weights_and_says_so_first(tmp_path, capsys, monkeypatch, few_phantoms):
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(tmp_path))
     demo(

@@ -78,6 +78,7 @@ def test_an_earlier_run_is_moved_aside_not_overwritten(tmp_path, capsys):
     assert f"The earlier run {run} was moved to {run}.2." in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("untraced")
 def test_the_authors_preset_trains_on_stacked_modalities(phantoms, tmp_path):
     config = Config.from_preset("authors", crop=TINY_CROP, backbone="tiny", weights="none", epochs=1)
     (run,) = train([config], phantoms[:2], runs=tmp_path, store=tmp_path / "store")
@@ -94,12 +95,13 @@ def test_bad_cases_are_all_named_and_nothing_is_trained(phantoms, damaged, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.usefixtures("untraced")
 def test_bad_cases_can_be_left_out_and_the_first_line_says_what_is_used(phantoms, damaged, tmp_path, capsys):
     train([tiny(epochs=1)], [phantoms[0], *damaged], runs=tmp_path, store=tmp_path / "store", skip_bad=True)
     said = capsys.readouterr().out
     assert "Left out: Case truncated" in said
     line = next(line for line in said.splitlines() if line.startswith("Training flair"))
-    for words in ("(paper): 1 cases, crop 32x32x24", "parameters", "random weights, on CPU", "GB of memory"):
+    for words in ("(paper, tiny): 1 cases, crop 32x32x24", "parameters", "random weights, on CPU", "GB of memory"):
         assert words in line
 
 
@@ -111,6 +113,7 @@ def test_a_loss_that_is_no_number_stops():
         guard.on_train_batch_end(4, {"loss": float("nan")})
 
 
+@pytest.mark.usefixtures("untraced")
 def test_the_learning_rate_falls_by_ten_on_a_plateau(phantoms, tmp_path):
     # A learning rate of nearly nothing cannot improve the loss much; two epochs without improvement are the limit.
     config = tiny(epochs=6, learning_rate=1e-12, plateau_epochs=2)
@@ -136,9 +139,25 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
         load_weights(other, tmp_path)
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_diverging_training_stops_in_a_sentence(phantoms, tmp_path):
     with pytest.raises(InputError, match="The loss must be a number; received"):
         train([tiny(learning_rate=1e30, epochs=5)], phantoms, runs=tmp_path, store=tmp_path / "store")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone", ["convnext_tiny", "resnet34", "seresnet50", "densenet121", "mobilenetv3large", "vgg16"]
+)
+def test_other_families_learn(backbone, phantoms, tmp_path):
+    """Twenty steps on phantoms with random weights: the loss falls."""
+    config = tiny(backbone=backbone, crop=(64, 64, 24), epochs=5)
+    (run,) = train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
+    losses = [float(row["loss"]) for row in rows]
+    print(f"{backbone}: loss {' '.join(f'{loss:.3f}' for loss in losses)}")
+    assert len(losses) * len(phantoms) == 20
+    assert losses[-1] < losses[0] - 0.1
 
 
 def test_a_stream_of_unknown_length_does_not_matter():

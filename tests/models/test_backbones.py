@@ -1,15 +1,83 @@
-"""The contract of a backbone, and the trap of the scaling hidden inside Keras's EfficientNet."""
+"""The contract of every backbone, and the traps of what lies hidden in a classifier."""
+
+import json
 
 import keras
 import numpy as np
 import pytest
+from conftest import REGISTERED
 from keras import layers
 
 from brats_tf.errors import InputError
-from brats_tf.models.backbones import feature_pyramid, scale_input
+from brats_tf.listing import BACKBONES_FILE
+from brats_tf.models import backbones
+from brats_tf.models.backbones import BACKBONES, build_classifier, feature_pyramid, scale_input
 from brats_tf.models.costs import all_layers
-from brats_tf.models.embedding import embedding_network
-from brats_tf.models.weights import fill_backbone
+from brats_tf.models.embedding import authors_network, embedding_network
+from brats_tf.models.pyramid import _behind_scaling
+
+ROWS = json.loads(BACKBONES_FILE.read_text())["backbones"]
+# Those that build within seconds, one of most families; the others are marked slow.
+QUICK = ("efficientnetb0", "convnext_tiny", "resnet18", "seresnet18", "mobilenetv3small")
+SIZE, DEPTH, FACTORS = 96, 12, (1, 2, 2)  # Inception takes no smaller images.
+
+
+def build(name, **switches):
+    return embedding_network((SIZE, SIZE, DEPTH, 1), depth_factors=FACTORS, backbone=name, **switches)
+
+
+def test_every_backbone_has_a_row_that_says_what_the_registry_says():
+    assert tuple(ROWS) == REGISTERED
+    for name in REGISTERED:
+        backbone = BACKBONES[name]
+        expected = [backbone.source, list(backbone.weights), backbone.scaling, backbone.note]
+        assert [ROWS[name][key] for key in ("source", "weights", "scaling", "note")] == expected
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REGISTERED]
+)
+def test_every_backbone_keeps_the_contract(name, tmp_path):
+    """Scales and channels as listed; a gradient comes through; saved weights give the same outputs."""
+    import tensorflow as tf
+
+    network = build(name)
+    pyramid = network.get_layer(name)
+    assert {scale: tuple(tensor.shape[1:]) for scale, tensor in pyramid.output.items()} == {
+        scale: (SIZE // 2 ** int(scale[1]), SIZE // 2 ** int(scale[1]), channels)
+        for scale, channels in ROWS[name]["channels"].items()
+    }
+    assert pyramid.count_params() == ROWS[name]["parameters"]
+    first = next(layer for layer in all_layers(pyramid) if layer.weights)
+    assert isinstance(first, layers.Conv2D)  # No scaling and no batch norm comes before it.
+
+    # The planes that come back depend on the volume through the classifier alone; the 3D skips join later.
+    decoded = keras.Model(network.input, network.get_layer("decoded_planes").output)
+    volume = np.random.default_rng(0).normal(size=(1, SIZE, SIZE, DEPTH, 1)).astype("float32")
+    with tf.GradientTape() as tape:
+        size = tf.reduce_mean(tf.square(decoded(volume, training=True)))
+    gradient = tape.gradient(size, network.get_layer("stem_conv").kernel.value).numpy()
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() > 0
+
+    network.save_weights(tmp_path / "network.weights.h5")
+    again = build(name)
+    again.load_weights(tmp_path / "network.weights.h5")
+    np.testing.assert_allclose(network(volume), again(volume), atol=1e-6)
+
+
+def test_everything_that_segmentation_models_offers_is_registered():
+    build("resnet18")  # Imports the package as the registry does.
+    from segmentation_models import get_available_backbone_names
+
+    assert set(get_available_backbone_names()) <= set(REGISTERED)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "densenet169", "densenet201"])
+def test_the_reason_for_densenet_from_keras_still_holds(name):
+    with pytest.raises(ValueError, match="cannot contain character `/`"):
+        backbones._build_segmentation_models(name, input_shape=(SIZE, SIZE, 3), weights=None)
+    assert BACKBONES[name].source == backbones.KERAS
 
 
 def test_pn_is_two_to_the_n_times_smaller_with_the_authors_channels():
@@ -23,10 +91,13 @@ def test_pn_is_two_to_the_n_times_smaller_with_the_authors_channels():
     }
 
 
-def test_no_scaling_hides_in_the_backbone():
-    pyramid = feature_pyramid("efficientnetb0", image_shape=(32, 32, 3))
-    kinds = {type(layer) for layer in pyramid.layers}
-    assert not kinds & {layers.Rescaling, layers.Normalization}
+@pytest.mark.parametrize("builder", [embedding_network, authors_network])
+def test_the_decoder_works_with_the_scales_that_exist(builder):
+    network = builder((SIZE, SIZE, 24, 1), backbone="xception")
+    names = {layer.name for layer in network.layers}
+    assert {"plane_p4_skip", "plane_p3_skip"} <= names
+    assert not {"plane_p2_skip", "plane_p1_skip"} & names
+    assert network.get_layer("decoded_planes").output.shape == (None, SIZE, SIZE, 3)
 
 
 def test_the_switch_of_the_input_scaling_is_one_visible_layer():
@@ -36,31 +107,55 @@ def test_the_switch_of_the_input_scaling_is_one_visible_layer():
     assert [layer.name for layer in all_layers(scaled) if isinstance(layer, layers.Rescaling)] == ["planes_scaling"]
 
 
-def test_the_scaling_of_imagenet_equals_kerass_own(real_weights):
-    """With weights, Keras's chain is Rescaling(1/255), Normalization, Rescaling(1/sqrt(std)) on an image of 0..255."""
-    image = np.random.default_rng(0).uniform(0, 255, size=(1, 32, 32, 3)).astype("float32")
-    whole = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
-    whole.load_weights(real_weights / "efficientnetb0.weights.h5")
-    expected = keras.Model(whole.input, whole.get_layer("top_activation").output)(image)
-    volume = keras.Input((32, 32, 3))
-    pyramid = feature_pyramid("efficientnetb0", image_shape=(32, 32, 3))
-    network = keras.Model(volume, pyramid(scale_input(volume, scaling="imagenet")))
-    fill_backbone(network, backbone="efficientnetb0", source=str(real_weights / "efficientnetb0.weights.h5"))
-    np.testing.assert_allclose(network(image)["P5"], expected, atol=2e-4)
+def image():
+    return np.random.default_rng(0).uniform(0, 255, size=(1, SIZE, SIZE, 3)).astype("float32")
 
 
-def test_planes_divided_by_255_are_nearly_constant_for_the_features(real_weights):
-    """The trap itself: the variance of the stem's output over planes of order 1, with and without the scaling."""
-    planes = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
-    classifier = keras.applications.EfficientNetB0(include_top=False, weights=None)
-    classifier.load_weights(real_weights / "efficientnetb0.weights.h5")
-    kernel = classifier.get_layer("stem_conv").kernel
+@pytest.mark.parametrize(
+    "name", ["efficientnetv2b0", "efficientnetv2s", "convnext_tiny", "mobilenetv3small", "mobilenetv3large"]
+)
+def test_the_scaling_equals_the_one_hidden_in_kerass_classifier(name):
+    classifier = build_classifier(name, image_shape=(SIZE, SIZE, 3))
+    hidden = keras.Model(classifier.input, _behind_scaling(classifier))
+    np.testing.assert_allclose(scale_input(image(), scaling="imagenet", backbone=name), hidden(image()), atol=1e-4)
 
-    def variance(image):
-        return float(np.var(keras.ops.conv(image, kernel, strides=2), axis=(1, 2)).mean())
 
-    scaled = np.array(scale_input(planes, scaling="imagenet"))
-    assert variance(planes) > 1000 * variance(scaled)
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("densenet121", "densenet"),
+        ("resnet50v2", "resnet_v2"),
+        ("xception", "xception"),
+        ("mobilenet", "mobilenet"),
+        ("mobilenetv2", "mobilenet_v2"),
+        ("vgg16", "vgg16"),
+    ],
+)
+def test_the_scaling_equals_kerass_function_for_the_family(name, module):
+    expected = getattr(keras.applications, module).preprocess_input(image())
+    # The weights of "caffe" see blue first, and Keras's function turns red, green, blue around.
+    given = image()[..., ::-1] if BACKBONES[name].scaling == "caffe" else image()
+    np.testing.assert_allclose(scale_input(given, scaling="imagenet", backbone=name), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in REGISTERED if BACKBONES[name].source == "segmentation-models"])
+def test_the_scaling_equals_the_function_of_segmentation_models(name):
+    build("resnet18")
+    from segmentation_models import get_preprocessing
+
+    expected = get_preprocessing(name)(image())
+    if BACKBONES[name].scaling == "learned":  # Its classifier normalises by itself, see test_weights.
+        np.testing.assert_array_equal(expected, image())
+    else:
+        np.testing.assert_allclose(scale_input(image(), scaling="imagenet", backbone=name), expected, atol=1e-4)
+
+
+def test_more_planes_repeat_the_scaling_of_the_three_channels():
+    planes = np.full((1, 2, 2, 7), 100.0, "float32")
+    scaled = np.array(scale_input(planes, scaling="imagenet", backbone="efficientnetb0"))
+    np.testing.assert_array_equal(scaled[..., 3:6], scaled[..., :3])
+    np.testing.assert_array_equal(scaled[..., 6], scaled[..., 0])
+    assert len(np.unique(scaled)) == 3
 
 
 def test_only_batch_norm_is_frozen():
@@ -75,8 +170,17 @@ def test_only_batch_norm_is_frozen():
         ({"backbone": "resnet"}, "`backbone` must be one of efficientnetb0.*Received: 'resnet'"),
         ({"batch_norm": "off"}, "`batch_norm` must be one of frozen, batch. Received: 'off'"),
         ({"input_scaling": "z"}, "`input_scaling` must be one of none, imagenet. Received: 'z'"),
+        ({"backbone": "inceptionv3"}, "inceptionv3 does not take planes of 32x32 voxels: .*at least 75x75"),
     ],
 )
 def test_unknown_values_list_the_known_ones(settings, sentence):
     with pytest.raises(InputError, match=sentence):
         embedding_network((32, 32, 24, 1), **settings)
+
+
+@pytest.mark.parametrize("planes", [1, 6, 9])
+def test_other_numbers_of_planes_build(planes):
+    network = embedding_network((32, 32, 72, 1), planes=planes, backbone="tiny")
+    assert network.get_layer("planes").output.shape == (None, 32, 32, planes)
+    assert network.get_layer("decoded_planes").output.shape == (None, 32, 32, planes)
+    assert network.output.shape == (None, 32, 32, 72, 3)

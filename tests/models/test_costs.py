@@ -12,10 +12,13 @@ def test_multiply_adds_by_hand():
     x = layers.Conv2DTranspose(2, 3, strides=2, padding="same")(x)  # 64 inputs x 9 x 4 x 2
     x = layers.Reshape((16, 16, 2, 1))(x)
     x = layers.Conv3D(5, (3, 3, 1), padding="same")(x)  # 512 positions x 9 x 5
+    x = layers.Dense(7)(x)  # 512 positions x 5 x 7
+    x = layers.Reshape((16, 16, 14))(x)
+    x = layers.SeparableConv2D(3, 5, padding="same")(x)  # 256 positions x (25 x 14 + 14 x 3)
     nested = keras.Model(image, x)
     outer = keras.Input((8, 8, 3))
     network = keras.Model(outer, nested(outer))
-    assert multiply_adds(network) == 64 * 108 + 64 * 100 + 64 * 72 + 512 * 45
+    assert multiply_adds(network) == 64 * 108 + 64 * 100 + 64 * 72 + 512 * 45 + 512 * 35 + 256 * 392
 
 
 def test_estimates_grow_with_what_they_depend_on():
