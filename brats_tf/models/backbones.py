@@ -164,11 +164,10 @@ def feature_pyramid(name, *, image_shape, batch_norm="frozen", stochastic_depth=
         raise InputError(f"`batch_norm` must be one of {', '.join(BATCH_NORM)}. Received: {batch_norm!r}.")
     get_backbone(name)
     try:
-        classifier = build_classifier(name, image_shape=image_shape)
+        network = pyramid.feature_pyramid(build_classifier(name, image_shape=image_shape), name=name)
     except ValueError as error:
         height, width, _ = image_shape
-        raise InputError(f"{name} does not take planes of {height}x{width} voxels: {error}") from error
-    network = pyramid.feature_pyramid(classifier, name=name)
+        raise InputError(f"{name} does not take planes of {height}x{width} voxels: {error}.") from error
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = batch_norm == "batch"

@@ -52,6 +52,8 @@ def _scales(classifier):
         for exponent, scale in enumerate(SCALES, start=1):
             if len(tensor.shape) == 4 and tensor.shape[1:3] == (height // 2**exponent, width // 2**exponent):
                 found[scale] = tensor
+    if not found:
+        raise ValueError(f"{classifier.name} has no output {' or '.join(str(2**n) for n in range(1, 6))} times smaller")
     return dict(sorted(found.items()))
 
 

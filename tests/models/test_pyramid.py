@@ -52,6 +52,12 @@ def test_a_classifier_that_starts_with_a_quarter_has_no_p1():
     assert outputs(feature_pyramid(classifier(build), name="patches")) == {"P2": "stem", "P3": "pool"}
 
 
+def test_a_classifier_without_any_scale_is_refused():
+    with pytest.raises(ValueError, match="tokens has no output 2 or 4 or 8 or 16 or 32 times smaller"):
+        image = keras.Input((64, 96, 3))
+        feature_pyramid(keras.Model(image, layers.Flatten()(image), name="tokens"), name="tokens")
+
+
 def test_input_scaling_is_left_out_but_not_a_batch_norm_behind_a_convolution():
     def build(image):
         x = layers.BatchNormalization(name="scaling2")(layers.Rescaling(1 / 255, name="scaling1")(image))
