@@ -29,11 +29,11 @@ def bench(config, *, results):
     """Measures one config's network, prints a table and writes `<results>/bench.json`.
 
     Returns:
-        What it wrote: machine, preset, crop, GFLOP a pass, GFLOP/s of the matrix product, seconds and peak GB of a pass
-        and of a training step, share of the matrix rate. Times are medians of three after one warm-up.
+        What it wrote: machine, preset, backbone, crop, GFLOP a pass, GFLOP/s of the matrix product, seconds and peak GB
+        of a pass and of a training step, share of the matrix rate. Times are medians of three after one warm-up.
     """
     say(f"Measuring {config.preset} at {'x'.join(map(str, config.crop))}: about two minutes at full size on two cores.")
-    figures = {"machine": _machine(), "preset": config.preset, "crop": config.crop}
+    figures = {"machine": _machine(), "preset": config.preset, "backbone": config.backbone, "crop": config.crop}
     for measure in (_matrix, _forward, _step):
         figures |= _in_own_process(measure, config)
     figures["share_of_matrix_rate"] = figures["gflop"] / figures["forward_s"] / figures["matrix_gflops"]

@@ -50,19 +50,22 @@ def overfit():
 
 
 def bench():
-    """What a pass and a step cost."""
-    run = read("bench")
-    crop = "x".join(str(size) for size in run["crop"])
+    """What a pass and a step cost, with the smallest and with the largest EfficientNet."""
+    runs = [read("bench"), read("bench_efficientnetb7")]
+    crop = "x".join(str(size) for size in runs[0]["crop"])
+    rows = {
+        "one pass": lambda run: f"{run['gflop']:.0f} GFLOP",
+        "prediction": lambda run: f"{run['forward_s']:.1f} s, {run['forward_peak_gb']:.1f} GB",
+        "training step": lambda run: f"{run['step_s']:.1f} s, {run['step_peak_gb']:.1f} GB",
+        "matrix product of the machine, same run": lambda run: f"{run['matrix_gflops']:.0f} GFLOP/s",
+        "share of it that prediction reaches": lambda run: f"{100 * run['share_of_matrix_rate']:.0f} %",
+    }
     return [
-        f"Measured on {run['machine']}, preset `{run['preset']}`, {crop}, float32, one modality.",
+        f"Measured on {runs[0]['machine']}, preset `{runs[0]['preset']}`, {crop}, float32, one modality.",
         "",
-        "| | |",
-        "|---|--:|",
-        f"| one pass | {run['gflop']:.0f} GFLOP |",
-        f"| prediction | {run['forward_s']:.1f} s, {run['forward_peak_gb']:.1f} GB |",
-        f"| training step | {run['step_s']:.1f} s, {run['step_peak_gb']:.1f} GB |",
-        f"| matrix product of the machine, same run | {run['matrix_gflops']:.0f} GFLOP/s |",
-        f"| share of it that prediction reaches | {100 * run['share_of_matrix_rate']:.0f} % |",
+        f"| | {' | '.join(run['backbone'] for run in runs)} |",
+        f"|---|{'--:|' * len(runs)}",
+        *(f"| {name} | {' | '.join(show(run) for run in runs)} |" for name, show in rows.items()),
     ]
 
 
