@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -53,7 +52,7 @@ def bench_backbones(names, *, results):
 
     Args:
         names: keys of `BACKBONES`; None for all of them.
-        results: a folder. The file is written anew after each backbone, so that an interruption loses one.
+        results: a folder. The file is written anew after each backbone; an interruption keeps what was measured.
 
     Returns:
         What it wrote: machine, crop and, for each backbone, its facts, its parameters, the GFLOP and the seconds of a
@@ -102,28 +101,36 @@ def _matrix(config):
 
 
 def _forward(config):
-    tf = import_tensorflow()
-    from brats_tf.models.costs import multiply_adds, prediction_bytes
+    import_tensorflow()
     from brats_tf.runs import build_network
 
-    network = build_network(config)
+    return _measure_forward(build_network(config), config)
+
+
+def _measure_forward(network, config):
+    tf = import_tensorflow()
+    from brats_tf.models.costs import multiply_adds, prediction_bytes
+    from brats_tf.runs import peak_gb
+
     forward = tf.function(lambda volume: network(volume, training=False))
     volume = tf.random.normal((1, *config.network_settings()["shape"]))
     return {
         "gflop": 2 * multiply_adds(network) / 1e9,
         "forward_s": _median_seconds(lambda: forward(volume).numpy()),
-        "forward_peak_gb": _peak_gb(),
+        "forward_peak_gb": peak_gb(),
         "forward_estimated_gb": prediction_bytes(network, networks=1) / 1e9,
     }
 
 
 def _backbone(config):
     import_tensorflow()
-    from brats_tf.models.backbones import feature_pyramid, get_backbone
+    from brats_tf.models.backbones import get_backbone
+    from brats_tf.runs import build_network
 
     backbone = get_backbone(config.backbone)
-    pyramid = feature_pyramid(config.backbone, image_shape=(*config.crop[:2], config.planes))
-    measured = _forward(config)
+    network = build_network(config)
+    pyramid = network.get_layer(config.backbone)
+    measured = _measure_forward(network, config)
     return {
         "source": backbone.source,
         "weights": backbone.weights,
@@ -140,7 +147,7 @@ def _backbone(config):
 def _step(config):
     import_tensorflow()
     from brats_tf.models.costs import training_bytes
-    from brats_tf.runs import build_network
+    from brats_tf.runs import build_network, peak_gb
     from brats_tf.training import compile_network
 
     network = build_network(config)
@@ -150,7 +157,7 @@ def _step(config):
     target = (random.random((1, *network.output.shape[1:])) < 0.1).astype(np.float32)
     return {
         "step_s": _median_seconds(lambda: network.train_on_batch(volume, target)),
-        "step_peak_gb": _peak_gb(),
+        "step_peak_gb": peak_gb(),
         "step_estimated_gb": training_bytes(network, batch_size=1) / 1e9,
     }
 
@@ -163,10 +170,6 @@ def _median_seconds(run):
         run()
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))
-
-
-def _peak_gb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def _machine():

@@ -1,6 +1,7 @@
 """The folder of a run: its files, and the way from a folder back to its network."""
 
 import os
+import resource
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def enough_memory(crop):
         raise InputError(
             f"There is too little memory on {device_name()} for the crop {size}; try a smaller --crop."
         ) from error
+
+
+def peak_gb():
+    """The peak memory of this process, in 10**9 bytes."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        kibibytes = int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    except (OSError, StopIteration):
+        kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # On Linux it would begin with the parent's.
+    return kibibytes * 1024 / 1e9
 
 
 def device_name():

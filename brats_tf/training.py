@@ -4,7 +4,6 @@ A run's folder holds `config.json`, `network.weights.h5` and `history.csv` (one 
 """
 
 import math
-import resource
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from brats_tf.models.costs import training_bytes
 from brats_tf.models.networks import get_network
 from brats_tf.models.weights import fill_backbone
 from brats_tf.regions import REGIONS
-from brats_tf.runs import HISTORY_FILE, WEIGHTS_FILE, build_network, device_name, enough_memory, new_run
+from brats_tf.runs import HISTORY_FILE, WEIGHTS_FILE, build_network, device_name, enough_memory, new_run, peak_gb
 from brats_tf.screen import console, progress_bar, say, track
 
 PLATEAU_FACTOR = 0.1  # Paper A, Section 2.5: "reduced by a factor of 10".
@@ -81,7 +80,7 @@ def _train(config, network, stored, run):
         network.fit(dataset, epochs=config.epochs, callbacks=callbacks, verbose=0, shuffle=False)
     say(
         f"{config.run_name}: {config.epochs} epochs in {time.monotonic() - started:.0f} s, peak memory "
-        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB; the run lies in {run}."
+        f"{peak_gb():.1f} GB; the run lies in {run}."
     )
     return run
 

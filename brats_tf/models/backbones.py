@@ -114,8 +114,9 @@ BACKBONES = {
 }
 # What one might look for, and why it is not there.
 UNFIT = {
-    "nasnetmobile, nasnetlarge": "each of its cells reads the two before it, so that no scale above P5 is one output",
+    "nasnetmobile, nasnetlarge": "a cell reads the two before it, so that no scale finer than P5 is a single output",
     "resnet50, resnet101, resnet152 of keras.applications": "these names are segmentation-models' (pre-activation)",
+    "efficientnet, vgg, mobilenet of segmentation-models": "the same networks as Keras's, which are taken",
 }
 
 
