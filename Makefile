@@ -19,6 +19,7 @@ MOD ?=
 NETWORKS ?=
 BACKBONE ?=
 PLANES ?=
+MEASURE ?=
 
 BRATS := $(VENV)/bin/brats-tf
 READY := $(VENV)/.ready
@@ -29,7 +30,7 @@ NETWORK_ARGS = $(if $(filter-out paper,$(PRESET)),--preset "$(PRESET)") $(call o
 RUN_ARGS = $(call option,weights,WEIGHTS) $(call option,epochs,EPOCHS) $(call option,seed,SEED)
 
 .PHONY: help setup demo train-modality train train-all ensemble-predict evaluate summary export cases bench backbones \
-	overfit lock check test test-slow clean
+	overfit traps lock check test test-slow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,8 +70,8 @@ evaluate: $(READY) ## score OUT against the truth in DATA: RESULTS/cases.csv, RE
 summary: $(READY) ## print the network, layer by layer
 	$(BRATS) summary $(NETWORK_ARGS) $(call option,modality,MOD)
 
-backbones: $(READY) ## list the 2D classifiers that BACKBONE= takes
-	$(BRATS) backbones $(call option,backbone,BACKBONE)
+backbones: $(READY) ## list the 2D classifiers that BACKBONE= takes (MEASURE=1: measure them here)
+	$(BRATS) backbones $(call option,backbone,BACKBONE) $(if $(MEASURE),--measure --results "$(RESULTS)")
 
 export: $(READY) ## write RUNS/MOD as a SavedModel: make export MOD=flair
 	$(BRATS) export --run "$(RUNS)/$(or $(MOD),flair)" --out "exported/$(or $(MOD),flair)"
@@ -83,6 +84,9 @@ bench: $(READY) ## measure a pass, a training step and their memory on this mach
 
 overfit: $(READY) ## learn one case of DATA by heart at full size (experiments/overfit_one_case.py)
 	$(VENV)/bin/python experiments/overfit_one_case.py $(call option,data,DATA) --results "$(RESULTS)" $(call option,weights,WEIGHTS)
+
+traps: $(READY) ## hidden input scaling and batch norm, in numbers (experiments/scaling_and_batch_norm.py)
+	$(VENV)/bin/python experiments/scaling_and_batch_norm.py $(call option,data,DATA) --results "$(RESULTS)" $(call option,weights,WEIGHTS)
 
 test: $(READY) ## the tests, on a CPU, without network
 	$(VENV)/bin/python -m pytest -m "not slow"

@@ -105,7 +105,7 @@ OPTIONS = {
     "crop": {"type": _sizes, "metavar": "HxWxD", "help": "voxels: front-back x left-right x head-foot"},
     "backbone": {
         "metavar": "NAME",
-        "help": "the embedded 2D classifier (default: efficientnetb0; see backbones)",
+        "help": "the embedded 2D classifier (default: efficientnetb0; `brats-tf backbones`)",
     },
     "planes": {"type": int, "metavar": "N", "help": "slices that the squeeze leaves for the classifier (default: 3)"},
     "depth-factors": {"type": _sizes, "metavar": "AxBxC", "help": "squeeze of the slices, such as 3x3x4"},

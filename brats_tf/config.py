@@ -45,7 +45,7 @@ class Config:
     planes: int = 3
     # The 2D classifier, a key of models.backbones.BACKBONES.
     backbone: str = "efficientnetb0"
-    # "imagenet", "noisy-student" (EfficientNet), "none" or the path of a weights file.
+    # "imagenet", "noisy-student" (EfficientNet-B0 ... B7), "none" or the path of a weights file.
     weights: str = "imagenet"
     # "none" (the planes are the input) or "imagenet" (as if they were an image of 0..255).
     input_scaling: str = "none"

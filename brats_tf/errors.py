@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The command line prints the sentence alone and leaves with exit code 2.
     """
+
+
+def in_one_line(error):
+    """What a library's error says, without its line breaks and its tail."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300] or 'no message'}"

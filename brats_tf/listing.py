@@ -51,8 +51,9 @@ def show_backbones(name=None, *, path=BACKBONES_FILE):
     for backbone, row in shown.items():
         if row["note"]:
             say(f"{backbone}: {row['note']}.")
-    for names, reason in measured["unfit"].items():
-        say(f"Not there: {names}: {reason}.")
+    if not name:
+        for names, reason in measured["unfit"].items():
+            say(f"Not offered: {names}: {reason}.")
 
 
 def _backbone_table(source, rows):

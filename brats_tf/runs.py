@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from brats_tf.config import FILE as CONFIG_FILE
 from brats_tf.config import Config
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, in_one_line
 from brats_tf.models.networks import get_network
 from brats_tf.screen import say
 
@@ -53,9 +53,9 @@ def load_weights(network, run):
     try:
         network.load_weights(path)
     except Exception as error:  # h5py and Keras raise whatever the damage leads to.
-        reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. Received: {reason}"
+            f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. "
+            f"Received: {in_one_line(error)}"
         ) from error
 
 

@@ -81,16 +81,16 @@ def measure(case, config, *, seeds, steps, folder):
     scaling, batch_norm = [], []
     for seed in range(seeds):
         for choice in INPUT_SCALING:
-            network = seeded(replace(config, input_scaling=choice, seed=seed))
+            network, origin = seeded(replace(config, input_scaling=choice, seed=seed))
             found = {"variance": stem_variance(network, volume)} | gradients(network, volume, target)
             scaling.append({"seed": seed, "input_scaling": choice, **found})
             say(f"seed {seed}, scaling {choice}: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()))
         for choice in BATCH_NORM:
             its_config = replace(config, batch_norm=choice, seed=seed, crop=small_volume.shape[1:4])
-            scores = learn(seeded(its_config), its_config, small_volume, small_target, steps)
+            scores = learn(seeded(its_config)[0], its_config, small_volume, small_target, steps)
             batch_norm.append({"seed": seed, "batch_norm": choice, **scores})
             say(f"seed {seed}, batch norm {choice}: {scores}")
-    summary = {"case": case.id, "device": device_name(), "weights": Path(config.weights).name, "steps": steps}
+    summary = {"case": case.id, "device": device_name(), "weights": origin, "steps": steps}
     summary |= {"crop": config.crop, "learned_crop": small_volume.shape[1:4]}
     with atomic(folder / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary | {"scaling": scaling, "batch_norm": batch_norm}, indent=2) + "\n")
@@ -99,9 +99,9 @@ def measure(case, config, *, seeds, steps, folder):
 
 
 def seeded(config):
-    """A network with the seed's random layers and the classifier's weights."""
+    """A network with the seed's random layers and the classifier's weights, and where these are from."""
     keras.utils.set_random_seed(config.seed)
-    return build(config)[0]
+    return build(config)
 
 
 def prepared(case, config):

@@ -52,6 +52,9 @@ def overfit():
 def bench():
     """What a pass and a step cost, with the smallest and with the largest EfficientNet."""
     runs = [read("bench"), read("bench_efficientnetb7")]
+    same = [{key: run[key] for key in ("machine", "preset", "crop")} for run in runs]
+    if same[0] != same[1]:
+        raise SystemExit(f"The two runs of the bench must be of one machine, preset and crop. Received: {same}.")
     crop = "x".join(str(size) for size in runs[0]["crop"])
     rows = {
         "one pass": lambda run: f"{run['gflop']:.0f} GFLOP",
@@ -86,7 +89,7 @@ def backbones():
         lines.append(f"| `{name}` | {row['source']} | {', '.join(row['weights'])} | {channels} | {cost} |")
         if row["note"]:
             notes.append(f"- `{name}`: {row['note']}.")
-    notes += [f"- Not there: {names}: {reason}." for names, reason in measured["unfit"].items()]
+    notes += [f"- Not offered: {names}: {reason}." for names, reason in measured["unfit"].items()]
     return [*lines, "", *notes]
 
 

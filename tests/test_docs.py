@@ -43,7 +43,8 @@ def test_every_target_expands_to_a_command_that_the_program_takes(tmp_path):
     ready.touch()
     understood = set()
     for target in TARGETS - {"help", "setup"}:
-        for variables in ([], "MOD=t1 DATA=/d EPOCHS=3 CROP=64x64x36 PRESET=plus WEIGHTS=none NETWORKS=t1,t2".split()):
+        all_variables = "MOD=t1 DATA=/d EPOCHS=3 CROP=64x64x36 PRESET=plus WEIGHTS=none NETWORKS=t1,t2 BACKBONE=vgg16"
+        for variables in ([], [*all_variables.split(), "PLANES=6", "MEASURE=1"]):
             arguments = ["make", "-n", "-C", REPOSITORY, target, f"VENV={ready.parent}", *variables]
             printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
             needs_more = not variables and target in ("train-modality", "cases")
@@ -57,10 +58,12 @@ def test_every_target_expands_to_a_command_that_the_program_takes(tmp_path):
 def test_the_makefile_passes_its_variables_on(tmp_path):
     (tmp_path / ".ready").touch()
     variables = "MOD=t2 DATA=/d RUNS=/r EPOCHS=3 CROP=64x64x36 WEIGHTS=none SEED=5 PRESET=plus".split()
+    variables += ["BACKBONE=vgg16", "PLANES=6"]
     command = ["make", "-n", "-C", REPOSITORY, "train-modality", f"VENV={tmp_path}", *variables]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     expected = (
         '--modality "t2" --data "/d" --runs "/r" --preset "plus" --crop "64x64x36" '
+        '--backbone "vgg16" --planes "6" '
         '--weights "none" --epochs "3" --seed "5"'
     )
     assert f"brats-tf train {expected}" in " ".join(printed.split())

@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 
 
 def untrained(run, **settings):
-    config = Config.from_preset("paper", modalities=("flair",), crop=TINY_CROP, weights="none", **settings)
+    config = Config.from_preset("paper", modalities=("flair",), weights="none", **({"crop": TINY_CROP} | settings))
     config.save(run)
     build_network(config).save_weights(run / "network.weights.h5")
     return run
@@ -44,6 +44,15 @@ def test_a_python_without_brats_tf_computes_the_same(tmp_path):
     subprocess.run([str(part) for part in command], check=True, cwd=tmp_path, capture_output=True)
     _, network = load_network(run)
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), network.predict(volume, verbose=0), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["seresnext50", "inceptionresnetv2", "convnext_tiny"])
+def test_a_classifier_with_layers_of_its_own_is_exported_and_compared(backbone, tmp_path, capsys):
+    run = tmp_path / "flair"
+    run.mkdir()
+    export.export_saved_model(untrained(run, backbone=backbone, crop=(96, 96, 24)), out=tmp_path / "saved")
+    assert "differs from the network by at most" in capsys.readouterr().out
 
 
 def test_a_savedmodel_that_differs_gets_no_name(run, tmp_path, monkeypatch):

@@ -165,10 +165,10 @@ def feature_pyramid(name, *, image_shape, batch_norm="frozen", stochastic_depth=
         raise InputError(f"`batch_norm` must be one of {', '.join(BATCH_NORM)}. Received: {batch_norm!r}.")
     get_backbone(name)
     try:
-        network = pyramid.feature_pyramid(build_classifier(name, image_shape=image_shape), name=name)
+        network = pyramid.cut(build_classifier(name, image_shape=image_shape), name=name)
     except ValueError as error:
         height, width, _ = image_shape
-        raise InputError(f"{name} does not take planes of {height}x{width} voxels: {error}.") from error
+        raise InputError(f"{name} could not be built for planes of {height}x{width} voxels: {error}.") from error
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = batch_norm == "batch"

@@ -15,7 +15,7 @@ SCALES = ("P1", "P2", "P3", "P4", "P5")
 INPUT_SCALING = (layers.Rescaling, layers.Normalization, layers.BatchNormalization)
 
 
-def feature_pyramid(classifier, *, name):
+def cut(classifier, *, name):
     """Cuts a classifier without top into a model image (B, H, W, C) -> {"P1": (B, H/2, W/2, C1), ..., "P5": ...}.
 
     Its own input scaling is left out. `name` becomes the model's; the classifier's layers are used, not copied.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import keras
 
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, in_one_line
 from brats_tf.models.backbones import (
     LEARNED_LAYER,
     RGB,
@@ -80,13 +80,16 @@ def fill_backbone(network, *, backbone, source):
 def inflate(weights, shape):
     """Repeats three channels for any number of planes: (h, w, 3, F) -> (h, w, planes, F), or (3,) -> (planes,).
 
-    A convolution's kernel is scaled by 3 / planes as well, so that equal planes give the response that an image of
-    three equal channels gave.
+    A convolution's kernel is shared out among the planes that repeat a channel, so that equal planes give the response
+    that an image of three equal channels gave; one plane or two share the mean of the channels.
     """
+    planes = shape[0] if len(shape) == 1 else shape[2]
+    channels = [plane % RGB for plane in range(planes)]
     if len(shape) == 1:
-        return weights[[plane % RGB for plane in range(shape[0])]]
-    planes = shape[2]
-    return weights[:, :, [plane % RGB for plane in range(planes)]] * (RGB / planes)
+        return weights[channels]
+    if planes < RGB:
+        return weights.mean(axis=2, keepdims=True).repeat(planes, axis=2) * (RGB / planes)
+    return weights[:, :, channels] / [[channels.count(channel)] for channel in channels]
 
 
 def _copy(classifier, network, backbone):
@@ -113,7 +116,7 @@ def _find(backbone, source):
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return None
-    stem = backbone if source == "imagenet" else f"{backbone}_{source}"
+    stem = _stem(backbone, source)
     names = [f"{stem}.weights.h5", f"{stem}_notop.h5"]
     if source == NOISY_STUDENT:
         names.append(_noisy_student_file(backbone))
@@ -147,33 +150,34 @@ def _load(backbone, path):
         except Exception as error:  # h5py and Keras raise whatever the damage leads to.
             errors.append(error)
     raise InputError(
-        f"{path} must hold the weights of {backbone} without its top. Received: {_first_line(errors[0])}"
+        f"{path} must hold the weights of {backbone} without its top. Received: {in_one_line(errors[0])}"
     ) from errors[0]
 
 
 def _check_hash(path):
-    """Compares a file with the line for it in SHA256SUMS beside it, where there is one."""
+    """Compares a file with its published hash, and with the line for it in SHA256SUMS beside it, where there is one."""
+    for backbone, expected in NOISY_STUDENT_MD5.items():
+        if path.name == _noisy_student_file(backbone):
+            _compare(path, hashlib.md5(usedforsecurity=False), expected)
     sums = path.parent / HASHES
-    if not sums.is_file():
-        return
-    for line in sums.read_text().splitlines():
-        expected, _, name = line.partition(" ")
-        if name.strip().removeprefix("*") == path.name:
-            received = _sha256(path)
-            if received != expected.lower():
-                raise InputError(f"{path} must have the SHA-256 {expected} ({HASHES}). Received: {received}.")
+    if sums.is_file():
+        lines = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
+        expected = {name.removeprefix("*").removeprefix("./"): digest for digest, name in lines}
+        if path.name not in expected:
+            raise InputError(f"{sums} must have a line for {path.name}. Received: {', '.join(expected)}.")
+        _compare(path, hashlib.sha256(), expected[path.name])
 
 
-def _sha256(path):
-    digest = hashlib.sha256()
+def _compare(path, digest, expected):
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(2**20), b""):
             digest.update(block)
-    return digest.hexdigest()
+    if digest.hexdigest() != expected.lower():
+        raise InputError(f"{path} must have the {digest.name.upper()} {expected}. Received: {digest.hexdigest()}.")
 
 
 def _published(backbone, source):
-    """The whole classifier with the published file, from Keras's cache or downloaded, and checked by its hash."""
+    """The whole classifier with the published file, from Keras's cache or downloaded; its source checks the hash."""
     try:
         # Keras's download bar goes beside our own lines, not among them.
         with _socket_timeout(DOWNLOAD_TIMEOUT_S), redirect_stdout(sys.stderr):
@@ -184,13 +188,16 @@ def _published(backbone, source):
                 name, NOISY_STUDENT_URL + name, cache_subdir="models", file_hash=NOISY_STUDENT_MD5[backbone]
             )
     except Exception as error:  # Whatever the network, the proxy or the cache leads to.
-        stem = backbone if source == "imagenet" else f"{backbone}_{source}"
         raise InputError(
-            f"The {source} weights of {backbone} could not be downloaded ({_first_line(error)}). Put "
-            f"{stem}_notop.h5 into a folder and name that folder in {FOLDER_VARIABLE}, or choose --weights FILE, "
-            "or --weights none to train from random weights."
+            f"The {source} weights of {backbone} could not be had ({in_one_line(error)}). Put the published file into "
+            f"a folder as {_stem(backbone, source)}_notop.h5 and name that folder in {FOLDER_VARIABLE}, or choose "
+            "--weights FILE, or --weights none to train from random weights."
         ) from error
     return _load(backbone, Path(path)), name
+
+
+def _stem(backbone, source):
+    return backbone if source == "imagenet" else f"{backbone}_{source}"
 
 
 def _noisy_student_file(backbone):
@@ -205,8 +212,3 @@ def _socket_timeout(seconds):
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _first_line(error):
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -10,7 +10,7 @@ from keras import layers
 
 from brats_tf.errors import InputError
 from brats_tf.listing import BACKBONES_FILE
-from brats_tf.models import backbones
+from brats_tf.models import backbones, pyramid
 from brats_tf.models.backbones import BACKBONES, build_classifier, feature_pyramid, scale_input
 from brats_tf.models.costs import all_layers
 from brats_tf.models.embedding import authors_network, embedding_network
@@ -42,13 +42,13 @@ def test_every_backbone_keeps_the_contract(name, tmp_path):
     import tensorflow as tf
 
     network = build(name)
-    pyramid = network.get_layer(name)
-    assert {scale: tuple(tensor.shape[1:]) for scale, tensor in pyramid.output.items()} == {
+    classifier = network.get_layer(name)
+    assert {scale: tuple(tensor.shape[1:]) for scale, tensor in classifier.output.items()} == {
         scale: (SIZE // 2 ** int(scale[1]), SIZE // 2 ** int(scale[1]), channels)
         for scale, channels in ROWS[name]["channels"].items()
     }
-    assert pyramid.count_params() == ROWS[name]["parameters"]
-    first = next(layer for layer in all_layers(pyramid) if layer.weights)
+    assert classifier.count_params() == ROWS[name]["parameters"]
+    first = next(layer for layer in all_layers(classifier) if layer.weights)
     assert isinstance(first, layers.Conv2D)  # No scaling and no batch norm comes before it.
 
     # The planes that come back depend on the volume through the classifier alone; the 3D skips join later.
@@ -60,6 +60,9 @@ def test_every_backbone_keeps_the_contract(name, tmp_path):
     assert np.isfinite(gradient).all()
     assert np.abs(gradient).max() > 0
 
+    for variable in network.variables:
+        if variable.name.startswith("moving_"):  # A fresh network has 0 and 1; these must come from the file.
+            variable.assign(np.random.default_rng(1).uniform(0.5, 1.5, variable.shape))
     network.save_weights(tmp_path / "network.weights.h5")
     again = build(name)
     again.load_weights(tmp_path / "network.weights.h5")
@@ -73,6 +76,15 @@ def test_everything_that_segmentation_models_offers_is_registered():
     assert set(get_available_backbone_names()) <= set(REGISTERED)
 
 
+@pytest.mark.parametrize("name", ["efficientnetb0", "vgg16", "vgg19", "mobilenet", "mobilenetv2"])
+def test_where_kerass_classifier_is_taken_segmentation_models_has_the_same(name):
+    assert BACKBONES[name].source == backbones.KERAS
+    theirs = backbones._build_segmentation_models(name, input_shape=(SIZE, SIZE, 3), weights=None)
+    theirs = pyramid.cut(theirs, name=name)
+    assert theirs.count_params() == ROWS[name]["parameters"]
+    assert {scale: tensor.shape[-1] for scale, tensor in theirs.output.items()} == ROWS[name]["channels"]
+
+
 @pytest.mark.parametrize("name", ["densenet121", "densenet169", "densenet201"])
 def test_the_reason_for_densenet_from_keras_still_holds(name):
     with pytest.raises(ValueError, match="cannot contain character `/`"):
@@ -81,8 +93,8 @@ def test_the_reason_for_densenet_from_keras_still_holds(name):
 
 
 def test_pn_is_two_to_the_n_times_smaller_with_the_authors_channels():
-    pyramid = feature_pyramid("efficientnetb0", image_shape=(64, 96, 3))
-    assert {scale: tuple(tensor.shape[1:]) for scale, tensor in pyramid.output.items()} == {
+    classifier = feature_pyramid("efficientnetb0", image_shape=(64, 96, 3))
+    assert {scale: tuple(tensor.shape[1:]) for scale, tensor in classifier.output.items()} == {
         "P1": (32, 48, 96),
         "P2": (16, 24, 144),
         "P3": (8, 12, 240),
@@ -159,8 +171,8 @@ def test_more_planes_repeat_the_scaling_of_the_three_channels():
 
 
 def test_only_batch_norm_is_frozen():
-    pyramid = feature_pyramid("efficientnetb0", image_shape=(32, 32, 3), batch_norm="frozen")
-    trainable = {type(layer).__name__ for layer in pyramid.layers if layer.trainable_weights}
+    classifier = feature_pyramid("efficientnetb0", image_shape=(32, 32, 3), batch_norm="frozen")
+    trainable = {type(layer).__name__ for layer in classifier.layers if layer.trainable_weights}
     assert trainable == {"Conv2D", "DepthwiseConv2D"}
 
 
@@ -170,7 +182,7 @@ def test_only_batch_norm_is_frozen():
         ({"backbone": "resnet"}, "`backbone` must be one of efficientnetb0.*Received: 'resnet'"),
         ({"batch_norm": "off"}, "`batch_norm` must be one of frozen, batch. Received: 'off'"),
         ({"input_scaling": "z"}, "`input_scaling` must be one of none, imagenet. Received: 'z'"),
-        ({"backbone": "inceptionv3"}, "inceptionv3 does not take planes of 32x32 voxels: .*at least 75x75"),
+        ({"backbone": "inceptionv3"}, "inceptionv3 could not be built for planes of 32x32 voxels: .*at least 75x75"),
     ],
 )
 def test_unknown_values_list_the_known_ones(settings, sentence):
@@ -178,9 +190,10 @@ def test_unknown_values_list_the_known_ones(settings, sentence):
         embedding_network((32, 32, 24, 1), **settings)
 
 
+@pytest.mark.parametrize("builder", [embedding_network, authors_network])
 @pytest.mark.parametrize("planes", [1, 6, 9])
-def test_other_numbers_of_planes_build(planes):
-    network = embedding_network((32, 32, 72, 1), planes=planes, backbone="tiny")
+def test_other_numbers_of_planes_build(planes, builder):
+    network = builder((32, 32, 72, 1), planes=planes, backbone="tiny")
     assert network.get_layer("planes").output.shape == (None, 32, 32, planes)
     assert network.get_layer("decoded_planes").output.shape == (None, 32, 32, planes)
-    assert network.output.shape == (None, 32, 32, 72, 3)
+    assert network.output.shape[:-1] == (None, 32, 32, 72)

@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 from brats_tf.models.backbones import build_classifier
-from brats_tf.models.pyramid import feature_pyramid, number_layers
+from brats_tf.models.pyramid import cut, number_layers
 
 
 def classifier(build):
@@ -26,7 +26,7 @@ def chain(image):
 
 
 def test_a_scale_is_the_last_output_of_its_size():
-    pyramid = feature_pyramid(classifier(chain), name="chain")
+    pyramid = cut(classifier(chain), name="chain")
     assert outputs(pyramid) == {f"P{scale}": f"relu{scale}" for scale in range(1, 6)}
     assert pyramid.output["P2"].shape == (None, 16, 24, 4)
 
@@ -41,7 +41,7 @@ def test_an_output_that_a_skip_goes_around_is_no_scale():
         inner = layers.Conv2D(8, 3, strides=2, padding="same", name="strided")(inner)
         return layers.Add(name="end")([layers.Conv2D(8, 1, strides=2, name="shortcut")(x), inner])
 
-    assert outputs(feature_pyramid(classifier(build), name="residual")) == {"P1": "sum", "P2": "end"}
+    assert outputs(cut(classifier(build), name="residual")) == {"P1": "sum", "P2": "end"}
 
 
 def test_a_classifier_that_starts_with_a_quarter_has_no_p1():
@@ -49,13 +49,13 @@ def test_a_classifier_that_starts_with_a_quarter_has_no_p1():
         x = layers.Conv2D(4, 4, strides=4, name="stem")(image)
         return layers.AveragePooling2D(2, name="pool")(x)
 
-    assert outputs(feature_pyramid(classifier(build), name="patches")) == {"P2": "stem", "P3": "pool"}
+    assert outputs(cut(classifier(build), name="patches")) == {"P2": "stem", "P3": "pool"}
 
 
 def test_a_classifier_without_any_scale_is_refused():
     with pytest.raises(ValueError, match="tokens has no output 2 or 4 or 8 or 16 or 32 times smaller"):
         image = keras.Input((64, 96, 3))
-        feature_pyramid(keras.Model(image, layers.Flatten()(image), name="tokens"), name="tokens")
+        cut(keras.Model(image, layers.Flatten()(image), name="tokens"), name="tokens")
 
 
 def test_input_scaling_is_left_out_but_not_a_batch_norm_behind_a_convolution():
@@ -64,12 +64,12 @@ def test_input_scaling_is_left_out_but_not_a_batch_norm_behind_a_convolution():
         x = layers.Conv2D(4, 3, strides=2, padding="same", name="stem")(x)
         return layers.BatchNormalization(name="kept")(x)
 
-    pyramid = feature_pyramid(classifier(build), name="scaled")
+    pyramid = cut(classifier(build), name="scaled")
     assert [layer.name for layer in pyramid.layers] == ["image", "stem", "kept"]
 
 
 def test_for_efficientnet_it_finds_the_layers_of_the_authors_code():
-    pyramid = feature_pyramid(build_classifier("efficientnetb0", image_shape=(64, 96, 3)), name="efficientnetb0")
+    pyramid = cut(build_classifier("efficientnetb0", image_shape=(64, 96, 3)), name="efficientnetb0")
     expands = {f"P{scale}": f"block{block}a_expand_activation" for scale, block in ((1, 2), (2, 3), (3, 4), (4, 6))}
     assert outputs(pyramid) == expands | {"P5": "top_activation"}
 

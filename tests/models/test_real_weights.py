@@ -3,16 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from conftest import REPOSITORY
 
 from brats_tf.config import Config
 from brats_tf.data.cases import find_cases
-from brats_tf.data.preparation import prepare_case
-from brats_tf.losses import CrossEntropyMinusDice
 from brats_tf.models.backbones import build_classifier, build_efficientnet_package, feature_pyramid, scale_input
 from brats_tf.models.weights import fill_backbone
-from brats_tf.regions import classes_to_regions
-from brats_tf.training import build
 
 NAME = "efficientnetb0"
 
@@ -80,45 +76,29 @@ SAME_LAYERS = {
 
 
 def test_the_visible_scaling_equals_kerass_hidden_one(seeing, weights_file, real_weights):
-    """With weights, Keras's chain is Rescaling(1/255), Normalization, Rescaling(1/sqrt(std)) on an image of 0..255."""
+    """Keras's chain is Rescaling(1/255), then Normalization, in this file with ImageNet's mean and variance."""
     whole = build_classifier(NAME, image_shape=(224, 224, 3))
     whole.load_weights(weights_file)
     image = photo(real_weights / "photos" / "fish.jpg")
     np.testing.assert_allclose(seeing(image)["P5"], whole(image), atol=2e-4)
 
 
-def test_the_hidden_scaling_would_blind_the_features_and_starve_the_encoder(weights_file, real_data):
+def test_the_hidden_scaling_would_blind_the_features_and_starve_the_encoder(weights_file, real_data, monkeypatch):
     """Real FLAIR planes: the first convolution varies 1000 times less; the 3D encoder's last block, whose only way to
     the loss leads through the classifier, gets a 10 times smaller gradient."""
-    import tensorflow as tf
+    monkeypatch.syspath_prepend(REPOSITORY / "experiments")
+    from scaling_and_batch_norm import gradients, pick, prepared, seeded, stem_variance
 
-    case = next(case for case in find_cases(real_data / "native")[0] if case.id == "BraTS20_Training_001")
-    crop = (64, 64, 36)
-    prepared = prepare_case(case, modalities=("flair",), crop=crop, with_truth=True)
-    volume = prepared.volume[None]
-    target = classes_to_regions(prepared.classes)[None].astype("float32")
-    assert target.any()
+    case = pick(find_cases(real_data / "native")[0], "BraTS20_Training_001")
     variance, gradient = {}, {}
     for scaling in ("none", "imagenet"):
-        keras.utils.set_random_seed(0)
         config = Config.from_preset(
-            "paper", modalities=("flair",), crop=crop, input_scaling=scaling, weights=str(weights_file)
+            "paper", modalities=("flair",), crop=(64, 64, 36), input_scaling=scaling, weights=str(weights_file)
         )
-        network, _ = build(config)
-        image = network.get_layer("planes" if scaling == "none" else "planes_scaling").output
-        planes = keras.Model(network.input, image)(volume)
-        stem = layers.Conv2D(32, 3, strides=2, use_bias=False)
-        stem.build(planes.shape)
-        stem.set_weights(network.get_layer(NAME).get_layer("stem_conv").get_weights())
-        variance[scaling] = float(np.var(stem(planes), axis=(1, 2)).mean())
-        last_block = [
-            weight.value
-            for layer in network.layers
-            if layer.name.startswith(("squeeze4", "planes_conv"))
-            for weight in layer.trainable_weights
-        ]
-        with tf.GradientTape() as tape:
-            loss = CrossEntropyMinusDice()(target, network(volume, training=True))
-        gradient[scaling] = float(tf.linalg.global_norm(tape.gradient(loss, last_block)))
+        volume, target = prepared(case, config)
+        assert target.any()
+        network, _ = seeded(config)
+        variance[scaling] = stem_variance(network, volume)
+        gradient[scaling] = gradients(network, volume, target)["last_gradient"]
     assert variance["none"] > 1000 * variance["imagenet"]
     assert gradient["none"] > 10 * gradient["imagenet"]

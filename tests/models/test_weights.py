@@ -96,16 +96,63 @@ def test_without_network_and_cache_one_sentence_says_what_to_do(network, monkeyp
 
     monkeypatch.delenv("BRATS_TF_WEIGHTS", raising=False)
     monkeypatch.setitem(backbones.BACKBONES, "tiny", backbones.Backbone("tests", offline, "torch"))
-    with pytest.raises(InputError, match="could not be downloaded .*BRATS_TF_WEIGHTS.*--weights none") as caught:
+    with pytest.raises(InputError, match="could not be had .*BRATS_TF_WEIGHTS.*--weights none") as caught:
         fill(network, "imagenet")
     assert "\n" not in str(caught.value)
+
+
+def filled_if_imagenet(weights=None, input_shape=(None, None, 3)):
+    """A builder with "published" weights: all 0.25."""
+    from conftest import tiny_classifier
+
+    classifier = tiny_classifier(input_shape=input_shape)
+    if weights == "imagenet":
+        for variable in classifier.variables:
+            variable.assign(np.full(variable.shape, 0.25))
+    return classifier
+
+
+def test_without_a_folder_the_published_weights_are_taken_from_their_source(network, monkeypatch):
+    monkeypatch.delenv("BRATS_TF_WEIGHTS", raising=False)
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", backbones.Backbone("tests", filled_if_imagenet, "torch"))
+    assert fill(network, "imagenet") == "ImageNet weights from Keras's cache"
+    assert all((array == 0.25).all() for array in network.get_layer("tiny").get_weights())
+
+
+@pytest.mark.parametrize(
+    ("name", "getter"),
+    [
+        ("mobilenetv3small", "keras.src.utils.file_utils.get_file"),
+        ("resnet18", "keras._tf_keras.keras.utils.get_file"),
+    ],
+)
+def test_each_sources_published_file_is_loaded(name, getter, tmp_path, monkeypatch):
+    keras.utils.set_random_seed(7)
+    published = backbones.build_classifier(name, image_shape=(96, 96, 3))
+    path, asked = tmp_path / "published.h5", []
+    with h5py.File(path, "w") as file:
+        save_weights_to_hdf5_group(file, published)
+
+    def get_file(*names, **_):
+        asked.append(names)
+        return str(path)
+
+    monkeypatch.setattr(getter, get_file)
+    monkeypatch.delenv("BRATS_TF_WEIGHTS", raising=False)
+    network = embedding_network((96, 96, 24, 1), backbone=name)
+    assert fill_backbone(network, backbone=name, source="imagenet") == "ImageNet weights from Keras's cache"
+    assert len(asked) == 1
+    for layer in network.get_layer(name).layers:
+        theirs = published.get_layer(layer.name).get_weights() if layer.weights else []
+        for received, expected in zip(layer.get_weights(), theirs, strict=True):
+            np.testing.assert_array_equal(received, expected)
 
 
 def test_weights_of_another_network_are_refused_and_nothing_changes(network, tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(path)
     before = network.get_weights()
-    with pytest.raises(InputError, match="must hold the weights of tiny without its top. Received"):
+    with pytest.raises(InputError, match="must hold the weights of tiny without its top. Received: .*Conv2D"):
         fill(network, str(path))
     for mine, theirs in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -130,10 +177,13 @@ def test_a_file_that_is_no_keras_weights_is_refused(network, tmp_path, name, con
 def test_a_file_is_compared_with_its_published_hash(network, weights_file):
     right = hashlib.sha256(weights_file.read_bytes()).hexdigest()
     sums = weights_file.parent / "SHA256SUMS"
-    sums.write_text(f"{'0' * 64}  another.h5\n{right}  {weights_file.name}\n")
+    sums.write_text(f"{'0' * 64}  another.h5\n{right}  ./{weights_file.name}\n")
     fill(network, str(weights_file))
     sums.write_text(f"{'0' * 64} *{weights_file.name}\n")
-    with pytest.raises(InputError, match=f"must have the SHA-256 {'0' * 64} .*Received: {right}"):
+    with pytest.raises(InputError, match=f"must have the SHA256 {'0' * 64}. Received: {right}"):
+        fill(network, str(weights_file))
+    sums.write_text(f"{right}  another.h5\n")
+    with pytest.raises(InputError, match="must have a line for tiny.weights.h5. Received: another.h5"):
         fill(network, str(weights_file))
 
 
@@ -181,13 +231,19 @@ def test_noisy_student_weights_are_downloaded_checked_and_copied(published, monk
     assert fill_backbone(network, backbone="efficientnetb0", source="noisy-student") == said
 
 
+def test_a_noisy_student_file_in_a_folder_is_compared_with_its_published_hash(published, monkeypatch):
+    path, _ = published
+    monkeypatch.setenv("BRATS_TF_WEIGHTS", str(path.parent))
+    monkeypatch.setitem(weights.NOISY_STUDENT_MD5, "efficientnetb0", "0" * 32)
+    with pytest.raises(InputError, match=f"{path.name} must have the MD5 {'0' * 32}. Received: "):
+        fill_backbone(embedding_network(SHAPE), backbone="efficientnetb0", source="noisy-student")
+
+
 def test_a_download_with_a_wrong_hash_is_refused_in_one_sentence(published, monkeypatch):
     network = embedding_network(SHAPE)
     monkeypatch.delenv("BRATS_TF_WEIGHTS", raising=False)
     monkeypatch.setitem(weights.NOISY_STUDENT_MD5, "efficientnetb0", "0" * 32)
-    with pytest.raises(
-        InputError, match="noisy-student weights of efficientnetb0 could not be downloaded .*hash"
-    ) as caught:
+    with pytest.raises(InputError, match="weights of efficientnetb0 could not be had .*hash") as caught:
         fill_backbone(network, backbone="efficientnetb0", source="noisy-student")
     assert "\n" not in str(caught.value)
 
@@ -206,10 +262,17 @@ def test_the_learned_scaling_of_a_resnet_is_filled_in_with_its_weights(tmp_path)
 
 
 def test_inflating_is_what_a_pencil_says():
-    kernel = np.arange(3, dtype="float32").reshape(1, 1, 3, 1)
-    np.testing.assert_array_equal(inflate(kernel, (1, 1, 6, 1)).ravel(), [0, 0.5, 1, 0, 0.5, 1])
-    np.testing.assert_array_equal(inflate(kernel, (1, 1, 2, 1)).ravel(), [0, 1.5])
+    kernel = np.array([1, 2, 6], dtype="float32").reshape(1, 1, 3, 1)
+    np.testing.assert_array_equal(inflate(kernel, (1, 1, 6, 1)).ravel(), [0.5, 1, 3, 0.5, 1, 3])
+    np.testing.assert_array_equal(inflate(kernel, (1, 1, 4, 1)).ravel(), [0.5, 2, 6, 0.5])
+    np.testing.assert_array_equal(inflate(kernel, (1, 1, 2, 1)).ravel(), [4.5, 4.5])
     np.testing.assert_array_equal(inflate(np.array([7.0, 8.0, 9.0]), (4,)), [7, 8, 9, 7])
+
+
+@pytest.mark.parametrize("planes", range(1, 10))
+def test_equal_planes_get_the_answer_that_three_equal_channels_got(planes):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 8))
+    np.testing.assert_allclose(inflate(kernel, (3, 3, planes, 8)).sum(axis=2), kernel.sum(axis=2))
 
 
 @pytest.mark.parametrize("planes", [6, 9])
