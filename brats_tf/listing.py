@@ -48,9 +48,8 @@ def show_backbones(name=None, *, path=BACKBONES_FILE):
     for source in dict.fromkeys(row["source"] for row in shown.values()):
         its_rows = {backbone: row for backbone, row in shown.items() if row["source"] == source}
         console.print(_backbone_table(source, its_rows))
-    for backbone, row in shown.items():
-        if row["note"]:
-            say(f"{backbone}: {row['note']}.")
+    for note in dict.fromkeys(row["note"] for row in shown.values() if row["note"]):
+        say(f"{', '.join(backbone for backbone, row in shown.items() if row['note'] == note)}: {note}.")
     if not name:
         for names, reason in measured["unfit"].items():
             say(f"Not offered: {names}: {reason}.")

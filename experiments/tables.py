@@ -82,13 +82,15 @@ def backbones():
         "| backbone | source | weights | P1 | P2 | P3 | P4 | P5 | M parameters | GFLOP | seconds | GB |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    notes = []
-    for name, row in measured["backbones"].items():
+    rows = measured["backbones"]
+    for name, row in rows.items():
         channels = " | ".join(str(row["channels"].get(f"P{level}", "–")) for level in range(1, 6))
         cost = f"{row['parameters'] / 1e6:.1f} | {row['gflop']:.0f} | {row['seconds']:.1f} | {row['peak_gb']:.1f}"
         lines.append(f"| `{name}` | {row['source']} | {', '.join(row['weights'])} | {channels} | {cost} |")
-        if row["note"]:
-            notes.append(f"- `{name}`: {row['note']}.")
+    notes = [
+        f"- {', '.join(f'`{name}`' for name in rows if rows[name]['note'] == note)}: {note}."
+        for note in dict.fromkeys(row["note"] for row in rows.values() if row["note"])
+    ]
     notes += [f"- Not offered: {names}: {reason}." for names, reason in measured["unfit"].items()]
     return [*lines, "", *notes]
 
