@@ -88,8 +88,8 @@ overfit: $(READY) ## learn one case of DATA by heart at full size (experiments/o
 traps: $(READY) ## hidden input scaling and batch norm, in numbers (experiments/scaling_and_batch_norm.py)
 	$(VENV)/bin/python experiments/scaling_and_batch_norm.py $(call option,data,DATA) --results "$(RESULTS)" $(call option,weights,WEIGHTS)
 
-test: $(READY) ## the tests, on a CPU, without network
-	$(VENV)/bin/python -m pytest -m "not slow"
+test: $(READY) ## the tests, on a CPU, without network, in two processes
+	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(READY) ## the tests that take minutes or gigabytes
 	$(VENV)/bin/python -m pytest -m slow

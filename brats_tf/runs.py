@@ -2,6 +2,7 @@
 
 import os
 import resource
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def load_weights(network, run):
     if not path.is_file():
         raise InputError(f"{run} holds no trained network: {path.name} is missing. Train it first.")
     try:
-        network.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What Keras says before it fails; the failure says more.
+            network.load_weights(path)
     except Exception as error:  # h5py and Keras raise whatever the damage leads to.
         raise InputError(
             f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. "

@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 import sys
+import warnings
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -145,7 +146,9 @@ def _load(backbone, path):
     for build in builders:
         classifier = build(backbone, image_shape=IMAGE_SHAPE)
         try:
-            classifier.load_weights(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # What Keras says before it fails; the failure says more.
+                classifier.load_weights(path)
             return classifier
         except Exception as error:  # h5py and Keras raise whatever the damage leads to.
             errors.append(error)
