@@ -67,8 +67,7 @@ def _segmentation_models(name, scaling, **settings):
 
 
 def _build_segmentation_models(name, *, input_shape, weights):
-    os.environ["SM_FRAMEWORK"] = "tf.keras"  # It chooses its Keras while it is imported, and prints which.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _quietly():
         from segmentation_models import inject_global_submodules
         from segmentation_models.backbones.backbones_factory import Backbones
     build = inject_global_submodules(Backbones.get_backbone)
@@ -77,10 +76,19 @@ def _build_segmentation_models(name, *, input_shape, weights):
 
 def build_efficientnet_package(name, *, image_shape):
     """Builds an EfficientNet of the package `efficientnet`, whose layers are named as keras.applications' are."""
-    from efficientnet import tfkeras
-
+    with _quietly():
+        from efficientnet import tfkeras
     build = getattr(tfkeras, f"EfficientNet{name[-2:].upper()}")
     return build(input_shape=image_shape, weights=None, include_top=False)
+
+
+@contextlib.contextmanager
+def _quietly():
+    """For importing the two packages: they choose their Keras then, print which, and warn of their own old syntax."""
+    os.environ["SM_FRAMEWORK"] = "tf.keras"
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 SLASHES = "segmentation-models' own does not build under Keras 3, which takes no '/' in a layer's name; this is Keras's"
