@@ -34,7 +34,7 @@ RUN_ARGS = $(call option,weights,WEIGHTS) $(call option,epochs,EPOCHS) $(call op
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES PYTHON GPU"
+	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES MEASURE PYTHON GPU"
 
 setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA)
 
@@ -73,7 +73,7 @@ summary: $(READY) ## print the network, layer by layer
 backbones: $(READY) ## list the 2D classifiers that BACKBONE= takes (MEASURE=1: measure them here)
 	$(BRATS) backbones $(call option,backbone,BACKBONE) $(if $(MEASURE),--measure --results "$(RESULTS)")
 
-export: $(READY) ## write RUNS/MOD as a SavedModel: make export MOD=flair
+export: $(READY) ## write RUNS/MOD as a SavedModel to exported/MOD: make export MOD=flair
 	$(BRATS) export --run "$(RUNS)/$(or $(MOD),flair)" --out "exported/$(or $(MOD),flair)"
 
 cases: $(READY) ## list what is in DATA, and what is skipped and why

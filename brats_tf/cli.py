@@ -59,7 +59,7 @@ def parser():
 
 def _add(command, option):
     name = option.rstrip("!")
-    settings = dict(OPTIONS[name])
+    settings = dict(OPTIONS.get(f"{command.prog.split()[-1]} {name}", OPTIONS[name]))
     if "default" in settings and settings["default"] is not None:
         settings["help"] += f" (default: {settings['default']})"
     command.add_argument(f"--{name}", required=option.endswith("!"), **settings)
@@ -88,11 +88,12 @@ OPTIONS = {
     "run": {"type": Path, "metavar": "DIR", "help": "folder of one trained network, such as runs/flair"},
     "store": {"type": Path, "metavar": "DIR", "help": "folder for prepared cases (default: RUNS/store)"},
     "out": {"type": Path, "metavar": "DIR", "default": Path("predictions"), "help": "folder of the predictions"},
+    "export out": {"type": Path, "metavar": "DIR", "help": "folder to write the SavedModel to"},
     "results": {"type": Path, "metavar": "DIR", "default": Path("results"), "help": "folder for scores and pictures"},
     "preset": {
         "choices": tuple(PRESETS),
         "default": "paper",
-        "help": "paper: what the text says; authors: what their code does; plus: better",
+        "help": "paper: what the text says; authors: what their code does; plus: depth 144",
     },
     "modality": {"choices": (*MODALITIES, "all"), "help": "what the network sees; all: four networks in turn"},
     "networks": {
@@ -102,19 +103,33 @@ OPTIONS = {
         "help": "the runs to average, folders in RUNS, joined by commas",
     },
     "epochs": {"type": int, "metavar": "N", "help": "passes over all cases (default: 200; phantoms: 4)"},
-    "crop": {"type": _sizes, "metavar": "HxWxD", "help": "voxels: front-back x left-right x head-foot"},
+    "demo epochs": {"type": int, "metavar": "N", "help": "passes over the training cases (default: 4)"},
+    "demo crop": {
+        "type": _sizes,
+        "metavar": "HxWxD",
+        "help": "front-back x left-right x head-foot (default: 64x64x36)",
+    },
+    "crop": {"type": _sizes, "metavar": "HxWxD", "help": "front-back x left-right x head-foot (default: the preset's)"},
     "backbone": {
         "metavar": "NAME",
         "help": "the embedded 2D classifier (default: efficientnetb0; `brats-tf backbones`)",
     },
+    "backbones backbone": {"metavar": "NAME", "help": "only this one"},
     "planes": {"type": int, "metavar": "N", "help": "slices that the squeeze leaves for the classifier (default: 3)"},
-    "depth-factors": {"type": _sizes, "metavar": "AxBxC", "help": "squeeze of the slices, such as 3x3x4"},
+    "depth-factors": {
+        "type": _sizes,
+        "metavar": "AxBxC",
+        "help": "squeeze of the slices (default: by the depth; 3x3x4 for 108)",
+    },
     "weights": {
         "metavar": "SOURCE",
         "help": "imagenet (the default), noisy-student, a file, or none: random",
     },
-    "input-scaling": {"choices": ("none", "imagenet"), "help": "scaling before the classifier"},
-    "batch-norm": {"choices": ("frozen", "batch"), "help": "classifier's batch norm while training"},
+    "input-scaling": {
+        "choices": ("none", "imagenet"),
+        "help": "none: planes as they are; imagenet: as an image of 0..255",
+    },
+    "batch-norm": {"choices": ("frozen", "batch"), "help": "in training: fixed or the batch's own statistics"},
     "learning-rate": {"type": float, "metavar": "RATE", "help": "first learning rate (default: 1e-4; phantoms: 5e-4)"},
     "seed": {"type": int, "metavar": "N", "help": "same seed, same numbers on a CPU (default: 0)"},
     "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of refusing to train"},

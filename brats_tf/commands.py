@@ -115,10 +115,10 @@ def cases(given):
 
 
 def demo(given):
-    """See the whole job on made-up cases, in minutes on a CPU: nothing to download, nothing to prepare.
+    """See the whole job on made-up cases, in minutes on a CPU: nothing to prepare.
 
-    Trains the four networks at a reduced crop, predicts cases that they have not seen, prints the paper's table and
-    writes RESULTS/overlay.png.
+    Trains the four networks, predicts cases that they have not seen, prints the paper's table and writes
+    RESULTS/overlay.png. Where ImageNet weights cannot be had it goes on with random ones, and says so first.
     """
     from brats_tf.screen import import_tensorflow
 
