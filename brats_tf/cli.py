@@ -131,7 +131,7 @@ OPTIONS = {
     },
     "batch-norm": {"choices": ("frozen", "batch"), "help": "in training: fixed or the batch's own statistics"},
     "learning-rate": {"type": float, "metavar": "RATE", "help": "first learning rate (default: 1e-4; phantoms: 5e-4)"},
-    "seed": {"type": int, "metavar": "N", "help": "same seed, same numbers on a CPU (default: 0)"},
+    "seed": {"type": int, "metavar": "N", "help": "same seed, same start and order (default: 0)"},
     "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of refusing to train"},
     "measure": {"action": "store_true", "help": "measure on this machine instead of showing the packaged figures"},
     "save-probabilities": {"action": "store_true", "help": "also write OUT/probabilities/<case>.nii.gz: WT, TC, ET"},
