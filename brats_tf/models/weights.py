@@ -164,8 +164,8 @@ def _check_hash(path):
             _compare(path, hashlib.md5(usedforsecurity=False), expected)
     sums = path.parent / HASHES
     if sums.is_file():
-        lines = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
-        expected = {name.removeprefix("*").removeprefix("./"): digest for digest, name in lines}
+        lines = (line.partition(" ") for line in sums.read_text().splitlines())
+        expected = {name.strip().removeprefix("*").removeprefix("./"): digest for digest, _, name in lines}
         if path.name not in expected:
             raise InputError(f"{sums} must have a line for {path.name}. Received: {', '.join(expected)}.")
         _compare(path, hashlib.sha256(), expected[path.name])
