@@ -3,7 +3,6 @@
 Each figure comes from a process of its own, so that one's memory does not count for the other.
 """
 
-import json
 import multiprocessing
 import os
 import platform
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from brats_tf.config import Config
 from brats_tf.errors import InputError
-from brats_tf.files import atomic
+from brats_tf.files import write_json
 from brats_tf.screen import console, import_tensorflow, say, track
 
 REPEATS = 3
@@ -42,7 +41,7 @@ def bench(config, *, results):
             table.add_row(name, f"{value:.3g}")
     console.print(table)
     path = Path(results) / "bench.json"
-    _write(path, figures)
+    write_json(path, figures)
     say(f"Written to {path}.")
     return figures
 
@@ -68,14 +67,9 @@ def bench_backbones(names, *, results):
     path = Path(results) / "backbones.json"
     for config in track(configs, "Measuring"):
         figures["backbones"][config.backbone] = _in_own_process(_backbone, config)
-        _write(path, figures)
+        write_json(path, figures)
     say(f"Written to {path}.")
     return figures
-
-
-def _write(path, figures):
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def _in_own_process(measure, config):

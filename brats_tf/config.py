@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brats_tf.errors import InputError
-from brats_tf.files import atomic
+from brats_tf.files import write_json
 from brats_tf.regions import MODALITIES
 
 CROP = (192, 160, 108)  # H front-back, W left-right, D head-foot, in voxels (paper A, Section 2.1).
@@ -101,8 +101,7 @@ class Config:
 
     def save(self, run):
         """Writes the config into a run's folder."""
-        with atomic(Path(run) / FILE) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_json(Path(run) / FILE, dataclasses.asdict(self))
 
     @classmethod
     def _from_fields(cls, fields, source=""):

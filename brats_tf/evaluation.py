@@ -1,7 +1,6 @@
 """Score predicted label maps against the truth: one line a case and region, and the table of paper A."""
 
 import csv
-import json
 from pathlib import Path
 
 from rich.table import Table
@@ -10,7 +9,7 @@ from brats_tf.data import volumes
 from brats_tf.data.cases import SEGMENTATION
 from brats_tf.data.preparation import read_classes
 from brats_tf.errors import InputError
-from brats_tf.files import atomic
+from brats_tf.files import atomic, write_json
 from brats_tf.metrics import EMPTY_RULE, dice, summarise
 from brats_tf.regions import REGIONS, classes_to_regions
 from brats_tf.screen import console, say, track
@@ -83,5 +82,4 @@ def _write(folder, rows, summary):
         writer = csv.writer(file)
         writer.writerow(("case", "region", "dice"))
         writer.writerows((case, region, f"{score:.6f}") for case, region, score in rows)
-    with atomic(folder / SUMMARY_FILE) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(folder / SUMMARY_FILE, summary)

@@ -1,5 +1,6 @@
 """Files that are complete or absent."""
 
+import json
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -28,3 +29,9 @@ def atomic(path):
     finally:
         with suppress(OSError):  # Where nothing can be written, there is nothing to remove.
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+
+
+def write_json(path, value):
+    """Writes a value as an indented JSON file, complete or not at all. Raises `InputError` as `atomic` does."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")

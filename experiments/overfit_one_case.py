@@ -13,7 +13,6 @@ and labels must line up) and `summary.json`.
 
 import argparse
 import csv
-import json
 import sys
 import time
 from pathlib import Path
@@ -29,7 +28,7 @@ from brats_tf.config import Config  # noqa: E402
 from brats_tf.data.cases import find_cases  # noqa: E402
 from brats_tf.data.preparation import prepare_case  # noqa: E402
 from brats_tf.errors import InputError  # noqa: E402
-from brats_tf.files import atomic  # noqa: E402
+from brats_tf.files import atomic, write_json  # noqa: E402
 from brats_tf.metrics import dice  # noqa: E402
 from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions, regions_to_classes  # noqa: E402
 from brats_tf.report import save_curves, save_overlay  # noqa: E402
@@ -90,8 +89,7 @@ def learn(case, config, *, steps, folder):
     scores = {region: dice(truth[..., i], prediction[..., i]) for i, region in enumerate(REGIONS)}
     write(folder, case, config, rows, prepared, prediction)
     summary = {"case": case.id, "device": device_name(), "weights": origin, "steps": steps, "seconds": seconds}
-    with atomic(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary | {"dice": scores}, indent=2) + "\n")
+    write_json(folder / "summary.json", summary | {"dice": scores})
     said = ", ".join(f"{region} {score:.3f}" for region, score in scores.items())
     say(f"After {steps} steps, predicted: {said}. Look at {folder}.")
 

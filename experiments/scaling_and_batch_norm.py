@@ -20,7 +20,6 @@ Writes into RESULTS/scaling_and_batch_norm: `summary.json` and `figure.png`.
 """
 
 import argparse
-import json
 import math
 import sys
 from dataclasses import replace
@@ -39,7 +38,7 @@ from brats_tf.config import Config  # noqa: E402
 from brats_tf.data.cases import find_cases  # noqa: E402
 from brats_tf.data.preparation import prepare_case  # noqa: E402
 from brats_tf.errors import InputError  # noqa: E402
-from brats_tf.files import atomic  # noqa: E402
+from brats_tf.files import atomic, write_json  # noqa: E402
 from brats_tf.losses import CrossEntropyMinusDice  # noqa: E402
 from brats_tf.metrics import dice  # noqa: E402
 from brats_tf.models.backbones import BATCH_NORM, INPUT_SCALING  # noqa: E402
@@ -92,8 +91,7 @@ def measure(case, config, *, seeds, steps, folder):
             say(f"seed {seed}, batch norm {choice}: {scores}")
     summary = {"case": case.id, "device": device_name(), "weights": origin, "steps": steps}
     summary |= {"crop": config.crop, "learned_crop": small_volume.shape[1:4]}
-    with atomic(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary | {"scaling": scaling, "batch_norm": batch_norm}, indent=2) + "\n")
+    write_json(folder / "summary.json", summary | {"scaling": scaling, "batch_norm": batch_norm})
     draw(folder / "figure.png", scaling, batch_norm)
     say(f"Look at {folder}.")
 
