@@ -8,6 +8,10 @@ class InputError(ValueError):
     """
 
 
+class WriteError(InputError):
+    """A file could not be written: the disk is full, or the folder closed. It would hit the next file too."""
+
+
 def in_one_line(error):
     """What a library's error says, without its line breaks and its tail."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300] or 'no message'}"

@@ -24,11 +24,31 @@ class Convention:
     """The numbers that one year's label files use for `CLASSES`."""
 
     name: str
-    labels: tuple  # In the order of CLASSES.
+    labels: tuple  # In the order of CLASSES; predictions are written with these.
+    others: tuple = ()  # (label, class) of labels that `CLASSES` has no class of its own for.
+
+    @property
+    def known(self):
+        """Every label that a file may hold, sorted."""
+        return tuple(sorted((*self.labels, *(label for label, _ in self.others))))
 
 
 BRATS_2017 = Convention("BraTS 2017-2021", (0, 1, 2, 4))
 BRATS_2023 = Convention("BraTS 2023", (0, 1, 2, 3))
+# Label 4 is the resection cavity, in none of the regions: background.
+BRATS_2024 = Convention("BraTS 2024 post-treatment", (0, 1, 2, 3), others=((4, "background"),))
+# Children: 1 enhancing, 2 non-enhancing, 3 cysts (part of the core), 4 edema.
+BRATS_2024_PED = Convention("BraTS 2024 PED", (0, 2, 4, 1), others=((3, "necrosis"),))
+MSD_TASK01 = Convention("MSD Task01", (0, 2, 1, 3))  # 1 is the edema, 2 the non-enhancing core.
+
+# How a list of cases names them.
+CONVENTIONS = {
+    "brats2017": BRATS_2017,
+    "brats2023": BRATS_2023,
+    "brats2024": BRATS_2024,
+    "brats2024-ped": BRATS_2024_PED,
+    "msd": MSD_TASK01,
+}
 
 
 def labels_to_classes(labels, convention):
@@ -40,16 +60,18 @@ def labels_to_classes(labels, convention):
     Raises:
         InputError: when a value is not in the convention.
     """
-    with np.errstate(invalid="ignore"):  # NaN becomes some number, and then differs from it.
-        whole = np.asarray(labels).astype(np.int64)
     table = np.full(256, 255, dtype=np.uint8)
     table[list(convention.labels)] = range(len(CLASSES))
-    inside = (whole >= 0) & (whole < 255) & (whole == labels)
-    classes = table[np.where(inside, whole, 255)]
+    for label, name in convention.others:
+        table[label] = CLASSES.index(name)
+    with np.errstate(invalid="ignore"):  # NaN becomes some number, and then differs from it.
+        whole = np.asarray(labels).astype(np.uint8)
+    classes = table[whole]
+    classes[whole != labels] = 255
     if (classes == 255).any():
         unknown = np.unique(np.asarray(labels)[classes == 255])[:5]
         raise InputError(
-            f"labels {_listed(convention.labels)} expected ({convention.name}), "
+            f"labels {_listed(convention.known)} expected ({convention.name}), "
             f"received also {_listed(f'{value:g}' for value in unknown)}"
         )
     return classes

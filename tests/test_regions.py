@@ -5,6 +5,10 @@ from brats_tf.errors import InputError
 from brats_tf.regions import (
     BRATS_2017,
     BRATS_2023,
+    BRATS_2024,
+    BRATS_2024_PED,
+    MSD_TASK01,
+    REGIONS,
     classes_to_labels,
     classes_to_regions,
     labels_to_classes,
@@ -12,7 +16,10 @@ from brats_tf.regions import (
 )
 
 
-@pytest.mark.parametrize(("convention", "labels"), [(BRATS_2017, [0, 1, 2, 4]), (BRATS_2023, [0, 1, 2, 3])])
+@pytest.mark.parametrize(
+    ("convention", "labels"),
+    [(BRATS_2017, [0, 1, 2, 4]), (BRATS_2023, [0, 1, 2, 3]), (BRATS_2024, [0, 1, 2, 3]), (MSD_TASK01, [0, 1, 2, 3])],
+)
 def test_labels_there_and_back(convention, labels):
     volume = np.random.default_rng(0).choice(labels, size=(5, 6, 7)).astype(np.float32)
     classes = labels_to_classes(volume, convention)
@@ -25,8 +32,34 @@ def test_enhancing_tumour_is_4_until_2021_and_3_from_2023():
 
 
 @pytest.mark.parametrize(
+    ("convention", "regions"),
+    [
+        (BRATS_2017, {1: "WT TC", 2: "WT", 4: "WT TC ET"}),
+        (BRATS_2023, {1: "WT TC", 2: "WT", 3: "WT TC ET"}),
+        (BRATS_2024, {1: "WT TC", 2: "WT", 3: "WT TC ET", 4: ""}),  # The resection cavity is in no region.
+        (BRATS_2024_PED, {1: "WT TC ET", 2: "WT TC", 3: "WT TC", 4: "WT"}),
+        (MSD_TASK01, {1: "WT", 2: "WT TC", 3: "WT TC ET"}),
+    ],
+)
+def test_each_label_belongs_to_its_regions(convention, regions):
+    assert set(convention.known) == {0, *regions}
+    for label, expected in regions.items():
+        inside = classes_to_regions(labels_to_classes(np.array([label]), convention))[0]
+        assert " ".join(name for name, member in zip(REGIONS, inside, strict=True) if member) == expected
+
+
+@pytest.mark.parametrize(
     ("convention", "value"),
-    [(BRATS_2017, 3), (BRATS_2023, 4), (BRATS_2017, -1), (BRATS_2017, 256), (BRATS_2017, 0.5), (BRATS_2017, np.nan)],
+    [
+        (BRATS_2017, 3),
+        (BRATS_2023, 4),
+        (BRATS_2024, 5),
+        (MSD_TASK01, 4),
+        (BRATS_2017, -1),
+        (BRATS_2017, 256),
+        (BRATS_2017, 0.5),
+        (BRATS_2017, np.nan),
+    ],
 )
 def test_a_label_of_no_convention_is_refused_with_its_value(convention, value):
     with pytest.raises(InputError, match=f"{convention.name}.*received also {value}"):

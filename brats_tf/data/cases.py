@@ -1,99 +1,68 @@
-"""Find the cases in a BraTS folder, and say what was left out and why. Reads names only, never voxels."""
+"""Find the cases in a BraTS folder, and say what was left out and why. Reads names and lists only, never voxels."""
 
+import csv
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
+from brats_tf.data.layouts import GRADES, HYPHENED, SEGMENTATION, UNDERSCORED, Case, is_nifti, is_safe, parse
+from brats_tf.data.lists import MSD_FOLDERS, read_list, read_msd
 from brats_tf.errors import InputError
-from brats_tf.regions import BRATS_2017, BRATS_2023, MODALITIES, Convention
+from brats_tf.regions import MODALITIES
 
-SEGMENTATION = "seg"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one generation of BraTS names a case's files: `<case><separator><suffix>.nii[.gz]`."""
-
-    separator: str
-    suffixes: dict  # modality or "seg" -> suffix
-    convention: Convention
-
-    def file_name(self, case_id, part):
-        """What the file of a modality, or of "seg", is called."""
-        return f"{case_id}{self.separator}{self.suffixes[part]}.nii.gz"
-
-
-UNDERSCORED = Layout("_", {**{name: name for name in MODALITIES}, SEGMENTATION: "seg"}, BRATS_2017)
-HYPHENED = Layout("-", {"flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t2": "t2w", SEGMENTATION: "seg"}, BRATS_2023)
-LAYOUTS = (UNDERSCORED, HYPHENED)
-
-# BraTS 2020 shipped one segmentation under another name.
-MISNAMED = {("BraTS20_Training_355", "W39_1998.09.19_Segm"): SEGMENTATION}
-
-_NIFTI = re.compile(r"\.nii(\.gz)?$")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One patient's files in one folder."""
-
-    id: str
-    volumes: dict  # modality -> Path, only those that are there
-    segmentation: Path | None
-    layout: Layout
-    folder: Path
-
-    @property
-    def convention(self):
-        """The label convention, which follows from the layout."""
-        return self.layout.convention
-
-    def require(self, part):
-        """The path of a modality, or of "seg". Raises `InputError` when the case has no such file."""
-        path = self.segmentation if part == SEGMENTATION else self.volumes.get(part)
-        if path is None:
-            there = [*self.volumes, *([SEGMENTATION] if self.segmentation else [])]
-            raise InputError(
-                f"Case {self.id}: no {part} in {self.folder}; expected {self.layout.file_name(self.id, part)}, "
-                f"found {', '.join(there)}."
-            )
-        return path
+_SUBJECT = re.compile(r"brats_?\d*_?(subject_?)?id", re.I)  # BraTS_2020_subject_ID, BraTS20ID ...
 
 
 def find_cases(root):
-    """Finds the cases below a folder.
+    """Finds the cases below a folder, or those that a list names.
+
+    Args:
+        root: a folder of BraTS 2017-2024 cases in any depth, of MSD Task01 (with its `dataset.json`), or both; or a
+            `.csv` or `.json` list of cases, see `data.read_list`.
 
     Returns:
         (cases, skipped): a list of `Case` sorted by id, and a list of (path, reason) for what looked like a case or a
         volume and is none.
 
     Raises:
-        InputError: when `root` is no folder, or holds no case at all.
+        InputError: when `root` is neither, or holds no case at all.
     """
     root = Path(root)
+    if root.is_file():
+        return read_list(root)
     if not root.is_dir():
         raise InputError(f"The data folder {root} does not exist or is no folder.")
-    cases, skipped = {}, []
-    for folder, files in _walk(root, skipped):
-        for case in _cases_in(Path(folder), sorted(files), skipped):
-            if case.id in cases:
-                skipped.append((case.folder, f"case {case.id} was already found in {cases[case.id].folder}"))
-            elif not case.volumes:
-                skipped.append((case.folder, f"case {case.id} has a segmentation but no modality"))
-            else:
-                cases[case.id] = case
+    found, grades, skipped = [], {}, []
+    for folder, folders, files in _walk(root, skipped):
+        if "dataset.json" in files:
+            found += read_msd(folder / "dataset.json", skipped)
+            folders[:] = [name for name in folders if name not in MSD_FOLDERS]
+        found += _cases_in(folder, folders, files, skipped)
+        for name in files:
+            if name.lower().endswith(".csv"):
+                grades |= _read_grades(folder / name, skipped)
+    cases = {}
+    for case in found:
+        if case.id in cases:
+            skipped.append((case.folder, f"case {case.id} was already found in {cases[case.id].folder}"))
+        elif not case.volumes:
+            skipped.append((case.folder, f"case {case.id} has a segmentation but no modality"))
+        elif not is_safe(case.id):
+            skipped.append((case.folder, f"{case.id!r} cannot be the name of a file"))
+        else:
+            cases[case.id] = replace(case, grade=grades.get(case.id) or _grade_of(case.folder, root))
     if not cases:
         raise InputError(
             f"No BraTS case in {root}: expected a folder per case with files such as "
-            f"{UNDERSCORED.file_name('<case>', 'flair')} or {HYPHENED.file_name('<case>', 'flair')}; "
-            f"{_received(skipped)}."
+            f"{UNDERSCORED.file_name('<case>', 'flair')} or {HYPHENED.file_name('<case>', 'flair')}, or MSD's "
+            f"dataset.json; {_received(skipped)}."
         )
     return [cases[key] for key in sorted(cases)], skipped
 
 
 def _walk(root, skipped):
-    """Yields (folder, file names) below `root`, through links, each real folder once, hidden ones not."""
+    """Yields (folder, folder names, file names) below `root`, through links, each real folder once, hidden ones not."""
     seen = set()
     unreadable = lambda error: skipped.append((Path(error.filename), f"it cannot be read: {error.strerror}"))  # noqa: E731
     for folder, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
@@ -102,39 +71,54 @@ def _walk(root, skipped):
             continue
         seen.add(os.path.realpath(folder))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield folder, files
+        yield Path(folder), folders, sorted(files)
 
 
-def _cases_in(folder, files, skipped):
-    """Yields the cases of one folder; appends to `skipped` the NIfTI files that belong to none."""
+def _cases_in(folder, folders, files, skipped):
+    """Yields the cases of one folder; appends to `skipped` the NIfTI files that belong to none.
+
+    Takes those of `folders` out that are named like a file and hold it, as in a popular copy on Kaggle.
+    """
     found = {}
-    for name in files:
-        if not _NIFTI.search(name) or name.startswith("."):
-            continue
-        case_id, part, layout = _parse(name, folder)
+    named = [(name, folder / name) for name in files if is_nifti(name)]
+    for name in [name for name in folders if is_nifti(name)]:
+        inside = [path for path in sorted((folder / name).iterdir()) if is_nifti(path.name) and path.is_file()]
+        if len(inside) == 1:
+            folders.remove(name)
+            named.append((name, inside[0]))
+    for name, path in named:
+        case_id, part, layout = parse(name, folder.name)
         if part is None:
-            skipped.append((folder / name, "its name follows no BraTS layout"))
-        elif part in found.setdefault((case_id, layout.separator), (layout, {}))[1]:
-            skipped.append((folder / name, f"a second {part} of case {case_id}"))
+            skipped.append((path, "its name follows no BraTS layout"))
+        elif part in found.setdefault((case_id, layout), {}):
+            skipped.append((path, f"a second {part} of case {case_id}"))
         else:
-            found[case_id, layout.separator][1][part] = folder / name
-    for (case_id, _), (layout, parts) in found.items():
+            found[case_id, layout][part] = path
+    for (case_id, layout), parts in found.items():
         segmentation = parts.pop(SEGMENTATION, None)
         volumes = {name: parts[name] for name in MODALITIES if name in parts}
         yield Case(case_id, volumes, segmentation, layout, folder)
 
 
-def _parse(name, folder):
-    """Splits a file's name into (case id, modality or "seg", layout); (None, None, None) when it is of no layout."""
-    stem = _NIFTI.sub("", name)
-    if (folder.name, stem) in MISNAMED:
-        return folder.name, MISNAMED[folder.name, stem], UNDERSCORED
-    for layout in LAYOUTS:
-        case_id, separator, suffix = stem.rpartition(layout.separator)
-        for part, expected in layout.suffixes.items():
-            if separator and case_id and suffix.lower() == expected:
-                return case_id, part, layout
-    return None, None, None
+def _grade_of(folder, root):
+    """HGG or LGG, when a folder between the case and `root`, or `root` itself, is called so."""
+    below = folder.relative_to(root).parts if folder.is_relative_to(root) else ()
+    names = (root.resolve().name, *below)
+    return next((name for name in reversed(names) if name in GRADES), None)
+
+
+def _read_grades(path, skipped):
+    """{case id: grade} of a BraTS name mapping; {} for any other table."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            columns = [name for name in rows.fieldnames or () if _SUBJECT.fullmatch(name)]
+            if "Grade" not in (rows.fieldnames or ()) or not columns:
+                return {}
+            return {row[name]: row["Grade"] for row in rows for name in columns if row["Grade"] in GRADES}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        skipped.append((path, f"it is no readable table: {error}"))
+        return {}
 
 
 def _received(skipped):

@@ -1,0 +1,177 @@
+"""How each generation of BraTS names a case's files, and what a name tells: layout, label convention, patient."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from brats_tf.errors import InputError
+from brats_tf.regions import BRATS_2017, BRATS_2023, BRATS_2024, MODALITIES, MSD_TASK01, Convention
+
+SEGMENTATION = "seg"
+LONGEST_ID = 128  # Leaves room for the rest of a file's name.
+GRADES = ("HGG", "LGG")  # High-grade and low-grade glioma, as 2017-2020 sort them.
+PARTS = (*MODALITIES, SEGMENTATION)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to name files: `<case><separator><suffix>.nii[.gz]`."""
+
+    name: str
+    convention: Convention
+    separator: str = "_"
+    suffixes: tuple = PARTS  # In the order of PARTS.
+    note: str = ""  # What a person should know about its labels.
+
+    def file_name(self, case_id, part):
+        """What the file of a modality, or of "seg", is called."""
+        return f"{case_id}{self.separator}{self.suffixes[PARTS.index(part)]}.nii.gz"
+
+
+@dataclass(frozen=True)
+class MsdLayout:
+    """The Medical Segmentation Decathlon: the modalities of a case are the channels of one file."""
+
+    name: str = "MSD Task01"
+    convention: Convention = MSD_TASK01
+    note: str = ""
+
+    def file_name(self, case_id, part):
+        """What the file that holds a modality, or "seg", is called."""
+        return f"labelsTr/{case_id}.nii.gz" if part == SEGMENTATION else f"{part} as a channel of {case_id}.nii.gz"
+
+
+@dataclass(frozen=True)
+class ListLayout:
+    """A list written by the user: it names each file."""
+
+    convention: Convention
+    name: str = "list"
+    note: str = ""
+
+    def file_name(self, case_id, part):
+        """Where a modality, or "seg", would have to be named."""
+        return f"a file in the list's column {part}"
+
+
+# The suffixes of 2023 and later, in the order of PARTS.
+_HYPHENED = {"separator": "-", "suffixes": ("t2f", "t1n", "t1c", "t2w", "seg")}
+UNDERSCORED = Layout("BraTS 2017-2021", BRATS_2017)
+HYPHENED = Layout("BraTS 2023", BRATS_2023, **_HYPHENED)
+
+_PED_NOTE = (
+    "BraTS-PED files are called alike in 2023 and 2024, but numbered otherwise; they are taken as those of 2023, and a "
+    "list of cases can say brats2024-ped"
+)
+
+# The first pattern that a case id matches says more than its file names do.
+_BY_ID = (
+    *((re.compile(rf"brats{year}[_-]", re.I), Layout(f"BraTS 20{year}", BRATS_2017)) for year in (17, 18, 19, 20)),
+    (re.compile(r"brats2021_", re.I), Layout("BraTS 2021", BRATS_2017)),
+    # Post-treatment scans share the names of 2023's, but their time points are counted from 100.
+    (re.compile(r"brats-gli-\d+-1\d\d$", re.I), Layout("BraTS 2024 post-treatment", BRATS_2024, **_HYPHENED)),
+    (re.compile("brats-ped-", re.I), Layout("BraTS 2023 PED", BRATS_2023, **_HYPHENED, note=_PED_NOTE)),
+    *(
+        (re.compile(rf"brats-{group}-", re.I), Layout(f"BraTS 2023 {group}", BRATS_2023, **_HYPHENED))
+        for group in ("GLI", "SSA", "MET", "MEN", "GoAT")
+    ),
+)
+
+# BraTS 2020 shipped one segmentation under another name.
+MISNAMED = {("BraTS20_Training_355", "W39_1998.09.19_Segm"): SEGMENTATION}
+
+# Case ids that end with the number of a scan or of a time point; before it, the patient.
+_SCAN = re.compile(r"(brats1[789]_\w+)_\d|(brats-\w+-\d+)-\d{3}", re.I)
+_NIFTI = re.compile(r"\.nii(\.gz)?$", re.I)
+
+
+def is_nifti(name):
+    """Whether a file's name is that of a NIfTI file; hidden files (macOS leaves some) are none."""
+    return bool(_NIFTI.search(name)) and not name.startswith(".")
+
+
+def stem(name):
+    """A NIfTI file's name without its ending.
+
+    >>> stem("BraTS20_Training_001_flair.nii.gz")
+    'BraTS20_Training_001_flair'
+    """
+    return _NIFTI.sub("", name)
+
+
+def parse(name, folder_name):
+    """Splits a file's name into (case id, modality or "seg", layout); (None, None, None) when it is of no layout.
+
+    >>> case_id, part, layout = parse("BraTS-GLI-00005-100-t1c.nii.gz", "")
+    >>> case_id, part, layout.name
+    ('BraTS-GLI-00005-100', 't1ce', 'BraTS 2024 post-treatment')
+    """
+    whole = stem(name)
+    if (folder_name, whole) in MISNAMED:
+        return folder_name, MISNAMED[folder_name, whole], layout_of(folder_name, UNDERSCORED)
+    for layout in (UNDERSCORED, HYPHENED):
+        case_id, separator, suffix = whole.rpartition(layout.separator)
+        if separator and case_id and suffix.lower() in layout.suffixes:
+            return case_id, PARTS[layout.suffixes.index(suffix.lower())], layout_of(case_id, layout)
+    return None, None, None
+
+
+def layout_of(case_id, default):
+    """The layout that a case id tells, if its files are named like it; else `default`."""
+    for pattern, layout in _BY_ID:
+        if pattern.match(case_id) and layout.separator == default.separator:
+            return layout
+    return default
+
+
+def patient_of(case_id):
+    """The patient, where several scans of one are numbered.
+
+    >>> patient_of("BraTS-GLI-00005-101"), patient_of("Brats18_TCIA02_377_1"), patient_of("BraTS20_Training_001")
+    ('BraTS-GLI-00005', 'Brats18_TCIA02_377', 'BraTS20_Training_001')
+    """
+    match = _SCAN.fullmatch(case_id)
+    return match[1] or match[2] if match else case_id
+
+
+def is_safe(case_id):
+    """Whether a case id can be a file's name as it is: no path, no hidden file, no control characters."""
+    return (
+        0 < len(case_id) <= LONGEST_ID
+        and case_id[0] != "."
+        and case_id.isprintable()
+        and not set(case_id) & set('/\\:*?"<>|')
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan of one patient: its files, and what its name and place tell."""
+
+    id: str
+    volumes: dict  # modality -> Path, only those that are there
+    segmentation: Path | None
+    layout: Layout | MsdLayout | ListLayout
+    folder: Path
+    channels: dict = field(default_factory=dict)  # modality -> index of the last axis, where one file holds several
+    grade: str | None = None  # "HGG" or "LGG", where a folder or a name mapping says so
+    patient: str = ""  # Several scans of one patient share it; the id where nothing else is known
+
+    def __post_init__(self):
+        object.__setattr__(self, "patient", self.patient or patient_of(self.id))
+
+    @property
+    def convention(self):
+        """The label convention, which follows from the layout."""
+        return self.layout.convention
+
+    def require(self, part):
+        """The path of a modality, or of "seg". Raises `InputError` when the case has no such file."""
+        path = self.segmentation if part == SEGMENTATION else self.volumes.get(part)
+        if path is None:
+            there = [*self.volumes, *([SEGMENTATION] if self.segmentation else [])]
+            raise InputError(
+                f"Case {self.id}: no {part} in {self.folder}; expected {self.layout.file_name(self.id, part)}, "
+                f"found {', '.join(there)}."
+            )
+        return path
