@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from brats_tf.data import volumes
-from brats_tf.data.cases import SEGMENTATION
+from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.preparation import read_classes
 from brats_tf.errors import InputError
 from brats_tf.files import atomic, write_json
@@ -59,7 +59,7 @@ def score_case(case, predictions):
         raise InputError(f"Case {case.id}: no prediction; expected {path}.")
     truth = volumes.read_segmentation(case.require(SEGMENTATION), case_id=case.id)
     prediction = volumes.read_segmentation(path, case_id=case.id)
-    volumes.check_same_geometry(truth, prediction, case_id=case.id)
+    volumes.check_same_geometry(truth.geometry, prediction.geometry, case_id=case.id)
     expected, received = (classes_to_regions(read_classes(labels, case)) for labels in (truth, prediction))
     return {region: dice(expected[..., i], received[..., i]) for i, region in enumerate(REGIONS)}
 

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from brats_tf.config import CROP
-from brats_tf.data.cases import SEGMENTATION, UNDERSCORED, find_cases
+from brats_tf.data.cases import find_cases
+from brats_tf.data.layouts import SEGMENTATION, UNDERSCORED
 from brats_tf.files import atomic
 from brats_tf.regions import BRATS_2017, CLASSES, MODALITIES, classes_to_labels
 from brats_tf.screen import say, track
@@ -23,7 +24,7 @@ BRAIN_RADII_MM = (67, 84, 64)
 BIAS, NOISE = 0.08, 0.04  # Standard deviations of the log bias field and of the noise, relative to white matter in T1.
 BRIGHTNESS = 700  # Of an intensity of 1, in the units of the files.
 WITHOUT_ENHANCING = 4  # Every fourth case.
-COUNTS = {"training": 12, "unseen": 4}
+COUNTS = {"training": 12, "unseen": 4, "bench": 8}
 
 # Tissue brightness as MRI shows it: fluid is dark in FLAIR and bright in T2, edema bright in both, the enhancing rim
 # bright after contrast (t1ce), necrosis dark in T1.

@@ -3,14 +3,53 @@
 H runs front-back, W left-right, D head-foot, whatever order and direction the file's axes have.
 """
 
+from dataclasses import dataclass
+
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 ORIENTATION = ("P", "L", "S")  # Growing indices go to the back, to the patient's left, to the head.
+NEAREST, LINEAR = 0, 1  # How resampling fills a voxel.
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The way from one file's axes to the crop that networks see, and back."""
+
+    affine: np.ndarray  # Voxel indices of the file to mm, (4, 4)
+    shape: tuple  # (X, Y, Z) of the file
+    crop: tuple  # (H, W, D)
+    spacing_mm: float | None = None  # The edge of the voxels to resample to; None leaves them as they are
+
+    @property
+    def oriented_shape(self):
+        """(H, W, D) of the whole volume in the file's own voxels."""
+        return tuple(int(self.shape[axis]) for axis in np.argsort(_from_file(self.affine)[:, 0]))
+
+    @property
+    def whole_shape(self):
+        """(H, W, D) of the whole volume in the voxels of the crop."""
+        if self.spacing_mm is None:
+            return self.oriented_shape
+        sizes = zip(self.oriented_shape, self._oriented_spacing(), strict=True)
+        return tuple(max(1, round(size * edge / self.spacing_mm)) for size, edge in sizes)
+
+    def there(self, voxels, *, order=NEAREST):
+        """Orients, resamples if asked, crops: (X, Y, Z[, C]) -> (H, W, D[, C])."""
+        return crop(resample(orient(voxels, self.affine), self.whole_shape, order=order), self.crop)
+
+    def back(self, cropped, *, order=NEAREST):
+        """The inverse of `there`: (H, W, D[, C]) -> (X, Y, Z[, C]), zero outside the crop."""
+        whole = uncrop(cropped, self.whole_shape)
+        return unorient(resample(whole, self.oriented_shape, order=order), self.affine)
+
+    def _oriented_spacing(self):
+        return nib.affines.voxel_sizes(self.affine)[np.argsort(_from_file(self.affine)[:, 0])]
 
 
 def orient(voxels, affine):
-    """Brings a file's axes to (H, W, D): (X, Y, Z[, C]) -> (H, W, D[, C])."""
+    """Brings a file's axes to (H, W, D): (X, Y, Z[, C]) -> (H, W, D[, C]), a view."""
     return nib.orientations.apply_orientation(voxels, _from_file(affine))
 
 
@@ -18,6 +57,22 @@ def unorient(voxels, affine):
     """The inverse of `orient`: (H, W, D[, C]) -> (X, Y, Z[, C])."""
     back = nib.orientations.ornt_transform(_target(), nib.io_orientation(affine))
     return nib.orientations.apply_orientation(voxels, back)
+
+
+def resample(voxels, shape, *, order):
+    """Fits a volume to another number of voxels over the same extent: (h, w, d[, C]) -> (*shape[, C]).
+
+    `order` is NEAREST (labels) or LINEAR. Its inverse is itself with the old shape, as far as that can be.
+    """
+    if voxels.shape[:3] == tuple(shape):
+        return voxels
+    if voxels.ndim == 4:
+        return np.stack([resample(channel, shape, order=order) for channel in np.moveaxis(voxels, -1, 0)], axis=-1)
+    ratio = np.divide(voxels.shape, shape)
+    # Centres of voxels: the middle of the first new one lies half a new voxel from the edge of both.
+    return ndimage.affine_transform(
+        voxels, ratio, offset=(ratio - 1) / 2, output_shape=tuple(shape), order=order, mode="nearest"
+    )
 
 
 def crop(voxels, size):
@@ -46,15 +101,23 @@ def uncrop(voxels, shape):
     return result
 
 
-def z_score(voxels):
-    """Zero mean and unit variance over the brain (voxels that are not 0), background stays 0: (H, W, D), float32.
+def brain_statistics(voxels):
+    """Mean and standard deviation of the brain, the voxels that are not 0, whatever its axes: two floats.
 
     Source: paper A, Section 2.1 ("zero mean and unit variance"); that the background does not count is our reading.
     """
-    brain = voxels != 0
-    inside = voxels[brain].astype(np.float64)
-    spread = inside.std() or 1.0  # A binary volume has a brain of one value; it becomes 0.
-    return np.where(brain, (voxels - inside.mean()) / spread, 0).astype(np.float32)
+    flat = voxels.ravel(order="K")
+    inside = np.compress(flat != 0, flat)
+    # A binary volume has a brain of one value; it becomes 0.
+    return float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64)) or 1.0
+
+
+def z_score(voxels, mean, spread):
+    """Shifts and scales the brain, background stays 0: (H, W, D) -> (H, W, D), float32."""
+    scored = np.subtract(voxels, mean, dtype=np.float32)
+    scored /= np.float32(spread)
+    scored *= voxels != 0
+    return scored
 
 
 def _target():

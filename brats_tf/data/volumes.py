@@ -1,77 +1,98 @@
-"""NIfTI in and out: voxels as float32 or labels, geometry untouched."""
+"""Modalities and label maps in and out: the numbers of a file, and its geometry untouched."""
 
-import zlib
+import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from brats_tf.data.nifti import by, read_nifti
 from brats_tf.errors import InputError
 from brats_tf.files import atomic
 
-AFFINE_TOLERANCE_MM = 1e-2
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-)
+TOLERANCE_MM = 0.1  # How far a corner of one file may lie from the same corner of another.
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of a file lie: shape (X, Y, Z), and voxel indices to mm, (4, 4)."""
+
+    path: Path
+    shape: tuple
+    affine: np.ndarray
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels in the order of their file, (X, Y, Z), with the file's own image for the way back."""
+    """Voxels in the order of their file, (X, Y, Z), real numbers; with the header for the way back."""
 
     voxels: np.ndarray
-    image: nib.Nifti1Image
+    header: nib.Nifti1Header
     path: Path
 
     @property
     def affine(self):
-        """Voxel indices to mm, (4, 4)."""
-        return self.image.affine
+        """Voxel indices to mm, (4, 4): the sform where there is one, else the qform."""
+        return self.header.get_best_affine()
+
+    @property
+    def geometry(self):
+        """Shape and affine, with the file's path."""
+        return Geometry(self.path, self.voxels.shape, self.affine)
 
 
-def read_volume(path, *, case_id):
-    """Reads a modality as float32 (X, Y, Z).
+def read_volume(path, *, case_id, channel=None):
+    """Reads a modality (X, Y, Z), one of the last axis's channels where the file is 4D.
 
     Raises:
         InputError: naming case and file, when the file is unreadable, truncated, not 3D, not finite or constant.
     """
-    volume = _read(path, case_id=case_id)
-    finite = np.isfinite(volume.voxels)
-    if not finite.all():
-        raise InputError(
-            f"Case {case_id}: {path} must hold finite numbers; received {finite.size - finite.sum()} voxels that are "
-            "NaN or infinite."
-        )
+    return as_volume(read_nifti(path, case_id=case_id), case_id=case_id, channel=channel)
+
+
+def as_volume(file, *, case_id, channel=None):
+    """The modality that a `Nifti` holds, checked as `read_volume` says."""
+    volume = _scaled(file, case_id=case_id, channel=channel)
     lowest, highest = volume.voxels.min(), volume.voxels.max()
+    if not max(abs(float(lowest)), abs(float(highest))) <= LARGEST:
+        bad = np.count_nonzero(~(np.abs(volume.voxels) <= LARGEST))
+        raise InputError(
+            f"Case {case_id}: {file.path} must hold finite numbers; received {bad} voxels that are NaN or infinite."
+        )
     if lowest == highest:
-        raise InputError(f"Case {case_id}: {path} must show a brain; received one value, {lowest:g}, in every voxel.")
+        raise InputError(
+            f"Case {case_id}: {file.path} must show a brain; received one value, {lowest:g}, in every voxel."
+        )
     return volume
 
 
 def read_segmentation(path, *, case_id):
-    """Reads a label map as float32 (X, Y, Z), unchecked; `regions.labels_to_classes` checks the labels."""
-    return _read(path, case_id=case_id)
+    """Reads a label map (X, Y, Z), unchecked; `regions.labels_to_classes` checks the labels."""
+    return as_segmentation(read_nifti(path, case_id=case_id), case_id=case_id)
 
 
-def check_same_geometry(volume, other, *, case_id):
-    """Raises `InputError` unless two files of a case have equal shapes and affines (to 0.01 mm)."""
-    expected, received = volume.voxels.shape, other.voxels.shape
-    if expected != received:
+def as_segmentation(file, *, case_id):
+    """The label map that a `Nifti` holds, unchecked."""
+    return _scaled(file, case_id=case_id, channel=None)
+
+
+def check_same_geometry(expected, received, *, case_id):
+    """Raises `InputError` unless two files of a case, as `Geometry`, have equal shapes and corners in equal places."""
+    if tuple(expected.shape) != tuple(received.shape):
         raise InputError(
-            f"Case {case_id}: {other.path} must have the shape {_by(expected)} of {volume.path.name}; "
-            f"received {_by(received)}."
+            f"Case {case_id}: {received.path} must have the shape {by(expected.shape)} of {expected.path.name}; "
+            f"received {by(received.shape)}."
         )
-    difference = np.abs(volume.affine - other.affine).max()
-    if not difference <= AFFINE_TOLERANCE_MM:
+    corners = np.array([*itertools.product(*((0, size - 1) for size in expected.shape))])
+    apart = [nib.affines.apply_affine(geometry.affine, corners) for geometry in (expected, received)]
+    difference = np.abs(apart[0] - apart[1]).max()
+    if not difference <= TOLERANCE_MM:
         raise InputError(
-            f"Case {case_id}: {other.path} must have the affine of {volume.path.name}; received one that differs by "
-            f"up to {difference:g} mm (axes {axis_codes(other.affine)}, expected {axis_codes(volume.affine)})."
+            f"Case {case_id}: {received.path} must have the affine of {expected.path.name}; received one that moves a "
+            f"corner by {difference:g} mm (axes {axis_codes(received.affine)}, expected {axis_codes(expected.affine)})."
         )
 
 
@@ -80,50 +101,46 @@ def axis_codes(affine):
     return "".join(code or "?" for code in nib.aff2axcodes(affine))
 
 
+def spacing_mm(affine):
+    """The edges of a voxel along the file's three axes."""
+    return tuple(float(size) for size in nib.affines.voxel_sizes(affine))
+
+
 def write_volume(path, voxels, *, like):
     """Writes voxels (X, Y, Z) or (X, Y, Z, C) with the affine and header geometry of the volume `like`.
 
     The file is complete or absent: it is written under a temporary name, then renamed.
 
     Raises:
-        InputError: when the folder cannot be written to, or the disk is full.
+        WriteError: when the folder cannot be written to, or the disk is full.
     """
-    header = like.image.header.copy()
+    header = like.header.copy()
     header.set_data_dtype(voxels.dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0
-    image = type(like.image)(voxels, like.affine, header)
-    path = Path(path)
-    with atomic(path) as temporary:
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = kind(voxels, like.affine, header)
+    with atomic(Path(path)) as temporary:
         nib.save(image, temporary)
 
 
-def _read(path, *, case_id):
-    try:
-        image = nib.load(path)
-    except _UNREADABLE as error:
-        raise InputError(f"Case {case_id}: {path} is no readable NIfTI file: {_one_line(error)}.") from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise InputError(f"Case {case_id}: {path} must be NIfTI; received {type(image).__name__}.")
-    if image.get_data_dtype().kind not in "biuf":
-        raise InputError(f"Case {case_id}: {path} must hold plain numbers; received {image.get_data_dtype()}.")
-    if len(image.shape) != 3 or min(image.shape) < 2:
-        raise InputError(f"Case {case_id}: {path} must be a 3D volume; received the shape {_by(image.shape)}.")
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        raise InputError(f"Case {case_id}: {path} has an affine that cannot be inverted: {image.affine.tolist()}.")
-    try:
-        voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
-    except (*_UNREADABLE, MemoryError) as error:
+def check_shape(shape, path, *, case_id, channel=None):
+    """Raises `InputError` unless a file's shape is that of a volume, or holds the channel in its fourth axis."""
+    if len(shape) < 3 or min(shape[:3]) < 2 or (channel is None and math.prod(shape[3:]) != 1):
+        raise InputError(f"Case {case_id}: {path} must be a 3D volume; received the shape {by(shape)}.")
+    if channel is not None and not (len(shape) == 4 and channel < shape[3]):
         raise InputError(
-            f"Case {case_id}: {path} is damaged or truncated: expected {_by(image.shape)} voxels, "
-            f"received {_one_line(error)}."
-        ) from error
-    return Volume(voxels, image, Path(path))
+            f"Case {case_id}: {path} must hold at least {channel + 1} channels in its fourth axis; "
+            f"received the shape {by(shape)}."
+        )
 
 
-def _by(shape):
-    return "x".join(str(size) for size in shape)
-
-
-def _one_line(error):
-    return " ".join(str(error).split()).rstrip(".")
+def _scaled(file, *, case_id, channel):
+    """Takes the channel and applies the header's scaling (only then are the voxels copied)."""
+    shape = file.stored.shape
+    check_shape(shape, file.path, case_id=case_id, channel=channel)
+    voxels = file.stored.reshape(*shape[:3], -1, order="F")[..., channel or 0]
+    slope, inter = file.header.get_slope_inter()
+    if (slope, inter) not in ((None, None), (1, 0)):
+        voxels = nib.volumeutils.apply_read_scaling(voxels, slope, inter).astype(np.float32)
+    return Volume(voxels, file.header, file.path)

@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brats_tf.data.nifti import read_header
 from brats_tf.data.volumes import check_same_geometry, read_volume, write_volume
 from brats_tf.errors import InputError
 
@@ -23,7 +24,7 @@ def voxels():
 def test_a_volume_is_read_as_it_is(tmp_path, voxels):
     volume = read_volume(write(tmp_path / "a.nii.gz", voxels), case_id="a")
     np.testing.assert_array_equal(volume.voxels, voxels)
-    assert volume.voxels.dtype == np.float32
+    assert volume.voxels.dtype == np.int16
     np.testing.assert_array_equal(volume.affine, AFFINE)
 
 
@@ -41,9 +42,9 @@ def test_the_output_has_the_geometry_of_the_input_to_the_byte(tmp_path, voxels):
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), labels)
     assert written.get_data_dtype() == np.uint8
     for field in ("dim", "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x"):
-        np.testing.assert_array_equal(written.header[field], reference.image.header[field], err_msg=field)
+        np.testing.assert_array_equal(written.header[field], reference.header[field], err_msg=field)
     for field in ("srow_x", "srow_y", "srow_z", "qoffset_y", "qoffset_z", "xyzt_units"):
-        np.testing.assert_array_equal(written.header[field], reference.image.header[field], err_msg=field)
+        np.testing.assert_array_equal(written.header[field], reference.header[field], err_msg=field)
 
 
 def truncated(path, voxels):
@@ -56,6 +57,18 @@ def truncated_plain(path, voxels):
     path.with_suffix("").rename(path.with_name("plain.nii"))
     path.with_name("plain.nii").write_bytes(path.with_name("plain.nii").read_bytes()[:-60])
     return path.with_name("plain.nii")
+
+
+def flipped_bit(path, voxels):
+    write(path, voxels)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1  # In the checksum.
+    path.write_bytes(content)
+
+
+def cut_short(path, voxels):
+    write(path, voxels)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:400]))
 
 
 def pointer(path, voxels):
@@ -91,9 +104,11 @@ def flat_affine(path, voxels):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (truncated, "is damaged or truncated: expected 20x20x20 voxels"),
-        (truncated_plain, "is damaged or truncated: expected 6x7x5 voxels"),
-        (pointer, "is no readable NIfTI file"),
+        (truncated, "is damaged or truncated: Compressed file ended before the end"),
+        (truncated_plain, "is damaged or truncated: expected 6x7x5 voxels in 420 bytes, received 360"),
+        (flipped_bit, "is damaged or truncated: "),
+        (cut_short, "is damaged or truncated: expected 6x7x5 voxels in 420 bytes, received 48"),
+        (pointer, "is no readable NIfTI file: it is a Git LFS pointer"),
         (gzip_of_text, "is no readable NIfTI file"),
         (four_dimensional, "must be a 3D volume; received the shape 6x7x5x2"),
         (not_a_number, "must hold finite numbers; received [0-9]+ voxels that are NaN or infinite"),
@@ -114,29 +129,196 @@ def test_files_of_different_shape_or_place_do_not_mix(tmp_path, voxels):
     first = read_volume(write(tmp_path / "x_flair.nii.gz", voxels), case_id="x")
     smaller = read_volume(write(tmp_path / "x_t1.nii.gz", voxels[1:]), case_id="x")
     with pytest.raises(InputError, match="x_t1.nii.gz must have the shape 6x7x5 of x_flair.nii.gz; received 5x7x5"):
-        check_same_geometry(first, smaller, case_id="x")
+        check_same_geometry(first.geometry, smaller.geometry, case_id="x")
     flipped = read_volume(write(tmp_path / "x_t2.nii.gz", voxels, np.diag([1.0, 1, 1, 1])), case_id="x")
     with pytest.raises(InputError, match=r"x_t2.nii.gz must have the affine of x_flair.*axes RAS, expected LPS"):
-        check_same_geometry(first, flipped, case_id="x")
+        check_same_geometry(first.geometry, flipped.geometry, case_id="x")
+
+
+def test_no_flipped_bit_gives_a_traceback(tmp_path, voxels):
+    random, refused = np.random.default_rng(0), 0
+    whole = write(tmp_path / "a.nii.gz", voxels).read_bytes()
+    for _ in range(200):
+        content = bytearray(whole)
+        content[random.integers(len(content))] ^= 1 << random.integers(8)
+        (tmp_path / "a.nii.gz").write_bytes(content)
+        for read in (read_volume, read_header):
+            try:
+                read(tmp_path / "a.nii.gz", case_id="a")
+            except InputError as error:
+                refused += 1
+                assert str(error).count("Case a:") == 1
+    assert refused > 200
+
+
+def bytes_of_header(field, value):
+    def change(path, voxels):
+        write(path.with_suffix(""), voxels)
+        content = bytearray(path.with_suffix("").read_bytes())
+        header = np.frombuffer(content, nib.Nifti1Header.template_dtype, count=1)
+        header[field][0] = value
+        path.write_bytes(content)
+
+    return change
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("field", "value", "sentence"),
     [
-        ("lfs_pointer/volume-covid19-A-0000.nii.gz", "is no readable NIfTI file"),
-        ("nifti-reader-js/not-nifti.nii", "is no readable NIfTI file"),
-        ("nibabel/functional.nii", "must be a 3D volume; received the shape 17x21x3x20"),
-        ("nibabel/resampled_anat_moved.nii", "must hold finite numbers"),
-        ("nibabel/row_major.dconn.nii", "must be NIfTI; received Cifti2Image"),
-        ("dcm/EPI_PE=AP_3.nii", "must be a 3D volume; received the shape 72x72x5x2"),
+        ("dim", [3, 0, 7, 5, 1, 1, 1, 1], "must have axes of at least one voxel; received the shape 0x7x5"),
+        ("dim", [3, -6, 7, 5, 1, 1, 1, 1], "must have axes of at least one voxel; received the shape -6x7x5"),
+        ("dim", [0, 6, 7, 5, 1, 1, 1, 1], "must have axes of at least one voxel; received the shape "),
+        ("vox_offset", np.nan, "is no readable NIfTI file"),
+        ("vox_offset", np.inf, "is no readable NIfTI file"),
+        ("scl_inter", np.inf, "is no readable NIfTI file"),
+        ("datatype", 9999, "is no readable NIfTI file"),
     ],
 )
-def test_real_odd_files_are_refused_in_a_sentence(real_data, name, sentence):
-    with pytest.raises(InputError, match=sentence):
-        read_volume(real_data / "odd" / name, case_id="odd")
+def test_a_header_that_cannot_be_is_refused(field, value, sentence, tmp_path, voxels):
+    path = tmp_path / "a.nii.gz"
+    bytes_of_header(field, value)(path, voxels)
+    if field == "scl_inter":
+        content = bytearray(path.read_bytes())
+        np.frombuffer(content, nib.Nifti1Header.template_dtype, count=1)["scl_slope"][0] = 2
+        path.write_bytes(content)
+    for read in (read_volume, read_header):
+        with pytest.raises(InputError, match=f"Case a: .*{sentence}"):
+            read(path, case_id="a")
 
 
-@pytest.mark.parametrize("name", ["nibabel/anatomical.nii", "nifti-reader-js/big.nii.gz", "niivue/shear.nii.gz"])
-def test_real_files_that_are_only_unusual_are_read(real_data, name):
-    expected = nib.load(real_data / "odd" / name).get_fdata()
-    np.testing.assert_allclose(read_volume(real_data / "odd" / name, case_id="odd").voxels, expected, rtol=1e-6)
+def test_a_long_extension_hides_nothing(tmp_path, voxels):
+    image = nib.Nifti1Image(voxels, AFFINE)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 200_000))
+    nib.save(image, tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz", case_id="a").voxels, voxels)
+    assert read_header(tmp_path / "a.nii.gz", case_id="a").get_data_shape() == voxels.shape
+
+
+def test_numbers_beyond_float32_are_refused(tmp_path, voxels):
+    write(tmp_path / "a.nii.gz", np.where(voxels > 800, 1e39, voxels))
+    with pytest.raises(InputError, match="must hold finite numbers"):
+        read_volume(tmp_path / "a.nii.gz", case_id="a")
+
+
+def test_a_voxel_that_is_a_hundredth_larger_moves_the_far_corner(tmp_path, voxels):
+    long = np.concatenate([voxels] * 20, axis=2)
+    first = read_volume(write(tmp_path / "x_flair.nii.gz", long), case_id="x")
+    second = read_volume(write(tmp_path / "x_t1.nii.gz", long, AFFINE * [1, 1, 1.01, 1]), case_id="x")
+    with pytest.raises(InputError, match="received one that moves a corner by 0.98999"):
+        check_same_geometry(first.geometry, second.geometry, case_id="x")
+
+
+def test_a_gzip_of_several_members_is_read(tmp_path, voxels):
+    content = gzip.decompress(write(tmp_path / "a.nii.gz", voxels).read_bytes())
+    half = len(content) // 2
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content[:half]) + gzip.compress(content[half:]))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz", case_id="a").voxels, voxels)
+
+
+def test_a_size_that_no_gzip_can_have_is_not_believed(tmp_path, voxels):
+    content = write(tmp_path / "a.nii.gz", voxels).read_bytes()
+    (tmp_path / "a.nii.gz").write_bytes(content[:-4] + b"\xff\xff\xff\xff")
+    with pytest.raises(InputError, match="is damaged or truncated"):
+        read_volume(tmp_path / "a.nii.gz", case_id="a")
+
+
+def test_content_decides_not_the_name(tmp_path, voxels):
+    plain = write(tmp_path / "a.nii", voxels)
+    plain.rename(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz", case_id="a").voxels, voxels)
+
+
+def test_a_channel_of_a_4d_file(tmp_path, voxels):
+    write(tmp_path / "a.nii.gz", np.stack([voxels, voxels + 1], axis=-1))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz", case_id="a", channel=1).voxels, voxels + 1)
+    with pytest.raises(InputError, match="must hold at least 3 channels .* received the shape 6x7x5x2"):
+        read_volume(tmp_path / "a.nii.gz", case_id="a", channel=2)
+
+
+def test_a_header_is_read_without_the_voxels(tmp_path, voxels):
+    write(tmp_path / "a.nii.gz", voxels)
+    header = read_header(tmp_path / "a.nii.gz", case_id="a")
+    assert header.get_data_shape() == voxels.shape
+    np.testing.assert_array_equal(header.get_best_affine(), AFFINE)
+    pointer(tmp_path / "b.nii.gz", voxels)
+    with pytest.raises(InputError, match="Case b: .*Git LFS pointer"):
+        read_header(tmp_path / "b.nii.gz", case_id="b")
+
+
+# Every file of odd/: what becomes of it as a modality. Shapes are those that are read, sentences why a file is refused.
+NO_TYPE = "is no readable NIfTI file: Cannot work out file type"
+NOT_SINGLE = "is no readable NIfTI file: expected a single .nii or .nii.gz, received "
+ODD = {
+    "dcm/EPI_PE=AP_3.nii": "must be a 3D volume; received the shape 72x72x5x2",
+    "dcm/EPI_PE=LR_6.nii": "must be a 3D volume; received the shape 72x72x5x2",
+    "dcm/dti_tra_dir16_PA_rot_12_132222.nii": "must be a 3D volume; received the shape 64x64x20x17",
+    "dcm/epi_pe_rl-00001.dcm": NO_TYPE,
+    "dcm/fMRI_MB_asc_25.nii": "must be a 3D volume; received the shape 86x86x36x2",
+    "dcm/uih_t1_00000001.dcm": NO_TYPE,
+    "lfs_pointer/brain_atlas_image_3d.mha": "it is a Git LFS pointer, which `git lfs pull` replaces by the file",
+    "lfs_pointer/volume-covid19-A-0000.nii.gz": "it is a Git LFS pointer",
+    "missing_modality/BraTS-SSA-00008-000/BraTS-SSA-00008-000-seg.nii.gz": (240, 240, 155),
+    "missing_modality/BraTS-SSA-00008-000/BraTS-SSA-00008-000-t1c.nii.gz": (240, 240, 155),
+    "missing_modality/BraTS-SSA-00008-000/BraTS-SSA-00008-000-t1n.nii.gz": (240, 240, 155),
+    "missing_modality/BraTS-SSA-00092-000/BraTS-SSA-00092-000-seg.nii.gz": (240, 240, 155),
+    "nibabel/0.dcm": NO_TYPE,
+    "nibabel/1.dcm": NO_TYPE,
+    "nibabel/README.rst": NO_TYPE,
+    "nibabel/analyze.hdr": NOT_SINGLE + "Spm2AnalyzeImage",
+    "nibabel/anatomical.nii": (33, 41, 25),  # Big-endian, no gzip
+    "nibabel/example4d.nii.gz": "must be a 3D volume; received the shape 128x96x24x2",
+    "nibabel/example_nifti2.nii.gz": "must be a 3D volume; received the shape 32x20x12x2",
+    "nibabel/functional.nii": "must be a 3D volume; received the shape 17x21x3x20",
+    "nibabel/minc1_1_scale.mnc": NOT_SINGLE + "Minc1Image",
+    "nibabel/minc2_4d.mnc": "is no readable NIfTI file: ",  # h5py would read it
+    "nibabel/nifti1.hdr": NOT_SINGLE + "Nifti1Pair",
+    "nibabel/nifti2.hdr": NOT_SINGLE + "Nifti2Pair",
+    "nibabel/phantom_truncated.PAR": "is no readable NIfTI file: Header inconsistency",
+    "nibabel/phantom_truncated.REC": "is no readable NIfTI file: Header inconsistency",
+    "nibabel/reoriented_anat_moved.nii": (21, 26, 22),  # Big-endian
+    "nibabel/resampled_anat_moved.nii": "must hold finite numbers; received 153 voxels that are NaN or infinite",
+    "nibabel/row_major.dconn.nii": "must be a 3D volume; received the shape 1x1x1x1x10x10",
+    "nifti-reader-js/avg152T1_LR_nifti.nii.gz": (91, 109, 91),
+    "nifti-reader-js/avg152T1_LR_nifti2.nii.gz": (91, 109, 91),  # NIfTI-2
+    "nifti-reader-js/big.nii.gz": (64, 64, 21),  # Big-endian
+    "nifti-reader-js/little.nii.gz": (64, 64, 21),  # A fourth axis of one
+    "nifti-reader-js/not-nifti.nii": NO_TYPE,
+    "nifti-reader-js/with_extension.nii.gz": (161, 191, 151),
+    "niivue/FLAIR.nii.gz": (124, 160, 140),
+    "niivue/FLAIR.nrrd": NO_TYPE,
+    "niivue/narps-4965_9U7M-hypo1_unthresh.nii.gz": (91, 109, 91),  # float64
+    "niivue/shear.nii.gz": (306, 422, 54),  # Scaled integers, a sheared affine
+    "niivue/strokez.nii.gz": (157, 189, 156),  # Scaled integers
+    "other/patliao/100001_flair_subtraction_seg.nii.gz": "must show a brain; received one value, 0, in every voxel",
+    "other/patliao/100001_t1ce_subtraction_seg.nii.gz": "must show a brain; received one value, 0, in every voxel",
+    "other/patliao/100001_time1_seg.nii.gz": (240, 240, 155),
+    "other/patliao/100001_time2_seg.nii.gz": (240, 240, 155),
+    "other/patliao/100011_flair_subtraction_seg.nii.gz": (240, 240, 155),
+    "other/patliao/100011_t1ce_subtraction_seg.nii.gz": (240, 240, 155),
+    "other/patliao/100011_time1_seg.nii.gz": (240, 240, 155),
+    "other/patliao/100011_time2_seg.nii.gz": (240, 240, 155),
+    "other/patliao/CT1.nii": (256, 256, 24),
+    "other/patliao/ct1_seg_mask.nii": (256, 24, 256),
+}
+
+
+def test_every_odd_file_has_a_row(real_data):
+    odd = real_data / "odd"
+    assert sorted(ODD) == sorted(str(path.relative_to(odd)) for path in odd.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_real_odd_files_are_read_as_nibabel_reads_them_or_refused_in_a_sentence(real_data, name):
+    path, outcome = real_data / "odd" / name, ODD[name]
+    if isinstance(outcome, str):
+        with pytest.raises(InputError) as caught:
+            read_volume(path, case_id="odd")
+        assert str(caught.value).startswith(f"Case odd: {path} ")
+        assert outcome in str(caught.value)
+        assert "\n" not in str(caught.value)
+        return
+    volume = read_volume(path, case_id="odd")
+    expected = nib.load(path)
+    assert volume.voxels.shape == outcome
+    np.testing.assert_allclose(volume.voxels, expected.get_fdata().reshape(outcome), rtol=1e-6)
+    np.testing.assert_allclose(volume.affine, expected.affine)

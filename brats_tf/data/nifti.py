@@ -1,0 +1,138 @@
+"""NIfTI files as they lie on disk, read whole or by their header, with what is wrong with them in one sentence."""
+
+import hashlib
+import io
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, isal_zlib
+
+from brats_tf.errors import InputError
+
+DEFLATE_LIMIT = 1032  # Deflate packs no better than this, so a larger size is a lie.
+_HEADER_BYTES = 544  # Of NIfTI-2; NIfTI-1 has fewer.
+_GZIP = b"\x1f\x8b"
+_LFS_POINTER = b"version https://git-lfs"
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    zlib.error,
+    isal_zlib.error,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+)
+
+
+@dataclass(frozen=True)
+class Nifti:
+    """One file as it lies on disk: header, stored numbers in their own type and order, hash of the file's bytes."""
+
+    path: Path
+    header: nib.Nifti1Header
+    stored: np.ndarray
+    sha256: str
+
+
+def read_nifti(path, *, case_id):
+    """Reads a whole file, gzipped or not whatever its name says. Raises `InputError`, naming case and file."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        content = unpacked(raw)
+    except (*_UNREADABLE, MemoryError) as error:
+        raise InputError(_damaged(case_id, path, error)) from error
+    header = _header(content, path, case_id)
+    shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if len(content) - offset < expected:
+        raise InputError(
+            f"Case {case_id}: {path} is damaged or truncated: expected {by(shape)} voxels in {expected} bytes, "
+            f"received {max(len(content) - offset, 0)}."
+        )
+    stored = np.frombuffer(content, dtype, count=expected // dtype.itemsize, offset=offset).reshape(shape, order="F")
+    return Nifti(path, header, stored, hashlib.sha256(raw).hexdigest())
+
+
+def read_header(path, *, case_id):
+    """A file's header, from its first bytes; the file is not read to its end. Raises `InputError` as `read_nifti`."""
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            zipped = file.read(len(_GZIP)) == _GZIP
+        with (igzip.open if zipped else open)(path, "rb") as file:
+            content = file.read(_HEADER_BYTES)
+    except _UNREADABLE as error:
+        raise InputError(_damaged(case_id, path, error)) from error
+    return _header(content, path, case_id)
+
+
+def by(shape):
+    """A shape as people write it.
+
+    >>> by((240, 240, 155))
+    '240x240x155'
+    """
+    return "x".join(str(size) for size in shape)
+
+
+def unpacked(raw):
+    """The content of a file, gzipped or not; in one go where its last bytes tell the size: half the time."""
+    if not raw.startswith(_GZIP):
+        return raw
+    size = int.from_bytes(raw[-4:], "little")
+    if size <= len(raw) * DEFLATE_LIMIT and raw.find(_GZIP + b"\x08", 10) < 0:
+        with suppress(isal_zlib.error):
+            content = isal_zlib.decompress(raw, wbits=31, bufsize=size)
+            if len(content) == size:
+                return content
+    return igzip.decompress(raw)  # Perhaps several members, or damage, which it says in clear words.
+
+
+def _header(content, path, case_id):
+    """Parses and checks the header at the beginning of a file's content, without its extensions."""
+    if content[4:8] == b"n+2\x00":
+        kind, size = nib.Nifti2Header, 540
+    elif content[344:348] == b"n+1\x00":
+        kind, size = nib.Nifti1Header, 348
+    else:
+        raise InputError(f"Case {case_id}: {path} is no readable NIfTI file: {_what_else(path)}.")
+    try:
+        header = kind.from_fileobj(io.BytesIO(content[:size] + bytes(4)))
+        shape, affine = header.get_data_shape(), header.get_best_affine()
+        header.get_data_offset(), header.get_slope_inter()  # They raise what they cannot read.
+    except _UNREADABLE as error:
+        raise InputError(f"Case {case_id}: {path} is no readable NIfTI file: {_one_line(error)}.") from error
+    if not shape or min(shape) < 1:
+        raise InputError(
+            f"Case {case_id}: {path} must have axes of at least one voxel; received the shape {by(shape)}."
+        )
+    if header.get_data_dtype().kind not in "biuf":
+        raise InputError(f"Case {case_id}: {path} must hold plain numbers; received {header.get_data_dtype()}.")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"Case {case_id}: {path} has an affine that cannot be inverted: {affine.tolist()}.")
+    return header
+
+
+def _what_else(path):
+    """What a file is that is no single-file NIfTI."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                return "it is a Git LFS pointer, which `git lfs pull` replaces by the file"
+        return f"expected a single .nii or .nii.gz, received {type(nib.load(path)).__name__}"
+    except Exception as error:  # nibabel's readers of other formats raise whatever the damage leads to.
+        return _one_line(error)
+
+
+def _damaged(case_id, path, error):
+    return f"Case {case_id}: {path} is damaged or truncated: {_one_line(error)}."
+
+
+def _one_line(error):
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
