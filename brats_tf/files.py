@@ -2,11 +2,12 @@
 
 import json
 import os
+import platform
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from brats_tf.errors import InputError
+from brats_tf.errors import WriteError
 
 
 @contextmanager
@@ -16,22 +17,46 @@ def atomic(path):
     The temporary name keeps all suffixes of `path`, because they choose the file format.
 
     Raises:
-        InputError: when the folder cannot be written to, or the disk is full.
+        WriteError: when the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_partial()}{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path} could not be written: {error.strerror or error}.") from error
+        raise WriteError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:
         with suppress(OSError):  # Where nothing can be written, there is nothing to remove.
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
+def remove_partial(folder):
+    """Removes what killed processes of this machine left half-written in a folder; what others write now stays."""
+    for path in Path(folder).glob(f"{_partial()}*"):
+        process = path.name.removeprefix(_partial()).partition("-")[0]
+        if not (process.isdecimal() and _alive(int(process))):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def write_json(path, value):
-    """Writes a value as an indented JSON file, complete or not at all. Raises `InputError` as `atomic` does."""
+    """Writes a value as an indented JSON file, complete or not at all. Raises `WriteError` as `atomic` does."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _partial():
+    """How the temporary names of this machine's processes begin; a folder may be shared by several machines."""
+    return f".partial-{platform.node()}-"
+
+
+def _alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # Somebody else's.
+        return True
+    return True
