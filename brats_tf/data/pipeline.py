@@ -1,49 +1,149 @@
-"""Streams of (volume, target) in tf.data. No Python runs while a stream flows, only graph operations."""
+"""Streams of batches in tf.data. No Python runs while a stream flows, only graph operations.
+
+Which case, which patch and which augmentation comes when follows from the seed and the number of the epoch alone, so a
+stream that begins at a later epoch is the one that came that far.
+"""
+
+from dataclasses import dataclass
 
 import tensorflow as tf
 
+from brats_tf.data.augment import augment
+from brats_tf.errors import InputError
 from brats_tf.regions import CLASSES, MEMBERSHIP
 
 READ_AHEAD = 2  # Cases read in parallel, and batches held ready; a bound on memory.
+FOREVER = 2**31
+_ORDER, _PATCH, _AUGMENTATION = range(3)  # What a seed is for.
 
 
-def training_dataset(stored, *, shape, outputs, batch_size, seed):
-    """Streams prepared cases, shuffled anew each epoch: (B, H, W, D, C) float32, target float32.
+@dataclass(frozen=True)
+class Patches:
+    """Random boxes instead of whole crops."""
+
+    size: tuple  # (H, W, D)
+    per_case: int = 1  # In an epoch
+    foreground: float = 0.0  # How often it is centred on a voxel of the tumour; else it lies in the brain's box
+
+
+def training_stream(stored, *, modalities, crop, batch_size, seed, first_epoch=0, epochs=None, patches=None):
+    """Streams prepared cases, shuffled anew each epoch: (B, H, W, D, C) float32, classes (B, H, W, D) uint8, seed (2,).
 
     Args:
-        stored: `StoredCase`s.
-        shape: (H, W, D, C) of the stored volumes.
-        outputs: "regions" for targets (B, H, W, D, 3) WT, TC, ET; "classes" for one-hot (B, H, W, D, 4).
-        batch_size: cases a batch; the last one may be smaller.
-        seed: the same seed gives the same order in every epoch.
+        stored: `StoredCase`s with classes.
+        modalities: the channels, in order.
+        crop: (H, W, D) of what is stored.
+        batch_size: cases or patches a batch; the last one of an epoch may be smaller.
+        seed: the same seed gives the same batches.
+        first_epoch: where to begin; the stream is then what one from 0 yields after that many epochs.
+        epochs: how many; None for ever.
+        patches: `Patches`; None for whole crops.
 
     Returns:
-        A `tf.data.Dataset` of one epoch, prefetched on to the GPU where there is one.
+        A `tf.data.Dataset`; its seeds are for `augment`.
+
+    Raises:
+        InputError: when a patch is larger than the crop.
     """
-    paths = tf.data.Dataset.from_tensor_slices(
-        ([str(case.volume) for case in stored], [str(case.classes) for case in stored])
-    )
-    # Paths are shuffled, not volumes: the whole set at once, and it costs nothing.
-    paths = paths.shuffle(len(stored), seed=seed, reshuffle_each_iteration=True)
-    cases = paths.map(
-        lambda volume, classes: (read_volume(volume, shape), read_target(classes, shape[:3], outputs)),
-        num_parallel_calls=READ_AHEAD,
-        deterministic=True,
-    )
-    batches = cases.batch(batch_size)
+    if patches and any(part > whole for part, whole in zip(patches.size, crop, strict=True)):
+        raise InputError(f"A patch must fit into the crop {crop}. Received: {patches.size}.")
+    files = tf.constant([[str(case.volumes[name]) for name in modalities] for case in stored])
+    class_files = tf.constant([str(case.classes) for case in stored])
+    boxes = tf.constant([case.box for case in stored], tf.int32)
+    count = len(stored)
+    total = count * (patches.per_case if patches else 1)
+
+    def read(epoch, number, index):
+        volume = read_volume(files[index], (*crop, len(modalities)))
+        classes = read_classes(class_files[index], crop)
+        if patches:
+            where = _seed(seed, epoch, number, _PATCH)
+            volume, classes = cut_patch(volume, classes, boxes[index], patches=patches, seed=where)
+        return (volume[None], classes[None]) if batch_size == 1 else (volume, classes)  # Free; batching would copy.
+
+    def one_epoch(epoch):
+        order = tf.random.experimental.stateless_shuffle(tf.range(total), _seed(seed, epoch, 0, _ORDER)) % count
+        numbered = tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, total), tf.range(total, dtype=tf.int64), order))
+        batches = numbered.map(read, num_parallel_calls=READ_AHEAD, deterministic=True)
+        batches = batches if batch_size == 1 else batches.batch(batch_size)
+        return batches.enumerate().map(lambda n, batch: (*batch, _seed(seed, epoch, n, _AUGMENTATION)))
+
+    last = FOREVER if epochs is None else first_epoch + epochs
+    return tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch)
+
+
+def training_dataset(stream, *, outputs, augmentation="none"):
+    """Batches that a network learns from: (B, H, W, D, C) float32, target float32, augmented and read ahead.
+
+    Args:
+        stream: what `training_stream` returned.
+        outputs: "regions" for targets (B, H, W, D, 3) WT, TC, ET; "classes" for one-hot (B, H, W, D, 4).
+        augmentation: a key of `augment.PRESETS`.
+    """
+    finished = stream.map(lambda *batch: finish(*batch, outputs=outputs, augmentation=augmentation))
+    return read_ahead(finished)
+
+
+def read_ahead(dataset):
+    """Holds some batches ready, on the GPU where there is one."""
     if tf.config.list_physical_devices("GPU"):
-        return batches.apply(tf.data.experimental.prefetch_to_device("/gpu:0", buffer_size=READ_AHEAD))
-    return batches.prefetch(READ_AHEAD)
+        return dataset.apply(tf.data.experimental.prefetch_to_device("/gpu:0", buffer_size=READ_AHEAD))
+    return dataset.prefetch(READ_AHEAD)
 
 
-def read_volume(path, shape):
-    """Reads a stored volume (H, W, D, C), float32."""
-    return tf.reshape(tf.io.decode_raw(tf.io.read_file(path), tf.float32, little_endian=True), shape)
+def finish(volumes, classes, seed, *, outputs, augmentation):
+    """Augments a batch of a stream and makes its target; on the device where it is called."""
+    volumes, classes = augment(volumes, classes, seed=seed, preset=augmentation)
+    return volumes, to_target(classes, outputs)
 
 
-def read_target(path, shape, outputs):
-    """Reads stored classes (H, W, D) as regions (H, W, D, 3) or as one-hot classes (H, W, D, 4), float32."""
-    classes = tf.cast(tf.reshape(tf.io.decode_raw(tf.io.read_file(path), tf.uint8), shape), tf.int32)
+def read_volume(paths, shape):
+    """Reads stored modalities (C,) as one volume (H, W, D, C), float32."""
+    channels = [
+        tf.io.decode_raw(tf.io.read_file(path), tf.float32, little_endian=True)
+        for path in tf.unstack(paths, num=shape[-1])
+    ]
+    return tf.reshape(channels[0] if len(channels) == 1 else tf.stack(channels, axis=-1), shape)
+
+
+def read_classes(path, shape):
+    """Reads stored classes (H, W, D), uint8."""
+    return tf.reshape(tf.io.decode_raw(tf.io.read_file(path), tf.uint8), shape)
+
+
+def to_target(classes, outputs):
+    """Classes (..., H, W, D) as regions (..., H, W, D, 3) or one-hot (..., H, W, D, 4), float32."""
     if outputs == "classes":
         return tf.one_hot(classes, len(CLASSES))
-    return tf.gather(tf.constant(MEMBERSHIP, tf.float32), classes)
+    return tf.gather(tf.constant(MEMBERSHIP, tf.float32), tf.cast(classes, tf.int32))
+
+
+def cut_patch(volume, classes, box, *, patches, seed):
+    """Cuts one random patch out of a case: (h, w, d, C) float32 and (h, w, d) uint8.
+
+    Source: paper B, Section 2.3, samples patches from the non-zero area; `box`, (2, 3), is what the brain fills.
+    """
+    size, crop = tf.constant(patches.size), tf.constant(classes.shape.as_list())
+    choose, place, pick = tf.unstack(tf.random.split(seed, 3))
+    lowest = tf.minimum(box[0], crop - size)
+    highest = tf.maximum(box[1] - size, lowest)
+    share = tf.random.stateless_uniform((3,), place)
+    corner = lowest + tf.cast(share * tf.cast(highest - lowest + 1, tf.float32), tf.int32)
+    if patches.foreground:
+        tumour = tf.where(classes > 0)
+        centred = tf.logical_and(tf.random.stateless_uniform((), choose) < patches.foreground, tf.shape(tumour)[0] > 0)
+        corner = tf.cond(centred, lambda: _around(tumour, size, crop, pick), lambda: corner)
+    corner = tf.minimum(corner, crop - size)
+    cut = tf.slice(volume, tf.concat([corner, [0]], 0), (*patches.size, volume.shape[-1]))
+    return cut, tf.slice(classes, corner, patches.size)
+
+
+def _around(tumour, size, crop, seed):
+    """The corner of a patch around one of the tumour's voxels (n, 3), as far as it fits into the crop."""
+    index = tf.random.stateless_uniform((), seed, 0, tf.shape(tumour)[0], dtype=tf.int32)
+    return tf.clip_by_value(tf.cast(tumour[index], tf.int32) - size // 2, 0, crop - size)
+
+
+def _seed(seed, epoch, number, purpose):
+    """Two integers that no other epoch, batch or purpose shares."""
+    return tf.stack([tf.cast(epoch, tf.int64) * 2**32 + seed, tf.cast(number, tf.int64) * 4 + purpose])
