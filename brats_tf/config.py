@@ -8,9 +8,12 @@ from pathlib import Path
 from brats_tf.errors import InputError
 from brats_tf.files import write_json
 from brats_tf.regions import MODALITIES
+from brats_tf.splits import check_split
 
 CROP = (192, 160, 108)  # H front-back, W left-right, D head-foot, in voxels (paper A, Section 2.1).
+PHANTOM_SETTINGS = {"crop": (64, 64, 36), "epochs": 4, "learning_rate": 5e-4}  # Without data: minutes on a CPU.
 FILE = "config.json"
+AUGMENTATIONS = ("none", "paper_b", "authors_b", "plus")  # The presets of data.augment.
 SEEDS = 2**32  # NumPy takes no more.
 
 PRESETS = {
@@ -24,7 +27,7 @@ PRESETS = {
         "stochastic_depth": True,
         "optimizer": "nadam",
     },
-    "plus": {"crop": (*CROP[:2], 144)},
+    "plus": {"crop": (*CROP[:2], 144), "augmentation": "plus"},
 }
 
 
@@ -39,6 +42,14 @@ class Config:
     network: str = "embedding"
     # H x W x D of the image-centred crop, in voxels.
     crop: tuple = CROP
+    # The edge of cubic voxels, in mm, to resample every volume to; None takes voxels as they are (BraTS: 1 mm).
+    spacing_mm: float | None = None
+    # What happens to training cases: "none" (paper A names none), "paper_b", "authors_b" or "plus".
+    augmentation: str = "none"
+    # Which cases are kept from training: fold number `fold` (from 0) of `folds`, or a share; None trains on all.
+    folds: int | None = None
+    fold: int | None = None
+    hold_out: float | None = None
     # Three factors that squeeze D slices into the planes; None derives them from D.
     depth_factors: tuple | None = None
     # How many slices the squeeze leaves: the channels of the classifier's image (paper A, Table 1: 3).
@@ -118,6 +129,10 @@ class Config:
         """The name of the run's folder: the modality, or the stacked modalities joined by hyphens."""
         return "-".join(self.modalities)
 
+    def split_settings(self):
+        """The keyword arguments of `splits.split_cases` that decide who is held out."""
+        return {"folds": self.folds, "fold": self.fold, "hold_out": self.hold_out}
+
     def network_settings(self):
         """The keyword arguments of the network's builder."""
         return {
@@ -141,6 +156,13 @@ def _check(config):
         raise InputError(f"`crop` must be three positive whole numbers, H x W x D. Received: {config.crop}.")
     if config.optimizer not in ("adam", "nadam"):
         raise InputError(f"`optimizer` must be adam or nadam. Received: {config.optimizer!r}.")
+    if config.augmentation not in AUGMENTATIONS:
+        raise InputError(
+            f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}. Received: {config.augmentation!r}."
+        )
+    if config.spacing_mm is not None and not 0.1 <= config.spacing_mm <= 10:
+        raise InputError(f"`spacing_mm` must be from 0.1 to 10. Received: {config.spacing_mm}.")
+    check_split(config.folds, config.fold, config.hold_out)
     for name in ("planes", "epochs", "batch_size", "plateau_epochs"):
         value = getattr(config, name)
         if not isinstance(value, int) or value < 1:

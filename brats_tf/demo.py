@@ -5,10 +5,9 @@ from pathlib import Path
 
 import keras
 
-from brats_tf.config import CROP, Config
-from brats_tf.data.cases import Case
+from brats_tf.config import CROP, PHANTOM_SETTINGS, Config
 from brats_tf.data.phantom import phantom_cases
-from brats_tf.data.preparation import prepare_case, prepare_truth
+from brats_tf.data.preparation import prepare_case
 from brats_tf.errors import InputError
 from brats_tf.evaluation import evaluate, show_table
 from brats_tf.inference import load_ensemble, predict_cases
@@ -20,7 +19,6 @@ from brats_tf.screen import say
 from brats_tf.training import train
 
 # A third of the paper's resolution, and a higher learning rate because there are only minutes.
-SETTINGS = {"crop": (64, 64, 36), "epochs": 4, "learning_rate": 5e-4}
 
 
 def demo(*, runs, out, results, **settings):
@@ -28,10 +26,10 @@ def demo(*, runs, out, results, **settings):
 
     Args:
         runs, out, results: folders.
-        settings: fields of `Config` that replace `SETTINGS`; `weights="imagenet"` may become "none", and then the
-            first line says so.
+        settings: fields of `Config` that replace `config.PHANTOM_SETTINGS`; `weights="imagenet"` may become "none", and
+            then the first line says so.
     """
-    configs = [Config.from_preset("paper", **(SETTINGS | settings), modalities=(name,)) for name in MODALITIES]
+    configs = [Config.from_preset("paper", **(PHANTOM_SETTINGS | settings), modalities=(name,)) for name in MODALITIES]
     configs = _with_weights_at_hand(configs)
     training, unseen = (
         phantom_cases(runs, part, crop=configs[0].crop, seed=configs[0].seed) for part in ("training", "unseen")
@@ -53,8 +51,8 @@ def demo(*, runs, out, results, **settings):
 def save_case_overlay(path, case, crop, predictions):
     """Draws truth and prediction of one case over its FLAIR (see `report.save_overlay`)."""
     prepared = prepare_case(case, modalities=("flair",), crop=crop, with_truth=True)
-    predicted = Case(case.id, case.volumes, Path(predictions) / f"{case.id}.nii.gz", case.layout, case.folder)
-    prediction = prepare_truth(predicted, reference=prepared.reference, crop=crop)
+    predicted = dataclasses.replace(case, segmentation=Path(predictions) / f"{case.id}.nii.gz")
+    prediction = prepare_case(predicted, modalities=("flair",), crop=crop, with_truth=True).classes
     save_overlay(path, prepared.volume[..., 0], {"truth": prepared.classes, "prediction": prediction}, title=case.id)
 
 

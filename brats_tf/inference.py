@@ -49,11 +49,12 @@ def load_ensemble(runs):
     members, shared = [], {}
     for run in runs:
         config = Config.load(run)
-        if members and config.crop != members[0].config.crop:
-            raise InputError(
-                f"The networks of an ensemble must share a crop. Received: {config.crop} in {run}, "
-                f"{members[0].config.crop} before."
-            )
+        for name in ("crop", "spacing_mm"):
+            if members and getattr(config, name) != getattr(members[0].config, name):
+                raise InputError(
+                    f"The networks of an ensemble must share `{name}`. Received: {getattr(config, name)} in {run}, "
+                    f"{getattr(members[0].config, name)} before."
+                )
         key = (config.network, *config.network_settings().values())
         if key not in shared:
             network = build_network(config)
@@ -119,7 +120,10 @@ def _predict_case(members, case):
     modalities = sorted({modality for member in usable for modality in member.config.modalities})
     if missing:
         say(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
-    prepared = prepare_case(case, modalities=modalities, crop=members[0].config.crop, with_truth=False)
+    config = members[0].config
+    prepared = prepare_case(
+        case, modalities=modalities, crop=config.crop, spacing_mm=config.spacing_mm, with_truth=False
+    )
     total = 0
     for member in usable:
         channels = [modalities.index(modality) for modality in member.config.modalities]

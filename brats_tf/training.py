@@ -5,26 +5,24 @@ A run's folder holds `config.json`, `network.weights.h5` and `history.csv` (one 
 
 import math
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from brats_tf.data.pipeline import training_dataset
-from brats_tf.data.store import store_case
-from brats_tf.errors import InputError
-from brats_tf.files import atomic
+from brats_tf.callbacks import ShowProgress, callbacks_of, history_of
+from brats_tf.data.layouts import SEGMENTATION
+from brats_tf.data.pipeline import finish, read_ahead, training_stream
+from brats_tf.data.store import Settings
 from brats_tf.losses import CrossEntropyMinusDice, region_dice
 from brats_tf.models.costs import training_bytes
 from brats_tf.models.networks import get_network
 from brats_tf.models.weights import fill_backbone
+from brats_tf.preparing import prepare_cases
 from brats_tf.regions import REGIONS
-from brats_tf.runs import HISTORY_FILE, WEIGHTS_FILE, build_network, device_name, enough_memory, new_run, peak_gb
-from brats_tf.screen import console, progress_bar, say, track
-
-PLATEAU_FACTOR = 0.1  # Paper A, Section 2.5: "reduced by a factor of 10".
+from brats_tf.runs import build_network, device_name, enough_memory, new_run, peak_gb
+from brats_tf.screen import progress_bar, say
+from brats_tf.splits import split_cases
 
 
 @dataclass
@@ -37,7 +35,7 @@ class Ready:
     start: list
 
 
-def train(configs, cases, *, runs, store, skip_bad=False):
+def train(configs, cases, *, runs, store, skip_bad=False, workers=None):
     """Trains a network for each config, one after another, and returns their folders, `runs`/<modality>.
 
     Args:
@@ -46,43 +44,83 @@ def train(configs, cases, *, runs, store, skip_bad=False):
         cases: `Case`s with truth.
         runs: the folder of all runs. A run of the same name that is there is moved aside, never overwritten.
         store: the folder for prepared cases, reused by later runs.
+        workers: cases prepared at once; None for one a core.
         skip_bad: leave bad cases out, with a line for each, instead of refusing to train.
 
     Raises:
         InputError: when a case is bad, the weights cannot be had, the crop does not fit the network, or the loss is
             no number any more.
     """
-    # First what fails at once: a crop that does not fit, weights that are not there.
+    # First what fails at once: a crop that does not fit, weights that are not there. Then all cases are prepared, so
+    # that a bad one shows before the first step, not after a night.
     ready = _make_ready(configs[0], keep_start=len(configs) > 1)
-    stored = [_prepare(config, cases, store=store, skip_bad=skip_bad) for config in configs]
+    splits = [split_cases(cases, seed=config.seed, **config.split_settings()) for config in configs]
+    stored = [
+        prepare_cases(
+            [case for case in cases if case.id in set(split.training)],
+            parts=(*config.modalities, SEGMENTATION),
+            settings=Settings(config.crop, config.spacing_mm),
+            folder=store,
+            workers=workers,
+            skip_bad=skip_bad,
+        )
+        for config, split in zip(configs, splits, strict=True)
+    ]
     folders = []
-    for config, its_cases in zip(configs, stored, strict=True):
+    for config, split, its_cases in zip(configs, splits, stored, strict=True):
         if folders:
             ready = _make_ready(config, ready)
         say(_first_line(config, ready, len(its_cases)))
-        folders.append(_train(config, ready.network, its_cases, new_run(Path(runs) / config.run_name)))
+        run = new_run(Path(runs) / config.run_name)
+        replace(split, training=[case.id for case in its_cases]).save(run)
+        folders.append(_train(config, ready.network, its_cases, run))
     return folders
 
 
 def _train(config, network, stored, run):
     config.save(run)
-    dataset = training_dataset(
-        stored,
-        shape=config.network_settings()["shape"],
-        outputs=get_network(config.network).outputs,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
+    network, dataset = _with_data(network, config, stored)
     started = time.monotonic()
-    steps = config.epochs * math.ceil(len(stored) / config.batch_size)
-    with progress_bar() as bar, enough_memory(config.crop), _history(run) as history:
-        callbacks = [*_callbacks(config, run), history, ShowProgress(config.run_name, bar, steps)]
-        network.fit(dataset, epochs=config.epochs, callbacks=callbacks, verbose=0, shuffle=False)
+    steps = math.ceil(len(stored) / config.batch_size)
+    with progress_bar() as bar, enough_memory(config.crop), history_of(run) as history:
+        callbacks = [*callbacks_of(config, run), history, ShowProgress(config.run_name, bar, config.epochs * steps)]
+        network.fit(dataset, epochs=config.epochs, steps_per_epoch=steps, callbacks=callbacks, verbose=0, shuffle=False)
     say(
         f"{config.run_name}: {config.epochs} epochs in {time.monotonic() - started:.0f} s, peak memory "
         f"{peak_gb():.1f} GB; the run lies in {run}."
     )
     return run
+
+
+def _with_data(network, config, stored):
+    """What to fit, and on which batches."""
+    stream = training_stream(
+        stored, modalities=config.modalities, crop=config.crop, batch_size=config.batch_size, seed=config.seed
+    )
+    outputs = get_network(config.network).outputs
+    return finishing_network(network, outputs=outputs, augmentation=config.augmentation), read_ahead(stream)
+
+
+class FinishingNetwork(keras.Model):
+    """Takes raw batches of `pipeline.training_stream`: augments and makes targets inside the step, on its device."""
+
+    def train_step(self, batch):
+        """One step; `batch` is (volumes, classes, seed)."""
+        return super().train_step(finish(*batch, **self.finishing))
+
+
+def finishing_network(network, *, outputs, augmentation):
+    """The layers, variables and compilation of `network` as a `FinishingNetwork`."""
+    finishing = FinishingNetwork(network.inputs, network.outputs)
+    finishing.finishing = {"outputs": outputs, "augmentation": augmentation}
+    finishing.compile(
+        optimizer=network.optimizer,
+        loss=network.loss,
+        metrics=[region_dice(region, outputs) for region in REGIONS],
+        jit_compile=False,
+        run_eagerly=network.run_eagerly,
+    )
+    return finishing
 
 
 def _make_ready(config, before=None, *, keep_start=True):
@@ -124,23 +162,6 @@ def compile_network(network, config):
     network.optimizer.build(network.trainable_variables)
 
 
-def _prepare(config, cases, *, store, skip_bad):
-    """Prepares all cases before the first step, so that a bad one shows at once, not after a night."""
-    stored, sentences = [], []
-    for case in track(cases, f"Preparing {config.run_name}"):
-        try:
-            stored.append(store_case(case, modalities=config.modalities, crop=config.crop, folder=store))
-        except InputError as error:
-            sentences.append(str(error))
-    if sentences and not (skip_bad and stored):
-        hint = "" if skip_bad else " Mend them, or leave them out with --skip-bad."
-        sentences.append(f"{len(sentences)} of {len(cases)} cases cannot be used; nothing was trained.{hint}")
-        raise InputError("\n".join(sentences))
-    for sentence in sentences:
-        say(f"Left out: {sentence}")
-    return stored
-
-
 def _first_line(config, ready, cases):
     height, width, depth = config.crop
     memory = training_bytes(ready.network, batch_size=config.batch_size) / 1e9
@@ -149,85 +170,3 @@ def _first_line(config, ready, cases):
         f"crop {height}x{width}x{depth}, {ready.network.count_params():,} parameters, {ready.origin}, "
         f"on {device_name()}, about {memory:.1f} GB of memory."
     )
-
-
-@contextmanager
-def _history(run):
-    """Keras's CSVLogger, whose file is closed after a failure too."""
-    logger = keras.callbacks.CSVLogger(run / HISTORY_FILE)
-    try:
-        yield logger
-    finally:
-        if getattr(logger, "csv_file", None):
-            logger.csv_file.close()
-
-
-def _callbacks(config, run):
-    plateau = keras.callbacks.ReduceLROnPlateau(
-        monitor="loss", mode="min", factor=PLATEAU_FACTOR, patience=config.plateau_epochs, min_delta=0.0
-    )
-    return [
-        StopWithoutNumber(),
-        plateau,
-        SaveWeights(run / WEIGHTS_FILE),
-    ]
-
-
-class StopWithoutNumber(keras.callbacks.Callback):
-    """Ends a training whose loss became NaN or infinite; the weights of the last good epoch stay."""
-
-    def __init__(self):
-        super().__init__()
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            raise InputError(
-                f"The loss must be a number; received {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}. The "
-                "weights after the last complete epoch, if there was one, are kept. A lower --learning-rate may help."
-            )
-
-
-class SaveWeights(keras.callbacks.Callback):
-    """Saves the weights after each epoch, without the optimiser's state; the file is always a complete one."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = path
-
-    def on_train_begin(self, logs=None):
-        # The same layers without the optimiser, whose moments would make the file three times as large.
-        self.bare = keras.Model(self.model.inputs, self.model.outputs)
-
-    def on_epoch_end(self, epoch, logs=None):
-        with atomic(self.path) as temporary:
-            try:
-                self.bare.save_weights(temporary)
-            except RuntimeError as error:  # What h5py makes of a full disk when it closes the file.
-                raise OSError(str(error)) from error
-
-
-class ShowProgress(keras.callbacks.Callback):
-    """A bar over all steps with loss, Dice and time left; where there is no terminal, one line an epoch."""
-
-    def __init__(self, name, bar, steps):
-        super().__init__()
-        self.name, self.bar, self.steps = name, bar, steps
-
-    def on_train_begin(self, logs=None):
-        self.task = self.bar.add_task(f"Training {self.name}", total=self.steps, note="compiling")
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.update(self.task, advance=1, note=_scores(logs))
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not console.is_terminal:
-            say(f"{self.name} epoch {epoch + 1}/{self.params['epochs']}: {_scores(logs)}")
-
-
-def _scores(logs):
-    dice = " ".join(f"{region} {logs[f'dice_{region.lower()}']:.2f}" for region in REGIONS)
-    return f"loss {logs['loss']:.2f} {dice}"

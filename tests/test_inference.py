@@ -6,7 +6,8 @@ import pytest
 from conftest import TINY_CROP
 
 from brats_tf.config import Config
-from brats_tf.data.cases import HYPHENED, find_cases
+from brats_tf.data.cases import find_cases
+from brats_tf.data.layouts import HYPHENED
 from brats_tf.data.preparation import prepare_case
 from brats_tf.errors import InputError
 from brats_tf.inference import load_ensemble, predict_cases
@@ -119,7 +120,7 @@ def test_a_stacked_network_needs_all_its_modalities(runs, damaged, phantoms, tmp
 def test_networks_of_different_crops_do_not_mix(runs, tmp_path):
     config = Config.from_preset("paper", modalities=("t1",), crop=(32, 32, 36), backbone="tiny", weights="none")
     config.save(tmp_path)
-    with pytest.raises(InputError, match="must share a crop"):
+    with pytest.raises(InputError, match="must share `crop`"):
         load_ensemble([runs / "flair", tmp_path])
 
 
@@ -143,3 +144,21 @@ def test_a_full_disk_leaves_no_half_written_label_map(members, phantoms, tmp_pat
     ((_, sentence),) = predict_cases(members, phantoms[:1], out=tmp_path)
     assert sentence == f"{tmp_path / phantoms[0].id}.nii.gz could not be written: No space left on device."
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_another_spacing_predicts_in_the_files_own_voxels(phantoms, tmp_path):
+    config = Config.from_preset(
+        "paper", modalities=("t1",), crop=TINY_CROP, backbone="tiny", weights="none", spacing_mm=7.5
+    )
+    config.save(tmp_path)
+    build_network(config).save_weights(tmp_path / "network.weights.h5")
+    members = load_ensemble([tmp_path])
+    assert predict_cases(members, phantoms[:1], out=tmp_path / "out", save_probabilities=True) == []
+    prepared = prepare_case(phantoms[0], modalities=("t1",), crop=TINY_CROP, with_truth=False, spacing_mm=7.5)
+    expected = prepared.to_file_axes(members[0].predict(prepared.volume))
+    written = nib.load(tmp_path / "out" / "probabilities" / f"{phantoms[0].id}.nii.gz")
+    np.testing.assert_allclose(written.get_fdata(), expected, atol=1e-6)
+    assert written.shape[:3] == (40, 40, 26)
+    with pytest.raises(InputError, match="must share `spacing_mm`. Received: None in .*, 7.5 before"):
+        Config.from_preset("paper", modalities=("t2",), crop=TINY_CROP, backbone="tiny").save(tmp_path / "t2")
+        load_ensemble([tmp_path, tmp_path / "t2"])

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from conftest import TINY_CROP
 
+from brats_tf.callbacks import SaveWeights, ShowProgress, StopWithoutNumber
 from brats_tf.config import Config
+from brats_tf.data.pipeline import training_dataset, training_stream
+from brats_tf.data.store import Settings, Store
 from brats_tf.errors import InputError
 from brats_tf.runs import load_network, load_weights, new_run
 from brats_tf.screen import progress_bar
-from brats_tf.training import SaveWeights, ShowProgress, StopWithoutNumber, build, compile_network, train
+from brats_tf.splits import Split
+from brats_tf.training import build, compile_network, finishing_network, train
 
 
 def tiny(modality="flair", **changes):
@@ -43,7 +47,12 @@ def trained(phantoms, tmp_path_factory):
 def test_a_run_holds_config_weights_and_history(trained):
     flair, t1 = trained
     assert (flair.name, t1.name) == ("flair", "t1")
-    assert sorted(path.name for path in flair.iterdir()) == ["config.json", "history.csv", "network.weights.h5"]
+    assert sorted(path.name for path in flair.iterdir()) == [
+        "config.json",
+        "history.csv",
+        "network.weights.h5",
+        "split.json",
+    ]
     assert Config.load(flair) == tiny("flair")
     rows = list(csv.DictReader((flair / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["0", "1"]
@@ -91,7 +100,7 @@ def test_bad_cases_are_all_named_and_nothing_is_trained(phantoms, damaged, tmp_p
         train([tiny()], [*phantoms, *damaged], runs=tmp_path / "runs", store=tmp_path / "store")
     *sentences, last = str(caught.value).splitlines()
     assert [sentence.split(":")[0] for sentence in sentences] == ["Case no_flair", "Case truncated"]
-    assert last.startswith("2 of 6 cases cannot be used; nothing was trained.")
+    assert last.startswith("2 of 6 cases cannot be used. Mend them")
     assert not (tmp_path / "runs").exists()
 
 
@@ -191,3 +200,46 @@ def test_a_full_disk_while_saving_is_a_sentence(tmp_path):
     with pytest.raises(InputError, match="network.weights.h5 could not be written"):
         callback.on_epoch_end(0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_split_of_a_run_says_what_it_was_trained_on(trained, phantoms):
+    split = Split.load(trained[0])
+    assert (split.how, split.training, split.held_out) == ("all", [case.id for case in phantoms], [])
+
+
+@pytest.mark.usefixtures("untraced")
+def test_held_out_cases_are_not_trained_on(phantoms, damaged, tmp_path):
+    config = tiny(epochs=1, folds=2, fold=0)
+    (run,) = train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    split = Split.load(run)
+    assert len(split.training) == len(split.held_out) == 2
+    prepared = {path.name.split("-")[0] for path in (tmp_path / "store").iterdir()}
+    assert prepared == set(split.training)
+
+
+@pytest.mark.usefixtures("untraced")
+def test_augmented_cases_train_and_a_seed_repeats_them(phantoms, tmp_path):
+    config = tiny(epochs=1, augmentation="authors_b")
+    runs = [
+        train([config], phantoms, runs=tmp_path / name, store=tmp_path / "store")[0] for name in ("first", "second")
+    ]
+    assert_same_run(*runs)
+    (plain,) = train([tiny(epochs=1)], phantoms, runs=tmp_path / "plain", store=tmp_path / "store")
+    assert (plain / "history.csv").read_bytes() != (runs[0] / "history.csv").read_bytes()
+
+
+def test_a_network_that_augments_in_its_step_learns_what_finished_batches_give(phantoms, tmp_path):
+    store = Store(tmp_path)
+    stored = [store.store(case, ("flair", "seg"), Settings(TINY_CROP))[0] for case in phantoms]
+    config, last = tiny(), {"outputs": "regions", "augmentation": "plus"}
+    losses = []
+    for in_step in (False, True):
+        keras.utils.set_random_seed(0)
+        network, _ = build(config)
+        compile_network(network, config)
+        network.run_eagerly = True
+        stream = training_stream(stored, modalities=("flair",), crop=TINY_CROP, batch_size=2, seed=0)
+        dataset = stream if in_step else training_dataset(stream, **last)
+        network = finishing_network(network, **last) if in_step else network
+        losses.append(network.fit(dataset, steps_per_epoch=2, verbose=0, shuffle=False).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
