@@ -20,6 +20,18 @@ NETWORKS ?=
 BACKBONE ?=
 PLANES ?=
 MEASURE ?=
+ONLY ?=
+STORE ?=
+WORKERS ?=
+VERIFY ?=
+JSON ?=
+AUGMENTATION ?=
+SPACING ?=
+FOLDS ?=
+FOLD ?=
+HOLD_OUT ?=
+HELD_OUT ?=
+SKIP_BAD ?=
 
 BRATS := $(VENV)/bin/brats-tf
 READY := $(VENV)/.ready
@@ -28,13 +40,21 @@ DATA_ARGS = $(call option,data,DATA) --runs "$(RUNS)"
 NETWORK_ARGS = $(if $(filter-out paper,$(PRESET)),--preset "$(PRESET)") $(call option,crop,CROP) \
 	$(call option,backbone,BACKBONE) $(call option,planes,PLANES)
 RUN_ARGS = $(call option,weights,WEIGHTS) $(call option,epochs,EPOCHS) $(call option,seed,SEED)
+STORE_ARGS = $(call option,store,STORE) $(call option,spacing-mm,SPACING) $(call option,workers,WORKERS)
+PREPARE_ARGS = $(if $(filter-out paper,$(PRESET)),--preset "$(PRESET)") $(call option,crop,CROP) \
+	$(call option,modality,MOD)
+BAD_ARGS = $(if $(SKIP_BAD),--skip-bad)
+SPLIT_ARGS = $(call option,folds,FOLDS) $(call option,fold,FOLD) $(call option,hold-out,HOLD_OUT)
+TRAIN_ARGS = $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS) $(STORE_ARGS) $(SPLIT_ARGS) $(call option,augmentation,AUGMENTATION) $(BAD_ARGS)
+PREDICT_ARGS = $(DATA_ARGS) --out "$(OUT)" $(call option,networks,NETWORKS) $(if $(HELD_OUT),--held-out)
 
-.PHONY: help setup demo train-modality train train-all ensemble-predict evaluate summary export cases bench backbones \
+.PHONY: help setup demo prepare train-modality train train-all ensemble-predict evaluate summary export cases bench backbones \
 	overfit traps lock check test test-slow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES MEASURE PYTHON GPU"
+	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES"
+	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT SKIP_BAD JSON MEASURE ONLY PYTHON GPU"
 
 setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA)
 
@@ -52,20 +72,23 @@ $(READY): requirements.lock setup.cfg pyproject.toml tools/setup.sh
 demo: $(READY) ## the whole job on made-up cases, in minutes
 	$(BRATS) demo --runs demo/runs --out demo/predictions --results demo/results $(call option,crop,CROP) $(RUN_ARGS)
 
+prepare: $(READY) ## read and normalise every case of DATA once; training does it by itself (VERIFY=1 checks the store, removes what is damaged)
+	$(BRATS) prepare $(DATA_ARGS) $(PREPARE_ARGS) $(STORE_ARGS) $(BAD_ARGS) $(if $(VERIFY),--verify)
+
 train-modality: $(READY) ## train one network: make train-modality MOD=flair DATA=BraTS2020
-	$(BRATS) train --modality "$(MOD)" $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS)
+	$(BRATS) train --modality "$(MOD)" $(TRAIN_ARGS)
 
 train: $(READY) ## train what a preset stacks into one network: make train PRESET=authors DATA=BraTS2020
-	$(BRATS) train $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS)
+	$(BRATS) train $(TRAIN_ARGS)
 
 train-all: $(READY) ## train the four networks, one after another
-	$(BRATS) train --modality all $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS)
+	$(BRATS) train --modality all $(TRAIN_ARGS)
 
 ensemble-predict: $(READY) ## average the trained networks and write OUT/<case>.nii.gz
-	$(BRATS) predict $(DATA_ARGS) --out "$(OUT)" $(call option,networks,NETWORKS)
+	$(BRATS) predict $(PREDICT_ARGS)
 
 evaluate: $(READY) ## score OUT against the truth in DATA: RESULTS/cases.csv, RESULTS/summary.json
-	$(BRATS) evaluate $(DATA_ARGS) --out "$(OUT)" --results "$(RESULTS)" $(call option,networks,NETWORKS)
+	$(BRATS) evaluate $(PREDICT_ARGS) --results "$(RESULTS)"
 
 summary: $(READY) ## print the network, layer by layer
 	$(BRATS) summary $(NETWORK_ARGS) $(call option,modality,MOD)
@@ -77,10 +100,10 @@ export: $(READY) ## write RUNS/MOD as a SavedModel to exported/MOD: make export 
 	$(BRATS) export --run "$(RUNS)/$(or $(MOD),flair)" --out "exported/$(or $(MOD),flair)"
 
 cases: $(READY) ## list what is in DATA, and what is skipped and why
-	$(BRATS) cases $(call option,data,DATA)
+	$(BRATS) cases $(call option,data,DATA) $(if $(JSON),--json)
 
-bench: $(READY) ## measure a pass, a training step and their memory on this machine
-	$(BRATS) bench --results "$(RESULTS)" $(NETWORK_ARGS)
+bench: $(READY) ## measure this machine: network and data (ONLY=network or ONLY=data)
+	$(BRATS) bench $(DATA_ARGS) --results "$(RESULTS)" $(NETWORK_ARGS) $(call option,only,ONLY)
 
 overfit: $(READY) ## learn one case of DATA by heart at full size (experiments/overfit_one_case.py)
 	$(VENV)/bin/python experiments/overfit_one_case.py $(call option,data,DATA) --results "$(RESULTS)" $(call option,weights,WEIGHTS)

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from brats_tf import __version__, commands
-from brats_tf.config import PRESETS
+from brats_tf.config import AUGMENTATIONS, PRESETS
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
 
@@ -75,6 +75,12 @@ def _sizes(text):
     return first, second, third
 
 
+def _count(text):
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, received {text!r}")
+    return int(text)
+
+
 def _names(text):
     names = tuple(text.split(","))
     if not all(names) or len(set(names)) != len(names):
@@ -83,8 +89,16 @@ def _names(text):
 
 
 OPTIONS = {
-    "data": {"type": Path, "metavar": "DIR", "help": "folder with BraTS cases, one folder per case"},
+    "data": {"type": Path, "metavar": "PATH", "help": "folder with BraTS cases, or a .csv or .json list of cases"},
     "runs": {"type": Path, "metavar": "DIR", "default": Path("runs"), "help": "folder of the trained networks"},
+    "demo runs": {"type": Path, "metavar": "DIR", "default": Path("demo/runs"), "help": "folder of its networks"},
+    "demo out": {
+        "type": Path,
+        "metavar": "DIR",
+        "default": Path("demo/predictions"),
+        "help": "folder of its predictions",
+    },
+    "demo results": {"type": Path, "metavar": "DIR", "default": Path("demo/results"), "help": "folder of its pictures"},
     "run": {"type": Path, "metavar": "DIR", "help": "folder of one trained network, such as runs/flair"},
     "store": {"type": Path, "metavar": "DIR", "help": "folder for prepared cases (default: RUNS/store)"},
     "out": {"type": Path, "metavar": "DIR", "default": Path("predictions"), "help": "folder of the predictions"},
@@ -93,16 +107,23 @@ OPTIONS = {
     "preset": {
         "choices": tuple(PRESETS),
         "default": "paper",
-        "help": "paper: what the text says; authors: what their code does; plus: depth 144",
+        "help": "paper: what the text says; authors: what their code does; plus: depth 144, augmentation",
     },
     "modality": {"choices": (*MODALITIES, "all"), "help": "what the network sees; all: four networks in turn"},
+    "prepare modality": {"choices": (*MODALITIES, "all"), "default": "all", "help": "what to prepare"},
+    "evaluate out": {
+        "type": Path,
+        "metavar": "DIR",
+        "default": Path("predictions"),
+        "help": "the predictions to score",
+    },
     "networks": {
         "type": _names,
         "metavar": "NAMES",
         "default": ",".join(MODALITIES),
         "help": "the runs to average, folders in RUNS, joined by commas",
     },
-    "epochs": {"type": int, "metavar": "N", "help": "passes over all cases (default: 200; phantoms: 4)"},
+    "epochs": {"type": int, "metavar": "N", "help": "passes over the training cases (default: 200; phantoms: 4)"},
     "demo epochs": {"type": int, "metavar": "N", "help": "passes over the training cases (default: 4)"},
     "demo crop": {
         "type": _sizes,
@@ -132,19 +153,31 @@ OPTIONS = {
     "batch-norm": {"choices": ("frozen", "batch"), "help": "in training: fixed or the batch's own statistics"},
     "learning-rate": {"type": float, "metavar": "RATE", "help": "first learning rate (default: 1e-4; phantoms: 5e-4)"},
     "seed": {"type": int, "metavar": "N", "help": "same seed, same start and order (default: 0)"},
-    "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of refusing to train"},
+    "augmentation": {"choices": AUGMENTATIONS, "help": "what happens to training cases (default: the preset's)"},
+    "spacing-mm": {"type": float, "metavar": "MM", "help": "resample to cubic voxels (default: as they are)"},
+    "folds": {"type": int, "metavar": "K", "help": "part the patients into K folds"},
+    "fold": {"type": int, "metavar": "N", "help": "the fold, from 0, that is kept from training"},
+    "hold-out": {"type": float, "metavar": "SHARE", "help": "keep this share of the patients from training"},
+    "held-out": {"action": "store_true", "help": "only the cases that the networks' training kept out"},
+    "workers": {"type": _count, "metavar": "N", "help": "cases prepared at once (default: one per CPU core)"},
+    "verify": {"action": "store_true", "help": "check the store instead of filling it, remove what is damaged"},
+    "json": {"action": "store_true", "help": "print JSON instead of a table"},
+    "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of stopping"},
+    "only": {"choices": ("network", "data"), "help": "what to measure (default: both)"},
     "measure": {"action": "store_true", "help": "measure on this machine instead of showing the packaged figures"},
     "save-probabilities": {"action": "store_true", "help": "also write OUT/probabilities/<case>.nii.gz: WT, TC, ET"},
 }
 NETWORK = "preset modality crop backbone depth-factors planes input-scaling batch-norm"
+LEARNING = "augmentation spacing-mm epochs learning-rate seed folds fold hold-out"
 COMMANDS = {
     commands.demo: "runs out results weights epochs crop seed",
-    commands.train: f"data runs store {NETWORK} weights epochs learning-rate seed skip-bad",
-    commands.predict: "data runs networks out save-probabilities",
-    commands.evaluate: "data runs networks out results",
+    commands.prepare: "data runs store preset modality crop spacing-mm workers skip-bad verify",
+    commands.train: f"data runs store workers {NETWORK} weights {LEARNING} skip-bad",
+    commands.predict: "data runs networks held-out out save-probabilities",
+    commands.evaluate: "data runs networks held-out out results",
     commands.summary: NETWORK,
     commands.export: "run! out!",
-    commands.cases: "data!",
-    commands.bench: f"results {NETWORK}",
+    commands.cases: "data! json",
+    commands.bench: f"only data runs results {NETWORK}",
     commands.backbones: "backbone measure results",
 }

@@ -3,7 +3,9 @@
 A command's docstring is its help text. It takes the parsed arguments and returns an exit code, or None for 0.
 """
 
-from brats_tf.config import PRESETS, Config
+from brats_tf.config import PHANTOM_SETTINGS, Config
+from brats_tf.errors import InputError, WriteError
+from brats_tf.given import cases_of, config_of, given_settings, one_config, scored_cases
 from brats_tf.regions import MODALITIES
 
 FAILED_CASES = 2
@@ -12,7 +14,8 @@ FAILED_CASES = 2
 def train(given):
     """Train one network, or with `--modality all` four of them one after another.
 
-    A run lies in RUNS/<modality>: config.json, network.weights.h5, history.csv.
+    A run lies in RUNS/<modality>: config.json, split.json, network.weights.h5, history.csv. With --hold-out 0.2, or
+    with --folds 5 --fold 0, some patients are kept from training, the same for every modality: `predict --held-out`.
     Without --data, made-up cases are used, at a small crop.
 
     brats-tf train --data BraTS2020 --modality flair
@@ -20,16 +23,17 @@ def train(given):
     from brats_tf.screen import import_tensorflow
 
     import_tensorflow()
-    from brats_tf import demo, training
+    from brats_tf import training
     from brats_tf.models.embedding import check_shape
 
-    defaults = {} if given.data else demo.SETTINGS
+    defaults = {} if given.data else PHANTOM_SETTINGS
     names = MODALITIES if given.modality == "all" else (given.modality,)
-    configs = [_config(given, defaults, modalities=(name,) if name else None) for name in names]
+    configs = [config_of(given, defaults, modalities=(name,) if name else None) for name in names]
     for config in configs:
         check_shape(config.network_settings()["shape"], config.depth_factors, config.planes)
-    cases = _cases(given, "training", configs[0])
-    training.train(configs, cases, runs=given.runs, store=given.store or given.runs / "store", skip_bad=given.skip_bad)
+    cases = cases_of(given, "training", configs[0])
+    store = given.store or given.runs / "store"
+    training.train(configs, cases, runs=given.runs, store=store, skip_bad=given.skip_bad, workers=given.workers)
 
 
 def predict(given):
@@ -47,7 +51,7 @@ def predict(given):
 
     runs = [given.runs / name for name in given.networks]
     members = load_ensemble(runs)
-    cases = _cases(given, "unseen", members[0].config)
+    cases = scored_cases(given, members[0].config)
     failures = predict_cases(members, cases, out=given.out, save_probabilities=given.save_probabilities)
     return FAILED_CASES if failures else 0
 
@@ -64,7 +68,7 @@ def evaluate(given):
     from brats_tf.evaluation import show_table
 
     config = None if given.data else Config.load(given.runs / given.networks[0])
-    cases = _cases(given, "unseen", config)
+    cases = scored_cases(given, config)
     summary, failures = score(cases, predictions=given.out, results=given.results)
     show_table({"ours": summary})
     return FAILED_CASES if failures else 0
@@ -83,7 +87,7 @@ def summary(given):
     from brats_tf.models.costs import multiply_adds
     from brats_tf.runs import build_network
 
-    config = _one_config(given)
+    config = one_config(given)
     network = build_network(config)
     network.summary(line_length=130)
     say(f"One pass over one volume: {2 * multiply_adds(network) / 1e9:.0f} GFLOP in convolutions.")
@@ -105,13 +109,49 @@ def export(given):
 
 
 def cases(given):
-    """List the cases of a data folder, and what was skipped and why.
+    """List the cases of a data folder: layout, labels, geometry, what is missing, what was skipped or refused and why.
+
+    Reads every header and every label map, not the voxels of the modalities. Knows BraTS 2017-2024 and MSD Task01 by
+    their names; anything else can be listed in a .csv or .json with the columns id, flair, t1, t1ce, t2, seg,
+    convention (brats2017, brats2023, brats2024, brats2024-ped or msd) and, if known, grade (HGG, LGG) and patient.
 
     brats-tf cases --data BraTS2020
     """
-    from brats_tf.listing import show_cases
+    from brats_tf.census import take_census
 
-    show_cases(given.data)
+    return FAILED_CASES if take_census(given.data, as_json=given.json) else 0
+
+
+def prepare(given):
+    """Read, orient, crop and normalise every case once, into files that training streams; training does it by itself.
+
+    Says what it will take, goes on where a killed one stopped, and prepares again what changed. With --verify it reads
+    the store instead, and removes what is damaged.
+
+    brats-tf prepare --data BraTS2020 --store /fast/disk/store
+    """
+    from brats_tf.data.layouts import SEGMENTATION
+    from brats_tf.data.store import Settings
+    from brats_tf.preparing import prepare_cases, verify_store
+
+    store = given.store or given.runs / "store"
+    if given.verify:
+        return FAILED_CASES if verify_store(store) else 0
+    names = MODALITIES if given.modality == "all" else (given.modality,)
+    crop = given.crop or (None if given.data else PHANTOM_SETTINGS["crop"])
+    config = Config.from_preset(given.preset, modalities=names, crop=crop, spacing_mm=given.spacing_mm)
+    settings = Settings(config.crop, config.spacing_mm)
+    options = {"settings": settings, "folder": store, "workers": given.workers, "skip_bad": given.skip_bad}
+    found, complaints = cases_of(given, "training", config), []
+    for with_truth, parts in ((True, (*names, SEGMENTATION)), (False, names)):
+        try:
+            prepare_cases([case for case in found if bool(case.segmentation) == with_truth], parts=parts, **options)
+        except WriteError:
+            raise
+        except InputError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise InputError("\n".join(complaints))
 
 
 def demo(given):
@@ -125,17 +165,27 @@ def demo(given):
     import_tensorflow()
     from brats_tf import demo as whole
 
-    whole.demo(runs=given.runs, out=given.out, results=given.results, **_given_settings(given))
+    whole.demo(runs=given.runs, out=given.out, results=given.results, **given_settings(given))
 
 
 def bench(given):
-    """Measure a pass, a training step, their peak memory and the machine's own matrix product, in one run.
+    """Measure this machine: the network (a pass, a training step, memory) and the data (reading, augmentation).
 
-    brats-tf bench --results results
+    Data: preparing the cases of DATA with one worker and two, streaming them, memory over 1,000 steps, and each
+    augmentation beside batchgenerators and MONAI where they are installed. Writes RESULTS/bench.json, bench_data.json.
+
+    brats-tf bench --data BraTS2020 --only data
     """
     from brats_tf.bench import bench as measure
+    from brats_tf.bench_data import bench_data
 
-    measure(_one_config(given), results=given.results)
+    config = one_config(given)
+    if given.only != "data":
+        measure(config, results=given.results)
+    if given.only != "network":
+        found = cases_of(given, "bench", config)
+        whole = [case for case in found if case.segmentation and len(case.volumes) == len(MODALITIES)]
+        bench_data(whole, results=given.results, crop=config.crop)
 
 
 def backbones(given):
@@ -156,46 +206,3 @@ def backbones(given):
         bench_backbones((given.backbone,) if given.backbone else None, results=given.results)
         path = given.results / "backbones.json"
     show_backbones(given.backbone, path=path)
-
-
-def _config(given, defaults, **changes):
-    """The run that the arguments describe."""
-    settings = defaults | _given_settings(given) | {name: value for name, value in changes.items() if value}
-    return Config.from_preset(given.preset, **settings)
-
-
-def _one_config(given):
-    """The run that the arguments describe, on FLAIR where neither they nor the preset name a modality."""
-    modality = given.modality or (None if "modalities" in PRESETS[given.preset] else MODALITIES[0])
-    return _config(given, {}, modalities=(modality,) if modality else None)
-
-
-def _given_settings(given):
-    names = (
-        "crop",
-        "backbone",
-        "depth_factors",
-        "planes",
-        "input_scaling",
-        "batch_norm",
-        "weights",
-        "epochs",
-        "learning_rate",
-        "seed",
-    )
-    return {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
-
-
-def _cases(given, part, config):
-    """The cases of --data, or phantoms for the crop of `config`; says which, and what was skipped."""
-    from brats_tf.data.cases import find_cases
-    from brats_tf.data.phantom import phantom_cases
-    from brats_tf.screen import say
-
-    if not given.data:
-        say(f"No --data (make: DATA=) given: using made-up cases, the {part} phantoms.")
-        return phantom_cases(given.runs, part, crop=config.crop, seed=config.seed)
-    found, skipped = find_cases(given.data)
-    for path, reason in skipped:
-        say(f"Skipped {path}: {reason}.")
-    return found

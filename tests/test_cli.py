@@ -64,6 +64,12 @@ def test_every_command_teaches(call, command):
         (["summary", "--planes", "0"], "`planes` must be a whole number of at least 1. Received: 0"),
         (["export", "--run", "/nowhere", "--out", "/nowhere/x"], "/nowhere holds no trained network"),
         (["cases", "--data", "/nowhere"], "The data folder /nowhere does not exist"),
+        (["prepare", "--workers", "0"], "expected a whole number of at least 1, received '0'"),
+        (["prepare", "--verify", "--store", "/nowhere"], "The store /nowhere does not exist"),
+        (["train", "--modality", "t1", "--augmentation", "all"], "invalid choice: 'all'"),
+        (["train", "--modality", "t1", "--folds", "5"], "`folds` and `fold` belong together"),
+        (["train", "--modality", "t1", "--spacing-mm", "-1"], "`spacing_mm` must be from 0.1 to 10. Received: -1.0"),
+        (["predict", "--runs", "/nowhere", "--held-out"], "/nowhere/flair holds no trained network"),
         (["fly"], "invalid choice: 'fly'"),
     ],
 )
@@ -78,10 +84,11 @@ def test_bad_arguments_get_a_sentence_and_exit_code_2(call, arguments, sentence)
 def test_cases_lists_what_is_there_and_what_is_skipped(call, phantom_folder, damaged):
     code, printed, _ = call("cases", "--data", phantom_folder)
     assert code == 0
-    assert "4 cases found, 0 files or folders skipped." in printed
+    assert "4 cases found, 4 with all four modalities, 4 with truth, 0 refused; 0 files or folders skipped." in printed
     (damaged[0].folder / "notes.nii.gz").touch()
-    _, printed, _ = call("cases", "--data", damaged[0].folder.parent)
-    assert "MISSING" in printed
+    code, printed, _ = call("cases", "--data", damaged[0].folder.parent)
+    assert code == 0  # A truncated modality shows when its voxels are read.
+    assert "2 cases found, 1 with all four modalities" in printed
     assert "notes.nii.gz: its name follows no BraTS layout" in printed
 
 
