@@ -3,23 +3,16 @@
 Each figure comes from a process of its own, so that one's memory does not count for the other.
 """
 
-import multiprocessing
-import os
-import platform
-import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
 from brats_tf.config import Config
-from brats_tf.errors import InputError
 from brats_tf.files import write_json
+from brats_tf.measuring import in_own_process, machine, median_seconds
 from brats_tf.screen import console, import_tensorflow, say, track
 
-REPEATS = 3
 MATRIX, PRODUCTS = 4096, 6  # Together about as much work as one pass at full size, so that both are as sustained.
 
 
@@ -31,9 +24,9 @@ def bench(config, *, results):
         of a pass and of a training step, share of the matrix rate. Times are medians of three after one warm-up.
     """
     say(f"Measuring {config.preset} at {'x'.join(map(str, config.crop))}: about two minutes at full size on two cores.")
-    figures = {"machine": _machine(), "preset": config.preset, "backbone": config.backbone, "crop": config.crop}
+    figures = {"machine": machine(), "preset": config.preset, "backbone": config.backbone, "crop": config.crop}
     for measure in (_matrix, _forward, _step):
-        figures |= _in_own_process(measure, config)
+        figures |= in_own_process(measure, config)
     figures["share_of_matrix_rate"] = figures["gflop"] / figures["forward_s"] / figures["matrix_gflops"]
     table = Table("figure", "value", title=figures["machine"])
     for name, value in figures.items():
@@ -63,22 +56,13 @@ def bench_backbones(names, *, results):
     names = names or tuple(BACKBONES)
     configs = [Config.from_preset("paper", modalities=("flair",), backbone=name) for name in names]
     say(f"Measuring {len(configs)} backbones: about half a minute each at full size on two cores.")
-    figures = {"machine": _machine(), "crop": configs[0].crop, "backbones": {}, "unfit": UNFIT}
+    figures = {"machine": machine(), "crop": configs[0].crop, "backbones": {}, "unfit": UNFIT}
     path = Path(results) / "backbones.json"
     for config in track(configs, "Measuring"):
-        figures["backbones"][config.backbone] = _in_own_process(_backbone, config)
+        figures["backbones"][config.backbone] = in_own_process(_backbone, config)
         write_json(path, figures)
     say(f"Written to {path}.")
     return figures
-
-
-def _in_own_process(measure, config):
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(measure, config).result()
-        except BrokenProcessPool:
-            size = "x".join(map(str, config.crop))
-            raise InputError(f"The measurement at {size} was killed, probably for too little memory.") from None
 
 
 def _matrix(config):
@@ -91,7 +75,7 @@ def _matrix(config):
             product = matrix @ product
         return product.numpy()
 
-    return {"matrix_gflops": PRODUCTS * 2 * MATRIX**3 / _median_seconds(multiply) / 1e9}
+    return {"matrix_gflops": PRODUCTS * 2 * MATRIX**3 / median_seconds(multiply) / 1e9}
 
 
 def _forward(config):
@@ -110,7 +94,7 @@ def _measure_forward(network, config):
     volume = tf.random.normal((1, *config.network_settings()["shape"]))
     return {
         "gflop": 2 * multiply_adds(network) / 1e9,
-        "forward_s": _median_seconds(lambda: forward(volume).numpy()),
+        "forward_s": median_seconds(lambda: forward(volume).numpy()),
         "forward_peak_gb": peak_gb(),
         "forward_estimated_gb": prediction_bytes(network, networks=1) / 1e9,
     }
@@ -150,26 +134,7 @@ def _step(config):
     volume = random.standard_normal((1, *config.network_settings()["shape"]), dtype=np.float32)
     target = (random.random((1, *network.output.shape[1:])) < 0.1).astype(np.float32)
     return {
-        "step_s": _median_seconds(lambda: network.train_on_batch(volume, target)),
+        "step_s": median_seconds(lambda: network.train_on_batch(volume, target)),
         "step_peak_gb": peak_gb(),
         "step_estimated_gb": training_bytes(network, batch_size=1) / 1e9,
     }
-
-
-def _median_seconds(run):
-    run()
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
-
-
-def _machine():
-    try:
-        model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-        name = model.partition(":")[2].strip()
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"

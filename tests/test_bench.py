@@ -2,9 +2,15 @@ import json
 
 import pytest
 
+from brats_tf import bench_augmentation, bench_data
 from brats_tf.bench import bench, bench_backbones
 from brats_tf.config import Config
+from brats_tf.data.augment import DRAWS
 from brats_tf.listing import BACKBONES_FILE
+
+
+def _memory_of_100_steps(*arguments):
+    return {"gb": [1.0, 1.0], "growth": 0.0}
 
 
 @pytest.mark.slow
@@ -14,6 +20,18 @@ def test_the_bench_measures_and_writes(tmp_path):
     assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(figures))
     assert figures["step_s"] > figures["forward_s"] > 0
     assert 0 < figures["share_of_matrix_rate"] < 1
+
+
+@pytest.mark.slow
+def test_the_data_plane_is_measured_and_written(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_data, "_memory", _memory_of_100_steps)
+    figures = bench_data.bench_data(phantoms, results=tmp_path / "results", crop=(32, 32, 24))
+    assert json.loads((tmp_path / "results" / "bench_data.json").read_text()) == json.loads(json.dumps(figures))
+    assert 0 < figures["gunzip_s"] < figures["prepare_s"]
+    assert figures["stream_ratio"] == pytest.approx(figures["step_with_stream_s"] / figures["step_in_memory_s"])
+    assert set(figures["augmentation_ms"]) == set(bench_augmentation.OPERATIONS) == set(DRAWS)
+    assert all(took["ours"] > 0 for took in figures["augmentation_ms"].values())
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Its own store is gone.
 
 
 @pytest.mark.slow
