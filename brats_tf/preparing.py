@@ -37,10 +37,12 @@ def prepare_cases(cases, *, parts, settings, folder, workers=None, skip_bad=Fals
     workers = workers or available_cores()
     remove_partial(folder)
     store = Store(folder)
-    missing = _announce(store, cases, parts, settings, workers)
+    pending = _announce(store, cases, parts, settings, workers)
     stored, notes, failures, started = {}, {}, {}, time.monotonic()
     with ThreadPoolExecutor(workers) as pool:
-        jobs = {pool.submit(store.store, case, parts, settings): case for case in cases}
+        # What is to be prepared comes first, so that the estimate is about that.
+        ordered = sorted(cases, key=lambda case: case.id not in pending)
+        jobs = {pool.submit(store.store, case, parts, settings): case for case in ordered}
         try:
             for number, job in enumerate(track(as_completed(jobs), "Preparing", total=len(jobs)), start=1):
                 case = jobs[job]
@@ -53,8 +55,8 @@ def prepare_cases(cases, *, parts, settings, folder, workers=None, skip_bad=Fals
                     continue
                 for note in its_notes:
                     notes.setdefault(note, []).append(case.id)
-                if number == workers and missing:
-                    _estimate(time.monotonic() - started, missing, workers)
+                if number == workers:
+                    _estimate(time.monotonic() - started, len(pending), workers)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -121,19 +123,23 @@ def say_notes(notes):
 
 
 def _announce(store, cases, parts, settings, workers):
-    """Says what is to be done and how much room it takes; returns the number of cases with something to prepare."""
-    files, size, touched = 0, 0, 0
+    """Says what is to be done and how much room it takes; returns the ids of cases with something to prepare."""
+    missing, broken = {}, False
     for case in cases:
-        wanted = [part for part in parts if _is_missing(store, case, part, settings)]
-        files += len(wanted)
-        size += sum(entry_bytes(part, settings.crop) for part in wanted)
-        touched += bool(wanted)
+        try:
+            missing[case.id] = [part for part in parts if store.find(case, part, settings) is None]
+        except InputError:  # A file is not there; preparing the case will say so.
+            broken = True
+    pending = {case_id for case_id, wanted in missing.items() if wanted}
+    files = sum(len(wanted) for wanted in missing.values())
+    size = sum(entry_bytes(part, settings.crop) for wanted in missing.values() for part in wanted)
     if not files:
-        say(f"All {len(cases)} cases are prepared in {store.folder}.")
-        return 0
+        if not broken:
+            say(f"All {len(cases)} cases are prepared in {store.folder}.")
+        return pending
     say(
-        f"Preparing {files} files of {touched} cases, {size / 1e9:.2g} GB, into {store.folder} with {workers} "
-        f"{'workers' if workers > 1 else 'worker'}; {len(cases) * len(parts) - files} are there already."
+        f"Preparing {files} files of {len(pending)} cases, {size / 1e9:.2g} GB, into {store.folder} with {workers} "
+        f"{'workers' if workers > 1 else 'worker'}; {len(missing) * len(parts) - files} are there already."
     )
     free = shutil.disk_usage(_existing(store.folder)).free
     if size > free:
@@ -141,14 +147,7 @@ def _announce(store, cases, parts, settings, workers):
             f"The store {store.folder} needs {size / 1e9:.3g} GB for these cases; the disk has {free / 1e9:.3g} GB "
             "left. Choose another place with --store, a smaller --crop or fewer modalities."
         )
-    return touched
-
-
-def _is_missing(store, case, part, settings):
-    try:
-        return store.find(case, part, settings) is None
-    except InputError:  # It has no such file; preparing it will say so.
-        return False
+    return pending
 
 
 def _existing(folder):

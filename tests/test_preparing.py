@@ -157,7 +157,8 @@ def test_bad_cases_are_all_named_and_the_good_ones_are_kept(phantoms, damaged, t
     assert last == "2 of 4 cases cannot be used. Mend them, or leave them out with --skip-bad."
     stored = prepare(cases, tmp_path, skip_bad=True)
     assert [one.id for one in stored] == [phantoms[0].id, phantoms[1].id]
-    assert "Left out: Case no_flair" in capsys.readouterr().out
+    assert "Left out: Case no_flair" in (said := capsys.readouterr().out)
+    assert "cases are prepared" not in said
 
 
 def test_none_that_can_be_used_is_refused_though_bad_ones_may_be_skipped(damaged, tmp_path):
