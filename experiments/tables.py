@@ -72,6 +72,50 @@ def bench():
     ]
 
 
+def data():
+    """Preparation, streaming and memory."""
+    run = read("bench_data")
+    crop = "x".join(str(size) for size in run["crop"])
+    speedup, gunzip = run["two_workers_speedup"], run["gunzip_speedup"]
+    step, in_memory, ratio = 1000 * run["step_with_stream_s"], 1000 * run["step_in_memory_s"], run["stream_ratio"]
+    rows = {
+        "preparing a case (four modalities and truth), one worker": f"{run['prepare_s']:.2f} s",
+        "share of it that is gunzip": f"{100 * run['gunzip_share']:.0f} %",
+        "preparing a case, two workers": f"{run['two_workers_s']:.2f} s",
+        "speed-up by the second worker; of gunzip alone": f"{speedup:.2f}; {gunzip:.2f}",
+        "full crops a second from a warm store": f"{run['crops_per_s']:.0f}",
+        "training step of a small network on one batch in memory": f"{in_memory:.0f} ms",
+        "the same with the stream": f"{step:.0f} ms, {ratio:.3f} times as long",
+    }
+    for preset, memory in run["memory"].items():
+        first, *_, last = memory["gb"]
+        growth = f"{first:.2f} GB, {last:.2f} GB: {100 * memory['growth']:+.1f} %"
+        rows[f"memory after 100 and after 1,000 steps, augmentation `{preset}`"] = growth
+    return [
+        f"Measured on {run['machine']}, {run['cases']} cases, {crop}, in one run.",
+        "",
+        "| | |",
+        "|---|--:|",
+        *(f"| {name} | {value} |" for name, value in rows.items()),
+    ]
+
+
+def augmentation():
+    """Each operation beside the same one of other libraries."""
+    run = read("bench_data")
+    libraries = list(dict.fromkeys(name for took in run["augmentation_ms"].values() for name in took))
+    lines = [
+        f"Measured on {run['machine']}, in one run; milliseconds.",
+        "",
+        f"| | {' | '.join(libraries)} |",
+        f"|---|{'--:|' * len(libraries)}",
+    ]
+    for operation, took in run["augmentation_ms"].items():
+        cells = (f"{took[name]:.3g}" if name in took else "–" for name in libraries)
+        lines.append(f"| {operation.replace('_', ' ')} | {' | '.join(cells)} |")
+    return lines
+
+
 def backbones():
     """Every backbone: what it is, and what a pass of the whole network costs with it."""
     measured = json.loads(BACKBONES.read_text())
@@ -128,7 +172,7 @@ def batch_norm():
 
 def filled(text):
     """A page with its tables made anew."""
-    for table in (results, overfit, bench, backbones, scaling, batch_norm):
+    for table in (results, overfit, bench, data, augmentation, backbones, scaling, batch_norm):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:
             body = "\n".join(table())

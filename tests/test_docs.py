@@ -6,11 +6,16 @@ import shlex
 import subprocess
 import sys
 
+import keras
 import pytest
 from conftest import REPOSITORY
 
 from brats_tf.cli import COMMANDS, parser
 
+MORE_VARIABLES = (
+    "PLANES=6 MEASURE=1 STORE=/s WORKERS=2 VERIFY=1 JSON=1 AUGMENTATION=plus SPACING=1 FOLDS=5 FOLD=0 HELD_OUT=1 "
+    "SKIP_BAD=1"
+).split()
 PAGES = ("README.md", "experiments/README.md", "CONTRIBUTING.md")
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
@@ -44,7 +49,7 @@ def test_every_target_expands_to_a_command_that_the_program_takes(tmp_path):
     understood = set()
     for target in TARGETS - {"help", "setup"}:
         all_variables = "MOD=t1 DATA=/d EPOCHS=3 CROP=64x64x36 PRESET=plus WEIGHTS=none NETWORKS=t1,t2 BACKBONE=vgg16"
-        for variables in ([], [*all_variables.split(), "PLANES=6", "MEASURE=1"]):
+        for variables in ([], [*all_variables.split(), *MORE_VARIABLES]):
             arguments = ["make", "-n", "-C", REPOSITORY, target, f"VENV={ready.parent}", *variables]
             printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
             needs_more = not variables and target in ("train-modality", "cases")
@@ -58,13 +63,14 @@ def test_every_target_expands_to_a_command_that_the_program_takes(tmp_path):
 def test_the_makefile_passes_its_variables_on(tmp_path):
     (tmp_path / ".ready").touch()
     variables = "MOD=t2 DATA=/d RUNS=/r EPOCHS=3 CROP=64x64x36 WEIGHTS=none SEED=5 PRESET=plus".split()
-    variables += ["BACKBONE=vgg16", "PLANES=6"]
+    variables += ["BACKBONE=vgg16", *MORE_VARIABLES]
     command = ["make", "-n", "-C", REPOSITORY, "train-modality", f"VENV={tmp_path}", *variables]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     expected = (
         '--modality "t2" --data "/d" --runs "/r" --preset "plus" --crop "64x64x36" '
         '--backbone "vgg16" --planes "6" '
-        '--weights "none" --epochs "3" --seed "5"'
+        '--weights "none" --epochs "3" --seed "5" --store "/s" --spacing-mm "1" --workers "2" --folds "5" --fold "0" '
+        '--augmentation "plus" --skip-bad'
     )
     assert f"brats-tf train {expected}" in " ".join(printed.split())
 
@@ -110,3 +116,22 @@ def test_every_dependency_has_its_reason_in_the_readme():
 def test_the_lock_pins_every_dependency_exactly():
     lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
     assert all("==" in line for line in lines if line and not line.lstrip().startswith("#"))
+
+
+def test_the_readmes_python_runs(phantom_folder, tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    small = {"(192, 160, 144)": "(32, 32, 24)", "(96, 96, 96)": "(16, 16, 16)", "store": tmp_path / "store"}
+    small["/data/BraTS2020_TrainingData"] = phantom_folder
+    for written, used in small.items():
+        quoted = f'"{written}"' if f'"{written}"' in block else written
+        assert quoted in block
+        block = block.replace(quoted, repr(str(used)) if quoted != written else used)
+    inputs = keras.Input((16, 16, 16, 2))
+    network = keras.Model(inputs, keras.layers.Conv3D(3, 1, activation="sigmoid")(inputs))
+    network.compile("adam", "binary_crossentropy", run_eagerly=True)
+    names = {"network": network}
+    exec(block, names)  # noqa: S102 (our own README)
+    assert len(names["stored"]) == 4
+    assert len(network.history.history["loss"]) == 10
+    (volume, target), *_ = names["dataset"].take(1)
+    assert (volume.shape, target.shape) == ((2, 16, 16, 16, 2), (2, 16, 16, 16, 3))
