@@ -66,7 +66,8 @@ def _preparation(cases, folder, crop):
     def unpack(workers):
         paths = dict.fromkeys(case.require(part) for case in cases for part in PARTS)
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(lambda path: unpacked(path.read_bytes()), paths))
+            # Their sizes, not their contents, which would be gigabytes.
+            list(pool.map(lambda path: len(unpacked(path.read_bytes())), paths))
 
     def prepare(workers):
         shutil.rmtree(folder, ignore_errors=True)
