@@ -1,4 +1,4 @@
-"""The loss of paper A, Section 2.4: L = CE - Dice."""
+"""The losses: CE - Dice (paper A, Section 2.4) and multiple Dice (paper B, Section 2.2)."""
 
 import keras
 from keras import ops
@@ -45,6 +45,29 @@ class CrossEntropyMinusDice(keras.losses.Loss):
 
     def get_config(self):
         return super().get_config() | {"outputs": self.outputs}
+
+
+class MultipleDice(keras.losses.Loss):
+    """1 - mean Dice of exclusive classes (B, H, W, D, 4), background first: one number for the batch, from 0 to 1.
+
+    Dice = 2 sum(r p) / (sum(r) + sum(p)), sums over all voxels of the batch (the text's n; that it runs over the batch:
+    authors' code), so a class that one patch lacks is judged by the others. A class that the whole batch lacks scores
+    0. Source: paper B, equation (1), K = 3; with `background` K = 4, as in the authors' code.
+    """
+
+    def __init__(self, background=False, name="multiple_dice", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.background = background
+
+    def call(self, y_true, y_pred):
+        first = 0 if self.background else 1
+        y_true, y_pred = ops.cast(y_true[..., first:], "float32"), ops.cast(y_pred[..., first:], "float32")
+        axes = (0, 1, 2, 3)
+        sizes = ops.sum(y_true, axis=axes) + ops.sum(y_pred, axis=axes)
+        return 1 - ops.mean(2 * ops.sum(y_true * y_pred, axis=axes) / (sizes + EPSILON))
+
+    def get_config(self):
+        return super().get_config() | {"background": self.background}
 
 
 def region_dice(region, outputs="regions"):

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from brats_tf.losses import CrossEntropyMinusDice, region_dice, soft_dice, to_regions
+from brats_tf.losses import CrossEntropyMinusDice, MultipleDice, region_dice, soft_dice, to_regions
 
 
 def random_pair(channels, seed=0):
@@ -73,3 +73,19 @@ def test_region_dice_after_the_threshold():
     prediction[0, 1:3, ..., 1] = 0.6  # One voxel of two shared: Dice 1/2. The other regions are empty: 1.
     scores = [float(region_dice(region)(target, prediction)[0]) for region in ("WT", "TC", "ET")]
     assert scores == [1.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_multiple_dice_in_three_lines_of_numpy(background):
+    random = np.random.default_rng(0)
+    target = np.eye(4, dtype="float32")[random.integers(0, 3, size=(2, 3, 4, 5))]  # Class 3 is empty.
+    prediction = random.uniform(0.1, 1, size=target.shape).astype("float32")
+    prediction /= prediction.sum(axis=-1, keepdims=True)
+    r, p = (values.reshape(-1, 4)[:, 0 if background else 1 :] for values in (target, prediction))
+    dice = 2 * (r * p).sum(axis=0) / (r.sum(axis=0) + p.sum(axis=0))
+    expected = 1 - dice.mean()
+    assert dice[-1] == 0
+    np.testing.assert_allclose(MultipleDice(background)(target, prediction), expected, rtol=1e-6)
+    empty = np.eye(4, dtype="float32")[np.zeros((1, 2, 2, 2), int)]
+    np.testing.assert_allclose(MultipleDice(background)(empty, empty), 0.75 if background else 1, rtol=1e-6)
+    assert MultipleDice.from_config(MultipleDice(background).get_config()).background == background
