@@ -107,7 +107,7 @@ def test_the_network_equals_its_twin(tmp_path, kind):
     x = volumes(SHAPE)
     network = fill(albunet(SHAPE, depth_layers=kind == "albunet3d"))
     expected = in_torch(tmp_path, kind, network, x)["y"]
-    np.testing.assert_allclose(network(x, training=False), expected, atol=1e-4)
+    np.testing.assert_allclose(network(x, training=False), expected, atol=5e-4)  # 50 layers of float32.
 
 
 @pytest.mark.parametrize(("depth_layers", "trained"), [(True, 26_673_172), (False, 25_822_372)])
