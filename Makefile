@@ -32,28 +32,39 @@ FOLD ?=
 HOLD_OUT ?=
 HELD_OUT ?=
 SKIP_BAD ?=
+PATCH ?=
+STEP ?=
+BATCH ?=
+BATCHES ?=
+ACCUMULATION ?=
+WINDOW_WEIGHTS ?=
+FOREGROUND ?=
 
 BRATS := $(VENV)/bin/brats-tf
 READY := $(VENV)/.ready
 option = $(if $($(2)),--$(1) "$($(2))")
 DATA_ARGS = $(call option,data,DATA) --runs "$(RUNS)"
-NETWORK_ARGS = $(if $(filter-out paper,$(PRESET)),--preset "$(PRESET)") $(call option,crop,CROP) \
+PRESET_ARGS = $(if $(filter-out paper,$(PRESET)),--preset "$(PRESET)")
+NETWORK_ARGS = $(PRESET_ARGS) $(call option,crop,CROP) $(call option,patch,PATCH) \
 	$(call option,backbone,BACKBONE) $(call option,planes,PLANES)
 RUN_ARGS = $(call option,weights,WEIGHTS) $(call option,epochs,EPOCHS) $(call option,seed,SEED)
 STORE_ARGS = $(call option,store,STORE) $(call option,spacing-mm,SPACING) $(call option,workers,WORKERS)
-PREPARE_ARGS = $(if $(filter-out paper,$(PRESET)),--preset "$(PRESET)") $(call option,crop,CROP) \
+PREPARE_ARGS = $(PRESET_ARGS) $(call option,crop,CROP) \
 	$(call option,modality,MOD)
 BAD_ARGS = $(if $(SKIP_BAD),--skip-bad)
 SPLIT_ARGS = $(call option,folds,FOLDS) $(call option,fold,FOLD) $(call option,hold-out,HOLD_OUT)
-TRAIN_ARGS = $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS) $(STORE_ARGS) $(SPLIT_ARGS) $(call option,augmentation,AUGMENTATION) $(BAD_ARGS)
-PREDICT_ARGS = $(DATA_ARGS) --out "$(OUT)" $(call option,networks,NETWORKS) $(if $(HELD_OUT),--held-out)
+PATCH_ARGS = $(call option,step,STEP) $(call option,window-weights,WINDOW_WEIGHTS) $(call option,foreground,FOREGROUND) \
+	$(call option,batch-size,BATCH) $(call option,batches,BATCHES) $(call option,accumulation,ACCUMULATION)
+TRAIN_ARGS = $(PATCH_ARGS) $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS) $(STORE_ARGS) $(SPLIT_ARGS) $(call option,augmentation,AUGMENTATION) $(BAD_ARGS)
+PREDICT_ARGS = $(PRESET_ARGS) $(DATA_ARGS) --out "$(OUT)" $(call option,networks,NETWORKS) $(if $(HELD_OUT),--held-out)
 
-.PHONY: help setup demo prepare train-modality train train-all ensemble-predict evaluate summary export cases bench backbones \
+.PHONY: help setup demo prepare train-modality train train-all predict ensemble-predict evaluate summary export cases bench backbones \
 	overfit traps lock check test test-slow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES"
+	@echo "    PATCH STEP BATCH BATCHES ACCUMULATION WINDOW_WEIGHTS FOREGROUND"
 	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT SKIP_BAD JSON MEASURE ONLY PYTHON GPU"
 
 setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA)
@@ -78,8 +89,10 @@ prepare: $(READY) ## read and normalise every case of DATA once; training does i
 train-modality: $(READY) ## train one network: make train-modality MOD=flair DATA=BraTS2020
 	$(BRATS) train --modality "$(MOD)" $(TRAIN_ARGS)
 
-train: $(READY) ## train what a preset stacks into one network: make train PRESET=authors DATA=BraTS2020
+train: $(READY) ## train what a preset names: make train PRESET=albunet3d DATA=BraTS2020 (or authors, albunet2d, albunet3d-subsets ...)
 	$(BRATS) train $(TRAIN_ARGS)
+
+predict: ensemble-predict ## the same as ensemble-predict
 
 train-all: $(READY) ## train the four networks, one after another
 	$(BRATS) train --modality all $(TRAIN_ARGS)

@@ -91,7 +91,7 @@ def _measure_forward(network, config):
     from brats_tf.runs import peak_gb
 
     forward = tf.function(lambda volume: network(volume, training=False))
-    volume = tf.random.normal((1, *config.network_settings()["shape"]))
+    volume = tf.random.normal((1, *config.input_shape))
     return {
         "gflop": 2 * multiply_adds(network) / 1e9,
         "forward_s": median_seconds(lambda: forward(volume).numpy()),
@@ -131,7 +131,7 @@ def _step(config):
     network = build_network(config)
     compile_network(network, config)
     random = np.random.default_rng(config.seed)
-    volume = random.standard_normal((1, *config.network_settings()["shape"]), dtype=np.float32)
+    volume = random.standard_normal((1, *config.input_shape), dtype=np.float32)
     target = (random.random((1, *network.output.shape[1:])) < 0.1).astype(np.float32)
     return {
         "step_s": median_seconds(lambda: network.train_on_batch(volume, target)),

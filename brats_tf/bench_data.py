@@ -11,10 +11,10 @@ import numpy as np
 from rich.table import Table
 
 from brats_tf.bench_augmentation import PEERS, bench_augmentation
-from brats_tf.config import CROP
 from brats_tf.errors import InputError
 from brats_tf.files import write_json
 from brats_tf.measuring import in_own_process, machine
+from brats_tf.presets import CROP
 from brats_tf.regions import MODALITIES
 from brats_tf.screen import console, import_tensorflow, say
 

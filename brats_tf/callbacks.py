@@ -27,14 +27,13 @@ def history_of(run):
 
 def callbacks_of(config, run):
     """The callbacks that need nothing but the config and the run's folder."""
-    plateau = keras.callbacks.ReduceLROnPlateau(
-        monitor="loss", mode="min", factor=PLATEAU_FACTOR, patience=config.plateau_epochs, min_delta=0.0
-    )
-    return [
-        StopWithoutNumber(),
-        plateau,
-        SaveWeights(run / WEIGHTS_FILE),
-    ]
+    callbacks = [StopWithoutNumber(), SaveWeights(run / WEIGHTS_FILE)]
+    if config.plateau_epochs:
+        plateau = keras.callbacks.ReduceLROnPlateau(
+            monitor="loss", mode="min", factor=PLATEAU_FACTOR, patience=config.plateau_epochs, min_delta=0.0
+        )
+        callbacks.insert(1, plateau)
+    return callbacks
 
 
 class StopWithoutNumber(keras.callbacks.Callback):

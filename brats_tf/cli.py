@@ -6,8 +6,9 @@ import textwrap
 from pathlib import Path
 
 from brats_tf import __version__, commands
-from brats_tf.config import AUGMENTATIONS, PRESETS
+from brats_tf.config import AUGMENTATIONS
 from brats_tf.errors import InputError
+from brats_tf.presets import PRESETS
 from brats_tf.regions import MODALITIES
 
 BAD_INPUT = 2
@@ -107,7 +108,8 @@ OPTIONS = {
     "preset": {
         "choices": tuple(PRESETS),
         "default": "paper",
-        "help": "paper: what the text says; authors: what their code does; plus: depth 144, augmentation",
+        "help": "paper A: paper (the text), authors (their code), plus (depth 144, augmentation); paper B: albunet3d, "
+        "albunet2d (the text), -authors (their code), -subsets (an ensemble)",
     },
     "modality": {"choices": (*MODALITIES, "all"), "help": "what the network sees; all: four networks in turn"},
     "prepare modality": {"choices": (*MODALITIES, "all"), "default": "all", "help": "what to prepare"},
@@ -120,10 +122,9 @@ OPTIONS = {
     "networks": {
         "type": _names,
         "metavar": "NAMES",
-        "default": ",".join(MODALITIES),
-        "help": "the runs to average, folders in RUNS, joined by commas",
+        "help": "the runs to average, folders in RUNS, joined by commas (default: those that PRESET trains)",
     },
-    "epochs": {"type": int, "metavar": "N", "help": "passes over the training cases (default: 200; phantoms: 4)"},
+    "epochs": {"type": int, "metavar": "N", "help": "epochs (default: 200; paper B: 50; phantoms: 4)"},
     "demo epochs": {"type": int, "metavar": "N", "help": "passes over the training cases (default: 4)"},
     "demo crop": {
         "type": _sizes,
@@ -131,6 +132,17 @@ OPTIONS = {
         "help": "front-back x left-right x head-foot (default: 64x64x36)",
     },
     "crop": {"type": _sizes, "metavar": "HxWxD", "help": "front-back x left-right x head-foot (default: the preset's)"},
+    "patch": {"type": _sizes, "metavar": "HxWxD", "help": "train on random patches, predict in windows of this size"},
+    "step": {
+        "type": _sizes,
+        "metavar": "HxWxD",
+        "help": "from window to window (paper B: 32x32x24)",
+    },
+    "window-weights": {"choices": ("uniform", "gaussian"), "help": "how overlapping windows count (default: uniform)"},
+    "foreground": {"type": float, "metavar": "SHARE", "help": "share of patches centred on the tumour (default: 0)"},
+    "batch-size": {"type": _count, "metavar": "N", "help": "crops or patches a step (paper A: 1; paper B: 24, 2D 64)"},
+    "batches": {"type": _count, "metavar": "N", "help": "batches an epoch (paper B: 100; else what the cases make)"},
+    "accumulation": {"type": _count, "metavar": "N", "help": "parts that a batch is cut into, to take less memory"},
     "backbone": {
         "metavar": "NAME",
         "help": "the embedded 2D classifier (default: efficientnetb0; `brats-tf backbones`)",
@@ -167,14 +179,15 @@ OPTIONS = {
     "measure": {"action": "store_true", "help": "measure on this machine instead of showing the packaged figures"},
     "save-probabilities": {"action": "store_true", "help": "also write OUT/probabilities/<case>.nii.gz: WT, TC, ET"},
 }
-NETWORK = "preset modality crop backbone depth-factors planes input-scaling batch-norm"
-LEARNING = "augmentation spacing-mm epochs learning-rate seed folds fold hold-out"
+NETWORK = "preset modality crop patch backbone depth-factors planes input-scaling batch-norm"
+PATCHES = "step window-weights foreground batch-size batches accumulation"
+LEARNING = f"{PATCHES} augmentation spacing-mm epochs learning-rate seed folds fold hold-out"
 COMMANDS = {
     commands.demo: "runs out results weights epochs crop seed",
     commands.prepare: "data runs store preset modality crop spacing-mm workers skip-bad verify",
     commands.train: f"data runs store workers {NETWORK} weights {LEARNING} skip-bad",
-    commands.predict: "data runs networks held-out out save-probabilities",
-    commands.evaluate: "data runs networks held-out out results",
+    commands.predict: "data runs preset networks held-out out save-probabilities",
+    commands.evaluate: "data runs preset networks held-out out results",
     commands.summary: NETWORK,
     commands.export: "run! out!",
     commands.cases: "data! json",

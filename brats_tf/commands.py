@@ -3,9 +3,18 @@
 A command's docstring is its help text. It takes the parsed arguments and returns an exit code, or None for 0.
 """
 
-from brats_tf.config import PHANTOM_SETTINGS, Config
+from brats_tf.config import Config
 from brats_tf.errors import InputError, WriteError
-from brats_tf.given import cases_of, config_of, given_settings, one_config, scored_cases
+from brats_tf.given import (
+    cases_of,
+    config_of,
+    given_settings,
+    networks_given,
+    one_config,
+    phantom_settings,
+    scored_cases,
+    wanted_networks,
+)
 from brats_tf.regions import MODALITIES
 
 FAILED_CASES = 2
@@ -14,7 +23,8 @@ FAILED_CASES = 2
 def train(given):
     """Train one network, or with `--modality all` four of them one after another.
 
-    A run lies in RUNS/<modality>: config.json, split.json, network.weights.h5, history.csv. With --hold-out 0.2, or
+    Paper A: presets paper, authors, plus; paper B: albunet3d, albunet2d and more. A run lies in RUNS/<modality>:
+    config.json, split.json, network.weights.h5, history.csv. With --hold-out 0.2, or
     with --folds 5 --fold 0, some patients are kept from training, the same for every modality: `predict --held-out`.
     Without --data, made-up cases are used, at a small crop.
 
@@ -24,13 +34,8 @@ def train(given):
 
     import_tensorflow()
     from brats_tf import training
-    from brats_tf.models.embedding import check_shape
 
-    defaults = {} if given.data else PHANTOM_SETTINGS
-    names = MODALITIES if given.modality == "all" else (given.modality,)
-    configs = [config_of(given, defaults, modalities=(name,) if name else None) for name in names]
-    for config in configs:
-        check_shape(config.network_settings()["shape"], config.depth_factors, config.planes)
+    configs = [config_of(given, modalities=modalities) for modalities in wanted_networks(given)]
     cases = cases_of(given, "training", configs[0])
     store = given.store or given.runs / "store"
     training.train(configs, cases, runs=given.runs, store=store, skip_bad=given.skip_bad, workers=given.workers)
@@ -49,7 +54,7 @@ def predict(given):
     import_tensorflow()
     from brats_tf.inference import load_ensemble, predict_cases
 
-    runs = [given.runs / name for name in given.networks]
+    runs = [given.runs / name for name in networks_given(given)]
     members = load_ensemble(runs)
     cases = scored_cases(given, members[0].config)
     failures = predict_cases(members, cases, out=given.out, save_probabilities=given.save_probabilities)
@@ -67,7 +72,7 @@ def evaluate(given):
     from brats_tf.evaluation import evaluate as score
     from brats_tf.evaluation import show_table
 
-    config = None if given.data else Config.load(given.runs / given.networks[0])
+    config = None if given.data else Config.load(given.runs / networks_given(given)[0])
     cases = scored_cases(given, config)
     summary, failures = score(cases, predictions=given.out, results=given.results)
     show_table({"ours": summary})
@@ -138,7 +143,7 @@ def prepare(given):
     if given.verify:
         return FAILED_CASES if verify_store(store) else 0
     names = MODALITIES if given.modality == "all" else (given.modality,)
-    crop = given.crop or (None if given.data else PHANTOM_SETTINGS["crop"])
+    crop = given.crop or (None if given.data else phantom_settings(given.preset)["crop"])
     config = Config.from_preset(given.preset, modalities=names, crop=crop, spacing_mm=given.spacing_mm)
     settings = Settings(config.crop, config.spacing_mm)
     options = {"settings": settings, "folder": store, "workers": given.workers, "skip_bad": given.skip_bad}

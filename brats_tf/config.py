@@ -7,28 +7,23 @@ from pathlib import Path
 
 from brats_tf.errors import InputError
 from brats_tf.files import write_json
+from brats_tf.presets import CROP, NETWORKS_OF, PRESETS
 from brats_tf.regions import MODALITIES
 from brats_tf.splits import check_split
 
-CROP = (192, 160, 108)  # H front-back, W left-right, D head-foot, in voxels (paper A, Section 2.1).
-PHANTOM_SETTINGS = {"crop": (64, 64, 36), "epochs": 4, "learning_rate": 5e-4}  # Without data: minutes on a CPU.
 FILE = "config.json"
+CHOICES = {
+    "optimizer": ("adam", "nadam"),
+    "loss": ("ce_minus_dice", "multiple_dice", "multiple_dice_background"),
+    "window_weights": ("uniform", "gaussian"),
+    "window_average": ("probabilities", "logits"),
+}
 AUGMENTATIONS = ("none", "paper_b", "authors_b", "plus")  # The presets of data.augment.
 SEEDS = 2**32  # NumPy takes no more.
 
-PRESETS = {
-    "paper": {},
-    "authors": {
-        "network": "embedding_authors",
-        "modalities": MODALITIES,
-        "crop": (*CROP[:2], 144),
-        "input_scaling": "imagenet",
-        "batch_norm": "batch",
-        "stochastic_depth": True,
-        "optimizer": "nadam",
-    },
-    "plus": {"crop": (*CROP[:2], 144), "augmentation": "plus"},
-}
+# Which fields each network is built from; any other network's must keep their defaults.
+_EMBEDDING = ("depth_factors", "planes", "backbone", "input_scaling", "batch_norm", "stochastic_depth")
+BUILT_FROM = {"embedding": _EMBEDDING, "embedding_authors": _EMBEDDING, "albunet": ("depth_layers",)}
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,16 @@ class Config:
     network: str = "embedding"
     # H x W x D of the image-centred crop, in voxels.
     crop: tuple = CROP
+    # H x W x D of random patches to train on and of the windows that predict; None sees the whole crop (paper A).
+    patch: tuple | None = None
+    # From one window to the next, H x W x D in voxels; None: half a patch.
+    step: tuple | None = None
+    # How windows count where they overlap: "uniform" (paper B) or "gaussian"; and what is averaged there:
+    # "probabilities" or, as in the code of paper B, "logits".
+    window_weights: str = "uniform"
+    window_average: str = "probabilities"
+    # How often a patch is centred on the tumour; paper B draws all of them from the brain.
+    foreground: float = 0.0
     # The edge of cubic voxels, in mm, to resample every volume to; None takes voxels as they are (BraTS: 1 mm).
     spacing_mm: float | None = None
     # What happens to training cases: "none" (paper A names none), "paper_b", "authors_b" or "plus".
@@ -64,19 +69,30 @@ class Config:
     batch_norm: str = "frozen"
     # Whether the classifier drops residual branches while training, as on ImageNet; the paper names no dropout.
     stochastic_depth: bool = False
+    # AlbuNet: whether slices see their neighbours.
+    depth_layers: bool = True
+    # "ce_minus_dice" (paper A), "multiple_dice" (paper B) or, with the background as a fourth class,
+    # "multiple_dice_background" (the code of paper B).
+    loss: str = "ce_minus_dice"
     # "adam" or "nadam".
     optimizer: str = "adam"
     # Paper A, Section 2.5: 1e-4, divided by 10 after 50 epochs without improvement of the loss.
     learning_rate: float = 1e-4
-    plateau_epochs: int = 50
+    # None keeps the learning rate.
+    plateau_epochs: int | None = 50
     # Paper A, Section 2.1.
     batch_size: int = 1
+    # A batch goes through the network in so many equal parts, whose gradients are averaged: less memory, the same step,
+    # except that batch norm and multiple Dice see one part at a time.
+    accumulation: int = 1
+    # Batches an epoch; None: as many as the cases make.
+    batches: int | None = None
     # Not stated in the paper: enough for the plateau to act more than once.
     epochs: int = 200
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("modalities", "crop", "depth_factors"):
+        for name in ("modalities", "crop", "patch", "step", "depth_factors"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         _check(self)
@@ -126,8 +142,18 @@ class Config:
 
     @property
     def run_name(self):
-        """The name of the run's folder: the modality, or the stacked modalities joined by hyphens."""
-        return "-".join(self.modalities)
+        """The name of the run's folder: the stacked modalities joined by hyphens; in front paper B's preset."""
+        return "-".join((*((self.preset,) if self.network == "albunet" else ()), *self.modalities))
+
+    @property
+    def input_shape(self):
+        """What the network takes: (H, W, D, C)."""
+        return (*(self.patch or self.crop), len(self.modalities))
+
+    @property
+    def window_step(self):
+        """From one window to the next, (H, W, D)."""
+        return self.step or tuple(max(1, size // 2) for size in self.patch)
 
     def split_settings(self):
         """The keyword arguments of `splits.split_cases` that decide who is held out."""
@@ -135,15 +161,18 @@ class Config:
 
     def network_settings(self):
         """The keyword arguments of the network's builder."""
-        return {
-            "shape": (*self.crop, len(self.modalities)),
-            "depth_factors": self.depth_factors,
-            "planes": self.planes,
-            "backbone": self.backbone,
-            "input_scaling": self.input_scaling,
-            "batch_norm": self.batch_norm,
-            "stochastic_depth": self.stochastic_depth,
-        }
+        return {"shape": self.input_shape} | {name: getattr(self, name) for name in BUILT_FROM.get(self.network, ())}
+
+
+def networks_of(preset):
+    """The modalities of each network that a preset trains without being told any: a tuple of tuples."""
+    stacked = PRESETS[preset].get("modalities")
+    return NETWORKS_OF.get(preset) or ((stacked,) if stacked else tuple((name,) for name in MODALITIES))
+
+
+def run_names(preset):
+    """The names of the runs that a preset trains, in order."""
+    return tuple(Config.from_preset(preset, modalities=modalities).run_name for modalities in networks_of(preset))
 
 
 def _check(config):
@@ -154,8 +183,10 @@ def _check(config):
         raise InputError(f"`modalities` must not repeat. Received: {', '.join(config.modalities)}.")
     if len(config.crop) != 3 or not all(isinstance(size, int) and size > 0 for size in config.crop):
         raise InputError(f"`crop` must be three positive whole numbers, H x W x D. Received: {config.crop}.")
-    if config.optimizer not in ("adam", "nadam"):
-        raise InputError(f"`optimizer` must be adam or nadam. Received: {config.optimizer!r}.")
+    _check_patch(config)
+    for name, known in CHOICES.items():
+        if getattr(config, name) not in known:
+            raise InputError(f"`{name}` must be {' or '.join(known)}. Received: {getattr(config, name)!r}.")
     if config.augmentation not in AUGMENTATIONS:
         raise InputError(
             f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}. Received: {config.augmentation!r}."
@@ -163,11 +194,39 @@ def _check(config):
     if config.spacing_mm is not None and not 0.1 <= config.spacing_mm <= 10:
         raise InputError(f"`spacing_mm` must be from 0.1 to 10. Received: {config.spacing_mm}.")
     check_split(config.folds, config.fold, config.hold_out)
-    for name in ("planes", "epochs", "batch_size", "plateau_epochs"):
+    for name in ("planes", "epochs", "batch_size", "accumulation", "plateau_epochs", "batches"):
         value = getattr(config, name)
+        if value is None and name in ("plateau_epochs", "batches"):
+            continue
         if not isinstance(value, int) or value < 1:
             raise InputError(f"`{name}` must be a whole number of at least 1. Received: {value}.")
     if not config.learning_rate > 0:
         raise InputError(f"`learning_rate` must be above 0. Received: {config.learning_rate}.")
     if not isinstance(config.seed, int) or not 0 <= config.seed < SEEDS:
         raise InputError(f"`seed` must be a whole number from 0 to {SEEDS - 1}. Received: {config.seed}.")
+    if config.batch_size % config.accumulation:
+        raise InputError(
+            f"`accumulation` must divide the batch size {config.batch_size}. Received: {config.accumulation}."
+        )
+
+
+def _check_patch(config):
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    used = BUILT_FROM.get(config.network, ())
+    for name in {*_EMBEDDING, *BUILT_FROM["albunet"]} - {*used}:
+        if getattr(config, name) != defaults[name] and config.network in BUILT_FROM:
+            raise InputError(f"The network {config.network} has no `{name}`. Received: {getattr(config, name)}.")
+    for name, most in (("patch", config.crop), ("step", config.patch)):
+        sizes = getattr(config, name)
+        if sizes is None:
+            continue
+        if most is None:
+            raise InputError(f"`{name}` is for networks that see patches. Received: {sizes} without `patch`.")
+        if len(sizes) != 3 or not all(
+            isinstance(one, int) and 1 <= one <= top for one, top in zip(sizes, most, strict=False)
+        ):
+            raise InputError(f"`{name}` must be three whole numbers from 1 to {most}, H x W x D. Received: {sizes}.")
+    if not 0 <= config.foreground <= 1:
+        raise InputError(f"`foreground` must be from 0 to 1. Received: {config.foreground}.")
+    if config.patch is None and config.network == "albunet":
+        raise InputError("AlbuNet sees patches: `patch` must be H x W x D. Received: none.")

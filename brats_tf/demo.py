@@ -5,13 +5,14 @@ from pathlib import Path
 
 import keras
 
-from brats_tf.config import CROP, PHANTOM_SETTINGS, Config
+from brats_tf.config import Config
 from brats_tf.data.phantom import phantom_cases
 from brats_tf.data.preparation import prepare_case
 from brats_tf.errors import InputError
 from brats_tf.evaluation import evaluate, show_table
 from brats_tf.inference import load_ensemble, predict_cases
 from brats_tf.models.weights import fill_backbone
+from brats_tf.presets import CROP, PHANTOM_SETTINGS
 from brats_tf.regions import MODALITIES
 from brats_tf.report import save_overlay
 from brats_tf.runs import WEIGHTS_FILE, build_network, device_name

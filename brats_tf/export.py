@@ -30,7 +30,7 @@ def export_saved_model(run, *, out):
     if out.exists() and not (out / "saved_model.pb").is_file():
         raise InputError(f"{out} exists and is no SavedModel; it would be replaced. Choose another --out.")
     config, network = load_network(run)
-    volume = np.random.default_rng(config.seed).standard_normal((1, *config.network_settings()["shape"]))
+    volume = np.random.default_rng(config.seed).standard_normal((1, *config.input_shape))
     volume = tf.constant(volume, tf.float32)
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
     with atomic(out) as temporary, tf.device("/cpu:0"):

@@ -1,11 +1,38 @@
 """What the parsed arguments of a command ask for: a run, or cases."""
 
-from brats_tf.config import PRESETS, Config
+from brats_tf.config import Config, networks_of, run_names
+from brats_tf.presets import PHANTOM_PATCH, PHANTOM_PATCHES, PHANTOM_SETTINGS, PHANTOM_STEP, PRESETS
 from brats_tf.regions import MODALITIES
 
 
-def config_of(given, defaults, **changes):
-    """The run that the arguments describe."""
+def phantom_settings(preset):
+    """What replaces a preset's settings without --data, so that minutes on a CPU do."""
+    its = PRESETS[preset]
+    if "patch" not in its:
+        return PHANTOM_SETTINGS
+    sizes = {"patch": PHANTOM_PATCH, "step": PHANTOM_STEP}
+    return PHANTOM_PATCHES | {name: (*size[:2], min(size[2], its[name][2])) for name, size in sizes.items()}
+
+
+def wanted_networks(given):
+    """The modalities of each network that the arguments ask to train: a tuple of tuples; (None,) when none is said."""
+    if given.modality == "all":
+        return tuple((name,) for name in MODALITIES)
+    if given.modality:
+        return ((given.modality,),)
+    several = networks_of(given.preset)
+    # One-modality presets want to be told which; `Config` says so.
+    return (None,) if "modalities" not in PRESETS[given.preset] else several
+
+
+def networks_given(given):
+    """The runs that the arguments name, or those that the preset trains."""
+    return given.networks or run_names(given.preset)
+
+
+def config_of(given, **changes):
+    """The run that the arguments describe; without --data for phantoms."""
+    defaults = {} if given.data else phantom_settings(given.preset)
     settings = defaults | given_settings(given) | {name: value for name, value in changes.items() if value}
     return Config.from_preset(given.preset, **settings)
 
@@ -13,7 +40,8 @@ def config_of(given, defaults, **changes):
 def one_config(given):
     """The run that the arguments describe, on FLAIR where neither they nor the preset name a modality."""
     modality = given.modality or (None if "modalities" in PRESETS[given.preset] else MODALITIES[0])
-    return config_of(given, {}, modalities=(modality,) if modality else None)
+    settings = given_settings(given) | ({"modalities": (modality,)} if modality else {})
+    return Config.from_preset(given.preset, **settings)
 
 
 def scored_cases(given, config):
@@ -21,13 +49,20 @@ def scored_cases(given, config):
     from brats_tf.splits import held_out_cases
 
     found = cases_of(given, "training" if given.held_out else "unseen", config)
-    return held_out_cases(found, [given.runs / name for name in given.networks]) if given.held_out else found
+    return held_out_cases(found, [given.runs / name for name in networks_given(given)]) if given.held_out else found
 
 
 def given_settings(given):
     """The settings of a run that the arguments name."""
     names = (
         "crop",
+        "patch",
+        "step",
+        "window_weights",
+        "foreground",
+        "batch_size",
+        "batches",
+        "accumulation",
         "spacing_mm",
         "augmentation",
         "folds",

@@ -1,8 +1,10 @@
-"""Predict label maps: the networks' sigmoid outputs averaged, brought back to each case's own geometry.
+"""Predict label maps: the networks' outputs averaged, brought back to each case's own geometry.
 
-Paper A, Section 3: "We process the four modalities separately and average the sigmoid outputs."
+Paper A, Section 3: "We process the four modalities separately and average the sigmoid outputs." Networks that see
+patches predict whole volumes in sliding windows (paper B, Section 2.5).
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +19,16 @@ from brats_tf.errors import InputError
 from brats_tf.losses import to_regions
 from brats_tf.models.costs import prediction_bytes
 from brats_tf.models.networks import get_network
-from brats_tf.regions import THRESHOLD, classes_to_labels, regions_to_classes
+from brats_tf.regions import CLASSES, MEMBERSHIP, REGIONS, THRESHOLD, classes_to_labels, regions_to_classes
 from brats_tf.runs import build_network, device_name, enough_memory, load_weights
 from brats_tf.screen import say, track
+from brats_tf.windows import slide
 
 PROBABILITIES = "probabilities"
+# What is outside the brain, by what a network's channels are; and the smallest probability that has a logarithm here.
+BACKGROUND = {"regions": np.zeros(len(REGIONS)), "classes": np.eye(len(CLASSES))[0]}
+LEAST = 1e-30
+SUBSTITUTE = {"t1": "t1ce"}  # Paper B, Section 3.2: T1c in the place of a T1 that is missing.
 
 
 @dataclass
@@ -33,9 +40,35 @@ class Member:
     weights: list
     run_network: callable
 
+    @property
+    def outputs(self):
+        """Overlapping "regions" (WT, TC, ET) or exclusive "classes"."""
+        return get_network(self.config.network).outputs
+
     def predict(self, volume):
-        """Region probabilities of one volume: (H, W, D, C) -> (H, W, D, 3)."""
-        return self.run_network(self.weights, volume)
+        """Probabilities of one volume: (H, W, D, C) -> (H, W, D, 3) regions or (H, W, D, 4) classes."""
+        if self.config.patch is None:
+            return self.run_network(self.weights, volume[None])[0]
+        logits = self.config.window_average == "logits"
+
+        def predict(windows):
+            probabilities = self.run_network(self.weights, windows)
+            # Up to a number that all classes of a voxel share, which softmax takes out again.
+            return np.log(np.maximum(probabilities, LEAST)) if logits else probabilities
+
+        outside = BACKGROUND[self.outputs]
+        averaged = slide(
+            predict,
+            volume,
+            patch=self.config.patch,
+            step=self.config.window_step,
+            outside=np.log(np.maximum(outside, LEAST)) if logits else outside,
+            weighting=self.config.window_weights,
+        )
+        if logits:
+            averaged = np.exp(averaged)
+            averaged /= averaged.sum(axis=-1, keepdims=True)
+        return averaged
 
 
 def load_ensemble(runs):
@@ -49,16 +82,12 @@ def load_ensemble(runs):
     members, shared = [], {}
     for run in runs:
         config = Config.load(run)
-        for name in ("crop", "spacing_mm"):
-            if members and getattr(config, name) != getattr(members[0].config, name):
-                raise InputError(
-                    f"The networks of an ensemble must share `{name}`. Received: {getattr(config, name)} in {run}, "
-                    f"{getattr(members[0].config, name)} before."
-                )
+        if members:
+            _check_alike(run, config, members[0].config)
         key = (config.network, *config.network_settings().values())
         if key not in shared:
             network = build_network(config)
-            shared[key] = (network, _runner(network, get_network(config.network).outputs))
+            shared[key] = (network, _runner(network))
         network, run_network = shared[key]
         load_weights(network, run)
         members.append(Member(config, network, [np.array(weight) for weight in network.get_weights()], run_network))
@@ -81,8 +110,7 @@ def predict_cases(members, cases, *, out, save_probabilities=False):
     say(_first_line(members, len(cases)))
     for case in track(cases, "Predicting"):
         try:
-            prepared, probabilities = _predict_case(members, case)
-            classes = regions_to_classes(probabilities > THRESHOLD)
+            prepared, probabilities, classes = _predict_case(members, case)
             labels = classes_to_labels(prepared.to_file_axes(classes), case.convention)
             write_volume(out / f"{case.id}.nii.gz", labels, like=prepared.reference)
             if save_probabilities:
@@ -107,9 +135,27 @@ def _first_line(members, cases):
     )
 
 
+def _check_alike(run, config, first):
+    """Raises `InputError` unless a network sees volumes as the ensemble's first one does."""
+    for name, its, before in (
+        ("crop", None if config.patch else config.crop, None if first.patch else first.crop),
+        ("spacing_mm", config.spacing_mm, first.spacing_mm),
+    ):
+        if its != before:
+            raise InputError(
+                f"The networks of an ensemble must share `{name}`. Received: {its} in {run}, {before} before."
+            )
+
+
 def _predict_case(members, case):
-    """The average over the networks whose modalities the case has: (prepared case, (H, W, D, 3) probabilities)."""
+    """The average over the networks whose modalities the case has.
+
+    Returns:
+        (prepared case, region probabilities (H, W, D, 3), classes (H, W, D)).
+    """
     usable = [member for member in members if set(member.config.modalities) <= set(case.volumes)]
+    if not usable:
+        case, usable = _substitute(members, case)
     wanted = sorted({modality for member in members for modality in member.config.modalities})
     missing = [modality for modality in wanted if modality not in case.volumes]
     if not usable:
@@ -121,30 +167,54 @@ def _predict_case(members, case):
     if missing:
         say(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
     config = members[0].config
-    prepared = prepare_case(
-        case, modalities=modalities, crop=config.crop, spacing_mm=config.spacing_mm, with_truth=False
-    )
+    crop = None if config.patch else config.crop
+    prepared = prepare_case(case, modalities=modalities, crop=crop, spacing_mm=config.spacing_mm, with_truth=False)
+    exclusive = all(member.outputs == "classes" for member in usable)
     total = 0
     for member in usable:
         channels = [modalities.index(modality) for modality in member.config.modalities]
-        with enough_memory(member.config.crop):
-            total = total + member.predict(prepared.volume[..., channels])
-    return prepared, total / len(usable)
+        with enough_memory(member.config.patch or member.config.crop):
+            predicted = member.predict(prepared.volume[..., channels])
+        total = total + (predicted if exclusive else to_regions(predicted, member.outputs))
+    average = np.asarray(total) / len(usable)
+    if exclusive:
+        return prepared, average @ MEMBERSHIP.astype(np.float32), average.argmax(axis=-1).astype(np.uint8)
+    return prepared, average, regions_to_classes(average > THRESHOLD)
 
 
-def _runner(network, outputs):
-    """A function (weights, (H, W, D, C) volume) -> (H, W, D, 3) region probabilities, compiled once."""
+def _substitute(members, case):
+    """The case with T1c in the place of a missing T1, and the networks that can be used then."""
+    borrowed = {
+        name: case.volumes[other]
+        for name, other in SUBSTITUTE.items()
+        if name not in case.volumes and other in case.volumes
+    }
+    usable = [
+        member
+        for member in members
+        if len(member.config.modalities) > 1 and set(member.config.modalities) <= {*case.volumes, *borrowed}
+    ]
+    if not usable:
+        return case, []
+    for name in borrowed:
+        say(f"Case {case.id}: {name} is missing; {SUBSTITUTE[name]} takes its place, as in paper B.")
+    channels = {name: case.channels[SUBSTITUTE[name]] for name in borrowed if SUBSTITUTE[name] in case.channels}
+    changed = dataclasses.replace(case, volumes=case.volumes | borrowed, channels=case.channels | channels)
+    return changed, usable
 
-    @tf.function(reduce_retracing=True)
-    def forward(volume):
-        return to_regions(network(volume[None], training=False), outputs)[0]
+
+def _runner(network):
+    """A function (weights, volumes (B, H, W, D, C)) -> the network's probabilities (B, H, W, D, K), compiled once."""
+    forward = tf.function(
+        lambda volumes: network(volumes, training=False), input_signature=[tf.TensorSpec(network.input.shape)]
+    )
 
     current = []
 
-    def run(weights, volume):
+    def run(weights, volumes):
         if current[:1] != [id(weights)]:
             network.set_weights(weights)
             current[:] = [id(weights)]
-        return forward(tf.constant(volume)).numpy()
+        return forward(tf.constant(volumes)).numpy()
 
     return run

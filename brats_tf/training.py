@@ -12,12 +12,12 @@ import keras
 
 from brats_tf.callbacks import ShowProgress, callbacks_of, history_of
 from brats_tf.data.layouts import SEGMENTATION
-from brats_tf.data.pipeline import finish, read_ahead, training_stream
+from brats_tf.data.nifti import by
+from brats_tf.data.pipeline import Patches, finish, read_ahead, training_stream
 from brats_tf.data.store import Settings
-from brats_tf.losses import CrossEntropyMinusDice, region_dice
+from brats_tf.losses import CrossEntropyMinusDice, MultipleDice, region_dice
 from brats_tf.models.costs import training_bytes
 from brats_tf.models.networks import get_network
-from brats_tf.models.weights import fill_backbone
 from brats_tf.preparing import prepare_cases
 from brats_tf.regions import REGIONS
 from brats_tf.runs import build_network, device_name, enough_memory, new_run, peak_gb
@@ -81,7 +81,7 @@ def _train(config, network, stored, run):
     config.save(run)
     network, dataset = _with_data(network, config, stored)
     started = time.monotonic()
-    steps = math.ceil(len(stored) / config.batch_size)
+    steps = (config.batches or math.ceil(len(stored) / config.batch_size)) * config.accumulation
     with progress_bar() as bar, enough_memory(config.crop), history_of(run) as history:
         callbacks = [*callbacks_of(config, run), history, ShowProgress(config.run_name, bar, config.epochs * steps)]
         network.fit(dataset, epochs=config.epochs, steps_per_epoch=steps, callbacks=callbacks, verbose=0, shuffle=False)
@@ -95,7 +95,13 @@ def _train(config, network, stored, run):
 def _with_data(network, config, stored):
     """What to fit, and on which batches."""
     stream = training_stream(
-        stored, modalities=config.modalities, crop=config.crop, batch_size=config.batch_size, seed=config.seed
+        stored,
+        modalities=config.modalities,
+        crop=config.crop,
+        batch_size=config.batch_size // config.accumulation,
+        seed=config.seed,
+        samples=config.batches and config.batches * config.batch_size,
+        patches=Patches(config.patch, config.foreground) if config.patch else None,
     )
     outputs = get_network(config.network).outputs
     return finishing_network(network, outputs=outputs, augmentation=config.augmentation), read_ahead(stream)
@@ -125,7 +131,7 @@ def finishing_network(network, *, outputs, augmentation):
 
 def _make_ready(config, before=None, *, keep_start=True):
     """Builds and compiles, or takes the network of the run before back to where it started."""
-    start = (config.weights, config.optimizer, config.learning_rate, config.seed)
+    start = (config.weights, config.optimizer, config.learning_rate, config.accumulation, config.loss, config.seed)
     settings = (config.network, *config.network_settings().values(), *start)
     keras.utils.set_random_seed(config.seed)
     if before and before.settings == settings:
@@ -145,7 +151,14 @@ def _state(network):
 def build(config):
     """Builds a config's network and fills in its ImageNet weights. Returns (network, where the weights are from)."""
     network = build_network(config)
-    return network, fill_backbone(network, backbone=config.backbone, source=config.weights)
+    return network, get_network(config.network).fill(network, config.weights, config.network_settings())
+
+
+def make_loss(config):
+    """The loss that a config names."""
+    if config.loss == "ce_minus_dice":
+        return CrossEntropyMinusDice(get_network(config.network).outputs)
+    return MultipleDice(background=config.loss == "multiple_dice_background")
 
 
 def compile_network(network, config):
@@ -153,8 +166,10 @@ def compile_network(network, config):
     outputs = get_network(config.network).outputs
     optimizer = {"adam": keras.optimizers.Adam, "nadam": keras.optimizers.Nadam}[config.optimizer]
     network.compile(
-        optimizer=optimizer(config.learning_rate),
-        loss=CrossEntropyMinusDice(outputs),
+        optimizer=optimizer(
+            config.learning_rate, gradient_accumulation_steps=config.accumulation if config.accumulation > 1 else None
+        ),
+        loss=make_loss(config),
         metrics=[region_dice(region, outputs) for region in REGIONS],
         jit_compile=False,  # XLA is several times slower than oneDNN on a CPU for this network.
     )
@@ -163,10 +178,11 @@ def compile_network(network, config):
 
 
 def _first_line(config, ready, cases):
-    height, width, depth = config.crop
-    memory = training_bytes(ready.network, batch_size=config.batch_size) / 1e9
+    memory = training_bytes(ready.network, batch_size=config.batch_size // config.accumulation) / 1e9
+    seen = f"patches {by(config.patch)}, batch {config.batch_size}" if config.patch else f"crop {by(config.crop)}"
+    encoder = "resnet34" if config.network == "albunet" else config.backbone
     return (
-        f"Training {config.run_name} ({config.preset}, {config.backbone}): {cases} cases, "
-        f"crop {height}x{width}x{depth}, {ready.network.count_params():,} parameters, {ready.origin}, "
+        f"Training {config.run_name} ({config.preset}, {encoder}): {cases} cases, "
+        f"{seen}, {ready.network.count_params():,} parameters, {ready.origin}, "
         f"on {device_name()}, about {memory:.1f} GB of memory."
     )

@@ -5,8 +5,9 @@ import json
 import pytest
 from conftest import REPOSITORY
 
-from brats_tf.config import CROP, PRESETS, Config
+from brats_tf.config import Config
 from brats_tf.errors import InputError
+from brats_tf.presets import CROP, PRESETS
 
 
 def test_the_default_is_the_paper():

@@ -10,11 +10,11 @@ from conftest import REPOSITORY
 FLOORS = (
     {"errors", "__init__", "data.__init__", "models.__init__"},
     {"regions", "screen", "files", "windows"},
-    {"splits", "data.layouts", "data.nifti", "data.transforms", "data.operations", "metrics", "losses"},
+    {"presets", "splits", "data.layouts", "data.nifti", "data.transforms", "data.operations", "metrics", "losses"},
     {"config", "data.lists", "data.volumes", "data.augment", "models.blocks", "models.pyramid", "models.resnet"},
     {"data.cases", "data.preparation", "data.pipeline", "models.interslice", "models.backbones", "models.costs"},
     {"data.phantom", "data.store", "models.decoders", "models.weights"},
-    {"models.embedding", "models.albunet"},
+    {"models.embedding", "models.albunet", "models.torchvision"},
     {"models.networks"},
     {"runs", "preparing"},
     {"callbacks"},

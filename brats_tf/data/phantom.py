@@ -12,10 +12,10 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from brats_tf.config import CROP
 from brats_tf.data.cases import find_cases
 from brats_tf.data.layouts import SEGMENTATION, UNDERSCORED
 from brats_tf.files import atomic
+from brats_tf.presets import CROP
 from brats_tf.regions import BRATS_2017, CLASSES, MODALITIES, classes_to_labels
 from brats_tf.screen import say, track
 

@@ -22,11 +22,12 @@ class Patches:
     """Random boxes instead of whole crops."""
 
     size: tuple  # (H, W, D)
-    per_case: int = 1  # In an epoch
     foreground: float = 0.0  # How often it is centred on a voxel of the tumour; else it lies in the brain's box
 
 
-def training_stream(stored, *, modalities, crop, batch_size, seed, first_epoch=0, epochs=None, patches=None):
+def training_stream(
+    stored, *, modalities, crop, batch_size, seed, samples=None, first_epoch=0, epochs=None, patches=None
+):
     """Streams prepared cases, shuffled anew each epoch: (B, H, W, D, C) float32, classes (B, H, W, D) uint8, seed (2,).
 
     Args:
@@ -35,6 +36,7 @@ def training_stream(stored, *, modalities, crop, batch_size, seed, first_epoch=0
         crop: (H, W, D) of what is stored.
         batch_size: cases or patches a batch; the last one of an epoch may be smaller.
         seed: the same seed gives the same batches.
+        samples: cases or patches an epoch; None for as many as there are cases. Every case comes equally often, to one.
         first_epoch: where to begin; the stream is then what one from 0 yields after that many epochs.
         epochs: how many; None for ever.
         patches: `Patches`; None for whole crops.
@@ -51,18 +53,21 @@ def training_stream(stored, *, modalities, crop, batch_size, seed, first_epoch=0
     class_files = tf.constant([str(case.classes) for case in stored])
     boxes = tf.constant([case.box for case in stored], tf.int32)
     count = len(stored)
-    total = count * (patches.per_case if patches else 1)
+    total = samples or count
 
     def read(epoch, number, index):
-        volume = read_volume(files[index], (*crop, len(modalities)))
+        channels = read_channels(files[index], crop, len(modalities))
         classes = read_classes(class_files[index], crop)
         if patches:
             where = _seed(seed, epoch, number, _PATCH)
-            volume, classes = cut_patch(volume, classes, boxes[index], patches=patches, seed=where)
+            channels, classes = cut_patch(channels, classes, boxes[index], patches=patches, seed=where)
+        volume = _stacked(channels)
         return (volume[None], classes[None]) if batch_size == 1 else (volume, classes)  # Free; batching would copy.
 
     def one_epoch(epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.range(total), _seed(seed, epoch, 0, _ORDER)) % count
+        order = _shuffled(count, _seed(seed, epoch, 0, _ORDER))
+        if total != count:
+            order = tf.gather(order, _shuffled(total, _seed(seed, epoch, 1, _ORDER)) % count)
         numbered = tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, total), tf.range(total, dtype=tf.int64), order))
         batches = numbered.map(read, num_parallel_calls=READ_AHEAD, deterministic=True)
         batches = batches if batch_size == 1 else batches.batch(batch_size)
@@ -97,13 +102,12 @@ def finish(volumes, classes, seed, *, outputs, augmentation):
     return volumes, to_target(classes, outputs)
 
 
-def read_volume(paths, shape):
-    """Reads stored modalities (C,) as one volume (H, W, D, C), float32."""
-    channels = [
-        tf.io.decode_raw(tf.io.read_file(path), tf.float32, little_endian=True)
-        for path in tf.unstack(paths, num=shape[-1])
+def read_channels(paths, crop, count):
+    """Reads stored modalities (C,) as a list of (H, W, D), float32."""
+    return [
+        tf.reshape(tf.io.decode_raw(tf.io.read_file(path), tf.float32, little_endian=True), crop)
+        for path in tf.unstack(paths, num=count)
     ]
-    return tf.reshape(channels[0] if len(channels) == 1 else tf.stack(channels, axis=-1), shape)
 
 
 def read_classes(path, shape):
@@ -118,8 +122,8 @@ def to_target(classes, outputs):
     return tf.gather(tf.constant(MEMBERSHIP, tf.float32), tf.cast(classes, tf.int32))
 
 
-def cut_patch(volume, classes, box, *, patches, seed):
-    """Cuts one random patch out of a case: (h, w, d, C) float32 and (h, w, d) uint8.
+def cut_patch(channels, classes, box, *, patches, seed):
+    """Cuts one random patch out of a case: a list of (h, w, d) float32, and (h, w, d) uint8.
 
     Source: paper B, Section 2.3, samples patches from the non-zero area; `box`, (2, 3), is what the brain fills.
     """
@@ -134,8 +138,15 @@ def cut_patch(volume, classes, box, *, patches, seed):
         centred = tf.logical_and(tf.random.stateless_uniform((), choose) < patches.foreground, tf.shape(tumour)[0] > 0)
         corner = tf.cond(centred, lambda: _around(tumour, size, crop, pick), lambda: corner)
     corner = tf.minimum(corner, crop - size)
-    cut = tf.slice(volume, tf.concat([corner, [0]], 0), (*patches.size, volume.shape[-1]))
-    return cut, tf.slice(classes, corner, patches.size)
+    return [tf.slice(channel, corner, patches.size) for channel in channels], tf.slice(classes, corner, patches.size)
+
+
+def _stacked(channels):
+    return channels[0][..., None] if len(channels) == 1 else tf.stack(channels, axis=-1)
+
+
+def _shuffled(count, seed):
+    return tf.random.experimental.stateless_shuffle(tf.range(count), seed)
 
 
 def _around(tumour, size, crop, seed):

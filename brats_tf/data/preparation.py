@@ -38,7 +38,7 @@ def prepare_case(case, *, modalities, crop, with_truth, spacing_mm=None):
     Args:
         case: a `Case`.
         modalities: the channels, in order.
-        crop: (H, W, D) in voxels.
+        crop: (H, W, D) in voxels; None takes the whole volume.
         with_truth: whether to read the segmentation too.
         spacing_mm: the edge of the cubic voxels to resample to; None takes the file's voxels as they are.
 
@@ -90,7 +90,7 @@ class Reader:
 
 def grid_of(volume, crop, spacing_mm, *, case_id):
     """The `Grid` of a volume. Raises `InputError` when it would be resampled to an impossible size."""
-    grid = Grid(volume.affine, volume.voxels.shape, tuple(crop), spacing_mm)
+    grid = Grid(volume.affine, volume.voxels.shape, crop and tuple(crop), spacing_mm)
     if math.prod(grid.whole_shape) > MOST_VOXELS:
         raise InputError(
             f"Case {case_id}: {volume.path} would have {by(grid.whole_shape)} voxels at {spacing_mm:g} mm; its voxels "

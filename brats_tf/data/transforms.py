@@ -19,7 +19,7 @@ class Grid:
 
     affine: np.ndarray  # Voxel indices of the file to mm, (4, 4)
     shape: tuple  # (X, Y, Z) of the file
-    crop: tuple  # (H, W, D)
+    crop: tuple | None  # (H, W, D); None for the whole volume
     spacing_mm: float | None = None  # The edge of the voxels to resample to; None leaves them as they are
 
     @property
@@ -37,7 +37,8 @@ class Grid:
 
     def there(self, voxels, *, order=NEAREST):
         """Orients, resamples if asked, crops: (X, Y, Z[, C]) -> (H, W, D[, C])."""
-        return crop(resample(orient(voxels, self.affine), self.whole_shape, order=order), self.crop)
+        whole = resample(orient(voxels, self.affine), self.whole_shape, order=order)
+        return np.ascontiguousarray(whole) if self.crop is None else crop(whole, self.crop)
 
     def back(self, cropped, *, order=NEAREST):
         """The inverse of `there`: (H, W, D[, C]) -> (X, Y, Z[, C]), zero outside the crop."""

@@ -31,7 +31,7 @@ def multiply_adds(model):
         elif isinstance(layer, layers.SeparableConv2D):
             kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
             total += _positions(layer.output) * kernels
-        elif isinstance(layer, layers.Conv2DTranspose):
+        elif isinstance(layer, (layers.Conv2DTranspose, layers.Conv3DTranspose)):
             total += _positions(layer.input) * math.prod(layer.kernel.shape)
     return total
 

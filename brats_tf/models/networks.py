@@ -3,20 +3,33 @@
 from dataclasses import dataclass
 
 from brats_tf.errors import InputError
+from brats_tf.models.albunet import albunet
 from brats_tf.models.embedding import authors_network, embedding_network
+from brats_tf.models.torchvision import fill_resnet34
+from brats_tf.models.weights import fill_backbone
 
 
 @dataclass(frozen=True)
 class Network:
-    """A builder, and what its last channels are: overlapping "regions" or exclusive "classes"."""
+    """A builder, what its last channels are, and how ImageNet weights come in."""
 
     build: callable
-    outputs: str
+    outputs: str  # Overlapping "regions" or exclusive "classes"
+    fill: callable  # (network, source, settings of the builder) -> where the weights are from, in words
+
+
+def _fill_classifier(network, source, settings):
+    return fill_backbone(network, backbone=settings["backbone"], source=source)
+
+
+def _fill_encoder(network, source, settings):
+    return fill_resnet34(network, source=source)
 
 
 NETWORKS = {
-    "embedding": Network(embedding_network, outputs="regions"),
-    "embedding_authors": Network(authors_network, outputs="classes"),
+    "embedding": Network(embedding_network, "regions", _fill_classifier),
+    "embedding_authors": Network(authors_network, "classes", _fill_classifier),
+    "albunet": Network(albunet, "classes", _fill_encoder),
 }
 
 

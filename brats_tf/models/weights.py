@@ -138,7 +138,7 @@ def _load(backbone, path):
         )
     if not path.is_file():
         raise InputError(f"The weights file {path} does not exist.")
-    _check_hash(path)
+    check_hash(path)
     builders = [build_classifier]
     if NOISY_STUDENT in get_backbone(backbone).weights:
         builders.append(build_efficientnet_package)  # Files of that package know no Normalization layer.
@@ -157,7 +157,7 @@ def _load(backbone, path):
     ) from errors[0]
 
 
-def _check_hash(path):
+def check_hash(path):
     """Compares a file with its published hash, and with the line for it in SHA256SUMS beside it, where there is one."""
     for backbone, expected in NOISY_STUDENT_MD5.items():
         if path.name == _noisy_student_file(backbone):

@@ -72,7 +72,7 @@ def test_a_seed_gives_one_order_and_each_epoch_another(stored):
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
 
 
-@pytest.mark.parametrize("changes", [{}, {"patches": Patches((8, 16, 8), per_case=3, foreground=0.5)}])
+@pytest.mark.parametrize("changes", [{}, {"samples": 10, "patches": Patches((8, 16, 8), foreground=0.5)}])
 def test_a_stream_that_begins_later_is_the_one_that_came_that_far(stored, changes):
     whole = batches(stream(stored, 7, epochs=5, **changes))
     rest = batches(stream(stored, 7, epochs=2, first_epoch=3, **changes))

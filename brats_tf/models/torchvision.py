@@ -1,0 +1,115 @@
+"""torchvision's ImageNet ResNet34, filled into an AlbuNet's encoder from a safetensors file.
+
+PyTorch's own `.pth` files are pickles, which could run any code; a safetensors file is a JSON header and raw numbers.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from brats_tf.errors import InputError
+from brats_tf.models.resnet import PREFIX
+from brats_tf.models.weights import FOLDER_VARIABLE, check_hash, inflate
+
+FILE = "resnet34.safetensors"
+HOW = (
+    "write it where PyTorch is installed: safetensors.torch.save_file(torchvision.models.resnet34("
+    'weights="IMAGENET1K_V1").state_dict(), "resnet34.safetensors")'
+)
+DTYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8"}
+LONGEST_HEADER = 2**24
+
+
+def fill_resnet34(network, *, source):
+    """Fills an AlbuNet's encoder with torchvision's weights. Nothing is changed if it cannot be.
+
+    Args:
+        network: what `models.albunet.albunet` built. For other than three channels the first kernel is inflated.
+        source: "none" leaves it as it is; "imagenet" takes `resnet34.safetensors` in the folder $BRATS_TF_WEIGHTS;
+            anything else is the path of such a file.
+
+    Returns:
+        Where the weights came from, in words.
+
+    Raises:
+        InputError: when the file cannot be had, its hash is wrong, or it holds no ResNet34.
+    """
+    if source == "none":
+        return "random weights"
+    path = _find() if source == "imagenet" else Path(source)
+    if path.suffix != ".safetensors":
+        raise InputError(f"Weights of ResNet34 must be imagenet, none or a .safetensors file. Received: {path}; {HOW}.")
+    if not path.is_file():
+        raise InputError(f"The weights file {path} does not exist; {HOW}.")
+    check_hash(path)
+    state = read_safetensors(path)
+    fitting = {layer: _arrays(layer, state, path) for layer in network.layers if _is_filled(layer)}
+    for layer, arrays in fitting.items():
+        layer.set_weights(arrays)
+    return f"ImageNet weights from {path.name}"
+
+
+def read_safetensors(path):
+    """{name: array} of a safetensors file. Raises `InputError` when it is none, or damaged."""
+    try:
+        data = Path(path).read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        if not 2 <= size <= min(LONGEST_HEADER, len(data) - 8):
+            raise ValueError(f"a header of {size} bytes in a file of {len(data)}")
+        header = json.loads(data[8 : 8 + size])
+        body = memoryview(data)[8 + size :]
+        return {name: _array(entry, body) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no readable safetensors file: {error}.") from error
+
+
+def _array(entry, body):
+    first, last = entry["data_offsets"]
+    dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    if not 0 <= first <= last <= len(body) or last - first != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"expected {math.prod(shape) * dtype.itemsize} bytes, received {first} to {last}")
+    return np.frombuffer(body[first:last], dtype).reshape(shape)
+
+
+def _find():
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder or not (Path(folder) / FILE).is_file():
+        raise InputError(
+            f"ImageNet weights of ResNet34 are taken from {FILE} in the folder that {FOLDER_VARIABLE} names "
+            f"(now {folder or 'not set'}); {HOW}. Or choose --weights none to train from random weights."
+        )
+    return Path(folder) / FILE
+
+
+def _is_filled(layer):
+    return layer.name.startswith(PREFIX) and layer.weights
+
+
+def _arrays(layer, state, path):
+    """A layer's arrays, in the order of its weights; kernels (out, in, h, w) become (h, w[, 1], in, out)."""
+    stage, _, rest = layer.name.removeprefix(PREFIX).partition("_")
+    block, _, part = rest.partition("_")
+    stem = f"{stage}.{block}.{part.replace('_', '.')}" if rest else stage
+    arrays = []
+    for kind, weight in zip(("weight", "bias", "running_mean", "running_var"), layer.weights, strict=False):
+        shape = tuple(weight.shape)
+        array = state.get(f"{stem}.{kind}")
+        if array is not None and array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)
+            array = (
+                array
+                if stem != "conv1" or array.shape[2] == shape[-2]
+                else inflate(array, (*array.shape[:2], *shape[-2:]))
+            )
+            array = array[:, :, None] if len(shape) == 5 else array
+        if array is None or array.shape != shape:
+            received = "none" if array is None else "x".join(map(str, array.shape))
+            raise InputError(
+                f"{path} must hold torchvision's ResNet34: {stem}.{kind} of {'x'.join(map(str, shape))}, in Keras's "
+                f"order. Received: {received}."
+            )
+        arrays.append(array.astype(np.float32))
+    return arrays
