@@ -5,8 +5,9 @@ import json
 import pytest
 from conftest import REPOSITORY
 
-from brats_tf.config import Config
+from brats_tf.config import BUILT_FROM, Config, run_names
 from brats_tf.errors import InputError
+from brats_tf.models.networks import NETWORKS
 from brats_tf.presets import CROP, PRESETS
 
 
@@ -36,7 +37,9 @@ def test_authors_stack_four_modalities_at_depth_144():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_config_survives_its_file(preset, tmp_path):
-    config = Config.from_preset(preset, modalities=("t1", "t2"), crop=(64, 64, 36), depth_factors=(2, 2, 3), seed=7)
+    changes = {"patch": (64, 32, 9)} if "albunet" in preset else {"depth_factors": (2, 2, 3)}
+    changes |= {"step": (32, 32, 9)} if "albunet" in preset else {}
+    config = Config.from_preset(preset, modalities=("t1", "t2"), crop=(64, 64, 36), seed=7, **changes)
     config.save(tmp_path)
     assert Config.load(tmp_path) == config
 
@@ -66,7 +69,7 @@ def test_what_is_not_allowed_is_refused_in_a_sentence(changes, sentence):
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(InputError, match="paper, authors, plus. Received: 'best'"):
+    with pytest.raises(InputError, match="paper, authors, plus, albunet3d.*. Received: 'best'"):
         Config.from_preset("best", modalities=("flair",))
 
 
@@ -92,4 +95,55 @@ def test_every_field_is_read_somewhere():
     attributes = set()
     for path in (REPOSITORY / "brats_tf").rglob("*.py"):
         attributes |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-    assert {field.name for field in dataclasses.fields(Config)} <= attributes
+    built_from = {name for names in BUILT_FROM.values() for name in names}  # `network_settings` reads these by name.
+    assert {field.name for field in dataclasses.fields(Config)} <= attributes | built_from
+    assert set(BUILT_FROM) == set(NETWORKS)
+
+
+def test_the_presets_of_paper_b():
+    three, two = (Config.from_preset(name) for name in ("albunet3d", "albunet2d"))
+    assert (three.modalities, three.input_shape, three.window_step) == (
+        ("flair", "t1ce", "t2"),
+        (128, 128, 24, 3),
+        (32, 32, 24),
+    )
+    assert (three.batch_size, three.batches, three.epochs, three.learning_rate, three.plateau_epochs) == (
+        24,
+        100,
+        50,
+        1e-3,
+        None,
+    )
+    assert (two.input_shape, two.batch_size, two.depth_layers, three.depth_layers) == (
+        (128, 128, 1, 3),
+        64,
+        False,
+        True,
+    )
+    authors = Config.from_preset("albunet2d-authors")
+    assert (authors.modalities[0], authors.loss, authors.depth_layers) == ("t1ce", "multiple_dice_background", True)
+    assert run_names("albunet3d") == ("albunet3d-flair-t1ce-t2",)
+    assert len(set(run_names("albunet3d-subsets"))) == 4
+    assert run_names("paper") == ("flair", "t1", "t1ce", "t2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"patch": (64, 64, 200)}, r"`patch` must be three whole numbers from 1 to \(240, 240, 155\)"),
+        ({"step": (64, 200, 1)}, r"`step` must be three whole numbers from 1 to \(128, 128, 24\)"),
+        ({"accumulation": 5}, "`accumulation` must divide the batch size 24. Received: 5"),
+        ({"foreground": 1.5}, "`foreground` must be from 0 to 1. Received: 1.5"),
+        ({"loss": "dice"}, "`loss` must be ce_minus_dice or multiple_dice or .* Received: 'dice'"),
+        ({"window_weights": "hann"}, "`window_weights` must be uniform or gaussian. Received: 'hann'"),
+        ({"backbone": "vgg16"}, "The network albunet has no `backbone`. Received: vgg16"),
+    ],
+)
+def test_what_paper_b_does_not_take_is_refused(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Config.from_preset("albunet3d", **changes)
+
+
+def test_a_step_without_a_patch_is_refused():
+    with pytest.raises(InputError, match="`step` is for networks that see patches"):
+        Config.from_preset("paper", modalities=("t1",), step=(1, 1, 1))

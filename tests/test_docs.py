@@ -88,7 +88,7 @@ def test_the_crop_has_one_home():
         for path in (REPOSITORY / "brats_tf").rglob("*.py")
         if re.search(r"\(192, 160, 108\)", path.read_text())
     ]
-    assert places == ["config.py"]
+    assert places == ["presets.py"]
 
 
 def test_public_names_are_documented():

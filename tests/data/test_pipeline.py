@@ -112,9 +112,9 @@ def test_no_python_runs_in_the_stream(stored):
 
 
 def test_patches_are_pieces_of_their_case(stored):
-    patches = Patches((8, 12, 8), per_case=10)
+    patches = Patches((8, 12, 8))
     wholes = [(volume[0], classes[0]) for volume, classes, _ in batches(stream(stored))]
-    received = batches(stream(stored, patches=patches, batch_size=10))
+    received = batches(stream(stored, patches=patches, batch_size=10, samples=40))
     assert [volume.shape for volume, *_ in received] == [(10, 8, 12, 8, 2)] * 4
     for piece, its_classes in zip(received[0][0][:4], received[0][1][:4], strict=True):
         found = False
@@ -127,10 +127,10 @@ def test_patches_are_pieces_of_their_case(stored):
 
 def test_patches_lie_in_the_brains_box_and_reach_its_ends():
     axes = tf.meshgrid(*[tf.range(16, dtype=tf.float32)] * 3, indexing="ij")
-    places, classes = tf.stack(axes, axis=-1), tf.zeros((16, 16, 16), tf.uint8)
+    classes = tf.zeros((16, 16, 16), tf.uint8)
     box, patches = tf.constant([[2, 5, 10], [9, 14, 13]]), Patches((4, 4, 4))
     corners = np.array(
-        [cut_patch(places, classes, box, patches=patches, seed=(1, n))[0][0, 0, 0].numpy() for n in range(300)]
+        [[axis[0, 0, 0] for axis in cut_patch(axes, classes, box, patches=patches, seed=(1, n))[0]] for n in range(300)]
     )
     # Along D the box is 3 voxels long, shorter than the patch, which then lies where it covers it.
     assert corners.min(axis=0).tolist() == [2, 5, 10]
@@ -140,18 +140,27 @@ def test_patches_lie_in_the_brains_box_and_reach_its_ends():
 def test_foreground_patches_are_centred_on_the_tumour(stored):
     share = {}
     for foreground in (0.0, 1.0):
-        patches = Patches((8, 8, 8), per_case=40, foreground=foreground)
-        centres = [classes[0, 4, 4, 4] > 0 for _, classes, _ in batches(stream(stored, patches=patches))]
+        patches = Patches((8, 8, 8), foreground=foreground)
+        received = batches(stream(stored, patches=patches, samples=160))
+        centres = [classes[0, 4, 4, 4] > 0 for _, classes, _ in received]
         share[foreground] = np.mean(centres)
     assert share[1.0] > 0.9  # At the edge of the crop a patch cannot be centred.
     assert share[0.0] < 0.5
 
 
 def test_a_case_without_a_tumour_still_gives_patches(stored):
-    volume, classes = tf.ones((8, 8, 8, 1)), tf.zeros((8, 8, 8), tf.uint8)
+    volume, classes = tf.ones((8, 8, 8)), tf.zeros((8, 8, 8), tf.uint8)
     patches = Patches((4, 4, 4), foreground=1.0)
-    cut, its_classes = cut_patch(volume, classes, tf.constant([[0] * 3, [8] * 3]), patches=patches, seed=(1, 2))
-    assert (cut.shape, its_classes.shape) == ((4, 4, 4, 1), (4, 4, 4))
+    (cut,), its_classes = cut_patch([volume], classes, tf.constant([[0] * 3, [8] * 3]), patches=patches, seed=(1, 2))
+    assert (cut.shape, its_classes.shape) == ((4, 4, 4), (4, 4, 4))
+
+
+def test_an_epoch_of_any_number_of_samples_takes_the_cases_equally_often(stored):
+    whole = [hash(volume.tobytes()) for volume, *_ in batches(stream(stored))]
+    received = [hash(volume.tobytes()) for volume, *_ in batches(stream(stored, samples=10, epochs=3))]
+    for epoch in range(3):
+        counts = [received[10 * epoch : 10 * epoch + 10].count(case) for case in whole]
+        assert sorted(counts) == [2, 2, 3, 3]
 
 
 def test_a_patch_larger_than_the_crop_is_refused(stored):
