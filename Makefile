@@ -49,8 +49,7 @@ NETWORK_ARGS = $(PRESET_ARGS) $(call option,crop,CROP) $(call option,patch,PATCH
 	$(call option,backbone,BACKBONE) $(call option,planes,PLANES)
 RUN_ARGS = $(call option,weights,WEIGHTS) $(call option,epochs,EPOCHS) $(call option,seed,SEED)
 STORE_ARGS = $(call option,store,STORE) $(call option,spacing-mm,SPACING) $(call option,workers,WORKERS)
-PREPARE_ARGS = $(PRESET_ARGS) $(call option,crop,CROP) \
-	$(call option,modality,MOD)
+PREPARE_ARGS = $(PRESET_ARGS) $(call option,crop,CROP) $(call option,modality,MOD)
 BAD_ARGS = $(if $(SKIP_BAD),--skip-bad)
 SPLIT_ARGS = $(call option,folds,FOLDS) $(call option,fold,FOLD) $(call option,hold-out,HOLD_OUT)
 PATCH_ARGS = $(call option,step,STEP) $(call option,window-weights,WINDOW_WEIGHTS) $(call option,foreground,FOREGROUND) \

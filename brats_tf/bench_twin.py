@@ -8,6 +8,7 @@ import numpy as np
 
 from brats_tf.models.albunet import CENTRE, DECODER, DEPTH_AFTER, DEPTH_KERNEL, LAST
 from brats_tf.models.resnet import PREFIX, SCALES
+from brats_tf.models.torchvision import KINDS, torchvision_names
 from brats_tf.regions import CLASSES
 
 
@@ -111,15 +112,12 @@ def twin_state(network):
 def _names(layer):
     """The twin's entries for a layer, in the order of Keras's weights."""
     if layer.name.startswith(PREFIX):
-        stage, _, rest = layer.name.removeprefix(PREFIX).partition("_")
-        block, _, part = rest.partition("_")
-        stem = f"encoder.net.{stage}" + (f".{block}.{part.replace('_', '.')}" if rest else "")
-    elif layer.name == "classes_conv":
+        return [f"encoder.net.{name}" for name in torchvision_names(layer)]
+    if layer.name == "classes_conv":
         stem = "parts.classes"
     elif layer.name.endswith("_up"):
         stem = f"parts.{layer.name}"
     else:
         part, _, kind = layer.name.rpartition("_")
         stem = f"parts.{part}.{0 if kind == 'conv' else 1}"
-    kinds = ("weight", "bias", "running_mean", "running_var")
-    return [f"{stem}.{kind}" for kind in kinds[: len(layer.weights)]]
+    return [f"{stem}.{kind}" for kind in KINDS[: len(layer.weights)]]

@@ -183,6 +183,7 @@ def _check(config):
         raise InputError(f"`modalities` must not repeat. Received: {', '.join(config.modalities)}.")
     if len(config.crop) != 3 or not all(isinstance(size, int) and size > 0 for size in config.crop):
         raise InputError(f"`crop` must be three positive whole numbers, H x W x D. Received: {config.crop}.")
+    _check_network(config)
     _check_patch(config)
     for name, known in CHOICES.items():
         if getattr(config, name) not in known:
@@ -210,12 +211,17 @@ def _check(config):
         )
 
 
-def _check_patch(config):
+def _check_network(config):
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     used = BUILT_FROM.get(config.network, ())
     for name in {*_EMBEDDING, *BUILT_FROM["albunet"]} - {*used}:
         if getattr(config, name) != defaults[name] and config.network in BUILT_FROM:
             raise InputError(f"The network {config.network} has no `{name}`. Received: {getattr(config, name)}.")
+    if config.patch is None and config.network == "albunet":
+        raise InputError("AlbuNet sees patches: `patch` must be H x W x D. Received: none.")
+
+
+def _check_patch(config):
     for name, most in (("patch", config.crop), ("step", config.patch)):
         sizes = getattr(config, name)
         if sizes is None:
@@ -228,5 +234,3 @@ def _check_patch(config):
             raise InputError(f"`{name}` must be three whole numbers from 1 to {most}, H x W x D. Received: {sizes}.")
     if not 0 <= config.foreground <= 1:
         raise InputError(f"`foreground` must be from 0 to 1. Received: {config.foreground}.")
-    if config.patch is None and config.network == "albunet":
-        raise InputError("AlbuNet sees patches: `patch` must be H x W x D. Received: none.")

@@ -17,7 +17,7 @@ from brats_tf.regions import MODALITIES
 from brats_tf.report import save_overlay
 from brats_tf.runs import WEIGHTS_FILE, build_network, device_name
 from brats_tf.screen import say
-from brats_tf.training import train
+from brats_tf.training import build, train
 
 # A third of the paper's resolution, and a higher learning rate because there are only minutes.
 
@@ -77,8 +77,7 @@ def _save_untrained(configs, folder):
     """Saves the four networks as they are before the first step, all four alike, to see what training changes."""
     first = configs[0]
     keras.utils.set_random_seed(first.seed)
-    network = build_network(first)
-    fill_backbone(network, backbone=first.backbone, source=first.weights)
+    network, _ = build(first)
     for config in configs:
         run = folder / config.run_name
         run.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from brats_tf.errors import InputError
 from brats_tf.losses import to_regions
 from brats_tf.models.costs import prediction_bytes
 from brats_tf.models.networks import get_network
-from brats_tf.regions import CLASSES, MEMBERSHIP, REGIONS, THRESHOLD, classes_to_labels, regions_to_classes
+from brats_tf.regions import CLASSES, REGIONS, THRESHOLD, classes_to_labels, regions_to_classes
 from brats_tf.runs import build_network, device_name, enough_memory, load_weights
 from brats_tf.screen import say, track
 from brats_tf.windows import slide
@@ -110,12 +110,14 @@ def predict_cases(members, cases, *, out, save_probabilities=False):
     say(_first_line(members, len(cases)))
     for case in track(cases, "Predicting"):
         try:
-            prepared, probabilities, classes = _predict_case(members, case)
-            labels = classes_to_labels(prepared.to_file_axes(classes), case.convention)
+            prepared, average, outputs = _predict_case(members, case)
+            classes = prepared.to_file_axes(_to_classes(average, outputs))
+            labels = classes_to_labels(classes, case.convention)
             write_volume(out / f"{case.id}.nii.gz", labels, like=prepared.reference)
             if save_probabilities:
                 path = out / PROBABILITIES / f"{case.id}.nii.gz"
-                write_volume(path, prepared.to_file_axes(probabilities), like=prepared.reference)
+                regions = prepared.to_file_axes(np.asarray(to_regions(average, outputs)))
+                write_volume(path, regions, like=prepared.reference)
         except InputError as error:
             failures.append((case.id, str(error)))
             older = " An older label map of it stays there." if (out / f"{case.id}.nii.gz").exists() else ""
@@ -135,6 +137,13 @@ def _first_line(members, cases):
     )
 
 
+def _to_classes(probabilities, outputs):
+    """The likeliest class, or the regions above the threshold painted over each other: (H, W, D, K) -> (H, W, D)."""
+    if outputs == "classes":
+        return probabilities.argmax(axis=-1).astype(np.uint8)
+    return regions_to_classes(probabilities > THRESHOLD)
+
+
 def _check_alike(run, config, first):
     """Raises `InputError` unless a network sees volumes as the ensemble's first one does."""
     for name, its, before in (
@@ -151,7 +160,7 @@ def _predict_case(members, case):
     """The average over the networks whose modalities the case has.
 
     Returns:
-        (prepared case, region probabilities (H, W, D, 3), classes (H, W, D)).
+        (prepared case, probabilities (H, W, D, K), what their channels are: "classes" when they are every network's).
     """
     usable = [member for member in members if set(member.config.modalities) <= set(case.volumes)]
     if not usable:
@@ -169,17 +178,14 @@ def _predict_case(members, case):
     config = members[0].config
     crop = None if config.patch else config.crop
     prepared = prepare_case(case, modalities=modalities, crop=crop, spacing_mm=config.spacing_mm, with_truth=False)
-    exclusive = all(member.outputs == "classes" for member in usable)
+    outputs = "classes" if all(member.outputs == "classes" for member in usable) else "regions"
     total = 0
     for member in usable:
         channels = [modalities.index(modality) for modality in member.config.modalities]
         with enough_memory(member.config.patch or member.config.crop):
             predicted = member.predict(prepared.volume[..., channels])
-        total = total + (predicted if exclusive else to_regions(predicted, member.outputs))
-    average = np.asarray(total) / len(usable)
-    if exclusive:
-        return prepared, average @ MEMBERSHIP.astype(np.float32), average.argmax(axis=-1).astype(np.uint8)
-    return prepared, average, regions_to_classes(average > THRESHOLD)
+        total = total + (predicted if member.outputs == outputs else np.asarray(to_regions(predicted, member.outputs)))
+    return prepared, total / len(usable), outputs
 
 
 def _substitute(members, case):

@@ -6,7 +6,7 @@ CROP = (192, 160, 108)  # H front-back, W left-right, D head-foot, in voxels (pa
 WHOLE = (240, 240, 155)  # A BraTS volume: paper B's patches come from anywhere in it.
 PHANTOM_SETTINGS = {"crop": (64, 64, 36), "epochs": 4, "learning_rate": 5e-4}  # Without data: minutes on a CPU.
 # The same for networks that see patches; depth 1 stays 1.
-PHANTOM_PATCHES = {"crop": (80, 80, 52), "epochs": 4, "batches": 10, "batch_size": 2, "accumulation": 1}
+PHANTOM_PATCHES = {"crop": (80, 80, 52), "epochs": 4, "batches": 10, "batch_size": 2}
 PHANTOM_PATCH, PHANTOM_STEP = (64, 64, 12), (16, 16, 12)
 PRESETS = {
     "paper": {},

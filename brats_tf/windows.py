@@ -8,6 +8,8 @@ import itertools
 
 import numpy as np
 
+from brats_tf.data.transforms import brain_box
+
 GAUSSIAN_SIGMA = 1 / 8  # Of a window's edge, as in nnU-Net.
 LOWEST_WEIGHT = 1e-3  # Of a window's corner: a voxel that only corners cover still has a value.
 BATCH_VOXELS = 2**19  # Of a batch of windows: one of 128x128x24, or 32 slices of 128x128.
@@ -34,7 +36,7 @@ def slide(predict, volume, *, patch, step, outside, weighting="uniform", batch_s
     outside = np.asarray(outside, dtype=np.float64)
     whole = np.empty((*volume.shape[:3], len(outside)), np.float32)
     whole[:] = outside
-    box = brain_box(volume)
+    box = brain_box(volume.any(axis=-1))
     if box is None:
         return whole
     inside = volume[box]
@@ -76,18 +78,6 @@ def window_weights(size, weighting):
         return np.ones(size)
     place = np.arange(size) - (size - 1) / 2
     return np.maximum(np.exp(-0.5 * (place / (size * GAUSSIAN_SIGMA)) ** 2), LOWEST_WEIGHT)
-
-
-def brain_box(volume):
-    """The box around all that is not 0 in any channel, as three slices; None for an empty volume."""
-    inside = volume.any(axis=-1)
-    if not inside.any():
-        return None
-    box = []
-    for axis in range(3):
-        used = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(box)
 
 
 def _add(sums, predict, volume, windows, weight):

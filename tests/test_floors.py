@@ -9,9 +9,18 @@ from conftest import REPOSITORY
 # Neighbours on a floor do not import each other.
 FLOORS = (
     {"errors", "__init__", "data.__init__", "models.__init__"},
-    {"regions", "screen", "files", "windows"},
+    {"regions", "screen", "files"},
     {"presets", "splits", "data.layouts", "data.nifti", "data.transforms", "data.operations", "metrics", "losses"},
-    {"config", "data.lists", "data.volumes", "data.augment", "models.blocks", "models.pyramid", "models.resnet"},
+    {
+        "config",
+        "windows",
+        "data.lists",
+        "data.volumes",
+        "data.augment",
+        "models.blocks",
+        "models.pyramid",
+        "models.resnet",
+    },
     {"data.cases", "data.preparation", "data.pipeline", "models.interslice", "models.backbones", "models.costs"},
     {"data.phantom", "data.store", "models.decoders", "models.weights"},
     {"models.embedding", "models.albunet", "models.torchvision"},

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from brats_tf.windows import brain_box, slide, window_starts, window_weights
+from brats_tf.data.transforms import brain_box
+from brats_tf.windows import slide, window_starts, window_weights
 
 
 def random_sizes(random):
@@ -63,7 +64,7 @@ def test_nothing_is_asked_of_the_network_for_an_empty_volume():
 def test_the_brains_box():
     volume = np.zeros((5, 6, 7, 2))
     volume[1, 2, 3, 0] = volume[3, 4, 5, 1] = -1
-    assert brain_box(volume) == (slice(1, 4), slice(2, 5), slice(3, 6))
+    assert brain_box(volume.any(axis=-1)) == (slice(1, 4), slice(2, 5), slice(3, 6))
 
 
 def test_windows_of_the_paper():

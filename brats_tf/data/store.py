@@ -19,6 +19,7 @@ from isal import isal_zlib
 from brats_tf.data import volumes
 from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.preparation import Reader, geometry_notes, grid_of, prepare_volume, read_classes
+from brats_tf.data.transforms import brain_box
 from brats_tf.errors import InputError
 from brats_tf.files import atomic, write_json
 
@@ -213,16 +214,9 @@ def _voxels(reader, part, settings):
 
 
 def _box(voxels):
-    """The box around what is not 0, first voxel and the one after the last; the whole crop where all is 0."""
-    columns = voxels.any(axis=2)
-    first, last = [], []
-    for used, size in zip(
-        (columns.any(axis=1), columns.any(axis=0), voxels.any(axis=(0, 1))), voxels.shape, strict=True
-    ):
-        there = np.flatnonzero(used)
-        first.append(int(there[0]) if there.size else 0)
-        last.append(int(there[-1]) + 1 if there.size else size)
-    return [first, last]
+    """The brain's box, first voxel and the one after the last; the whole crop where all is 0."""
+    box = brain_box(voxels) or tuple(slice(0, size) for size in voxels.shape)
+    return [[part.start for part in box], [part.stop for part in box]]
 
 
 def _check_geometry(case, records):

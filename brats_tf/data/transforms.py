@@ -113,6 +113,18 @@ def brain_statistics(voxels):
     return float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64)) or 1.0
 
 
+def brain_box(voxels):
+    """The box around all that is not 0 in (H, W, D), as three slices; None where all is 0."""
+    columns = voxels.any(axis=2)
+    box = []
+    for used in (columns.any(axis=1), columns.any(axis=0), voxels.any(axis=(0, 1))):
+        there = np.flatnonzero(used)
+        if not there.size:
+            return None
+        box.append(slice(int(there[0]), int(there[-1]) + 1))
+    return tuple(box)
+
+
 def z_score(voxels, mean, spread):
     """Shifts and scales the brain, background stays 0: (H, W, D) -> (H, W, D), float32."""
     scored = np.subtract(voxels, mean, dtype=np.float32)

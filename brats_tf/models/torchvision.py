@@ -21,6 +21,7 @@ HOW = (
 )
 DTYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8"}
 LONGEST_HEADER = 2**24
+KINDS = ("weight", "bias", "running_mean", "running_var")  # PyTorch's, in the order of Keras's weights.
 
 
 def fill_resnet34(network, *, source):
@@ -50,6 +51,17 @@ def fill_resnet34(network, *, source):
     for layer, arrays in fitting.items():
         layer.set_weights(arrays)
     return f"ImageNet weights from {path.name}"
+
+
+def torchvision_names(layer):
+    """torchvision's names for the weights of a layer of `resnet.resnet34`, in Keras's order.
+
+    Its layers are called as torchvision's modules, `_` for the dots: layer1_0_downsample_1 is layer1.0.downsample.1.
+    """
+    stage, _, rest = layer.name.removeprefix(PREFIX).partition("_")
+    block, _, part = rest.partition("_")
+    stem = f"{stage}.{block}.{part.replace('_', '.')}" if rest else stage
+    return [f"{stem}.{kind}" for kind in KINDS[: len(layer.weights)]]
 
 
 def read_safetensors(path):
@@ -90,25 +102,19 @@ def _is_filled(layer):
 
 def _arrays(layer, state, path):
     """A layer's arrays, in the order of its weights; kernels (out, in, h, w) become (h, w[, 1], in, out)."""
-    stage, _, rest = layer.name.removeprefix(PREFIX).partition("_")
-    block, _, part = rest.partition("_")
-    stem = f"{stage}.{block}.{part.replace('_', '.')}" if rest else stage
     arrays = []
-    for kind, weight in zip(("weight", "bias", "running_mean", "running_var"), layer.weights, strict=False):
+    for name, weight in zip(torchvision_names(layer), layer.weights, strict=True):
         shape = tuple(weight.shape)
-        array = state.get(f"{stem}.{kind}")
+        array = state.get(name)
         if array is not None and array.ndim == 4:
             array = array.transpose(2, 3, 1, 0)
-            array = (
-                array
-                if stem != "conv1" or array.shape[2] == shape[-2]
-                else inflate(array, (*array.shape[:2], *shape[-2:]))
-            )
+            if name == "conv1.weight" and array.shape[2] != shape[-2]:
+                array = inflate(array, (*array.shape[:2], *shape[-2:]))
             array = array[:, :, None] if len(shape) == 5 else array
         if array is None or array.shape != shape:
             received = "none" if array is None else "x".join(map(str, array.shape))
             raise InputError(
-                f"{path} must hold torchvision's ResNet34: {stem}.{kind} of {'x'.join(map(str, shape))}, in Keras's "
+                f"{path} must hold torchvision's ResNet34: {name} of {'x'.join(map(str, shape))}, in Keras's "
                 f"order. Received: {received}."
             )
         arrays.append(array.astype(np.float32))
