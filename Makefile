@@ -31,6 +31,11 @@ FOLDS ?=
 FOLD ?=
 HOLD_OUT ?=
 HELD_OUT ?=
+VALIDATE ?=
+VALIDATION ?=
+EMPTY ?=
+LENGTH ?=
+SEEDS ?=
 SKIP_BAD ?=
 PATCH ?=
 STEP ?=
@@ -51,20 +56,23 @@ RUN_ARGS = $(call option,weights,WEIGHTS) $(call option,epochs,EPOCHS) $(call op
 STORE_ARGS = $(call option,store,STORE) $(call option,spacing-mm,SPACING) $(call option,workers,WORKERS)
 PREPARE_ARGS = $(PRESET_ARGS) $(call option,crop,CROP) $(call option,modality,MOD)
 BAD_ARGS = $(if $(SKIP_BAD),--skip-bad)
-SPLIT_ARGS = $(call option,folds,FOLDS) $(call option,fold,FOLD) $(call option,hold-out,HOLD_OUT)
+SPLIT_ARGS = $(call option,folds,FOLDS) $(call option,fold,FOLD) $(call option,hold-out,HOLD_OUT) \
+	$(call option,validate-every,VALIDATE) $(call option,validation,VALIDATION)
 PATCH_ARGS = $(call option,step,STEP) $(call option,window-weights,WINDOW_WEIGHTS) $(call option,foreground,FOREGROUND) \
 	$(call option,batch-size,BATCH) $(call option,batches,BATCHES) $(call option,accumulation,ACCUMULATION)
+TABLE1_ARGS = $(call option,data,DATA) $(call option,validation,VALIDATION) $(call option,length,LENGTH) \
+	$(call option,seeds,SEEDS) $(call option,accumulation,ACCUMULATION)
 TRAIN_ARGS = $(PATCH_ARGS) $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS) $(STORE_ARGS) $(SPLIT_ARGS) $(call option,augmentation,AUGMENTATION) $(BAD_ARGS)
 PREDICT_ARGS = $(PRESET_ARGS) $(DATA_ARGS) --out "$(OUT)" $(call option,networks,NETWORKS) $(if $(HELD_OUT),--held-out)
 
 .PHONY: help setup demo prepare train-modality train train-all predict ensemble-predict evaluate summary export cases bench backbones \
-	overfit traps lock check test test-slow clean
+	overfit traps albunet-table1 lock check test test-slow clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES"
 	@echo "    PATCH STEP BATCH BATCHES ACCUMULATION WINDOW_WEIGHTS FOREGROUND"
-	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT SKIP_BAD JSON MEASURE ONLY PYTHON GPU"
+	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT VALIDATE VALIDATION EMPTY LENGTH SEEDS SKIP_BAD JSON MEASURE ONLY PYTHON GPU"
 
 setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA)
 
@@ -100,7 +108,7 @@ ensemble-predict: $(READY) ## average the trained networks and write OUT/<case>.
 	$(BRATS) predict $(PREDICT_ARGS)
 
 evaluate: $(READY) ## score OUT against the truth in DATA: RESULTS/cases.csv, RESULTS/summary.json
-	$(BRATS) evaluate $(PREDICT_ARGS) --results "$(RESULTS)"
+	$(BRATS) evaluate $(PREDICT_ARGS) --results "$(RESULTS)" $(call option,empty,EMPTY)
 
 summary: $(READY) ## print the network, layer by layer
 	$(BRATS) summary $(NETWORK_ARGS) $(call option,modality,MOD)
@@ -122,6 +130,9 @@ overfit: $(READY) ## learn one case of DATA by heart at full size (experiments/o
 
 traps: $(READY) ## hidden input scaling and batch norm, in numbers (experiments/scaling_and_batch_norm.py)
 	$(VENV)/bin/python experiments/scaling_and_batch_norm.py $(call option,data,DATA) --results "$(RESULTS)" $(call option,weights,WEIGHTS)
+
+albunet-table1: $(READY) ## paper B's protocol, as long as the paper's, or LENGTH=short (experiments/albunet_table1.py; SEEDS=5)
+	$(VENV)/bin/python experiments/albunet_table1.py $(TABLE1_ARGS) --runs "$(RUNS)/albunet_table1" --results "$(RESULTS)"
 
 test: $(READY) ## the tests, on a CPU, without network, in two processes
 	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from brats_tf import __version__, commands
 from brats_tf.config import AUGMENTATIONS
+from brats_tf.empty_rules import EMPTY_RULES
 from brats_tf.errors import InputError
 from brats_tf.presets import PRESETS
 from brats_tf.regions import MODALITIES
@@ -170,10 +171,18 @@ OPTIONS = {
     "folds": {"type": int, "metavar": "K", "help": "part the patients into K folds"},
     "fold": {"type": int, "metavar": "N", "help": "the fold, from 0, that is kept from training"},
     "hold-out": {"type": float, "metavar": "SHARE", "help": "keep this share of the patients from training"},
+    "validate-every": {"type": _count, "metavar": "N", "help": "score the held-out cases every N epochs"},
+    "validation": {"type": Path, "metavar": "PATH", "help": "other cases for --validate-every than the held-out ones"},
     "held-out": {"action": "store_true", "help": "only the cases that the networks' training kept out"},
     "workers": {"type": _count, "metavar": "N", "help": "cases prepared at once (default: one per CPU core)"},
     "verify": {"action": "store_true", "help": "check the store instead of filling it, remove what is damaged"},
     "json": {"action": "store_true", "help": "print JSON instead of a table"},
+    "empty": {
+        "choices": tuple(EMPTY_RULES),
+        "default": "brats",
+        "help": "what a region without voxels scores: as on the BraTS platform, or nothing",
+    },
+    "evaluate workers": {"type": _count, "metavar": "N", "help": "cases scored at once (default: one per CPU core)"},
     "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of stopping"},
     "only": {"choices": ("network", "data"), "help": "what to measure (default: both)"},
     "measure": {"action": "store_true", "help": "measure on this machine instead of showing the packaged figures"},
@@ -181,13 +190,13 @@ OPTIONS = {
 }
 NETWORK = "preset modality crop patch backbone depth-factors planes input-scaling batch-norm"
 PATCHES = "step window-weights foreground batch-size batches accumulation"
-LEARNING = f"{PATCHES} augmentation spacing-mm epochs learning-rate seed folds fold hold-out"
+LEARNING = f"{PATCHES} augmentation spacing-mm epochs learning-rate seed folds fold hold-out validate-every"
 COMMANDS = {
     commands.demo: "runs out results weights epochs crop seed",
     commands.prepare: "data runs store preset modality crop spacing-mm workers skip-bad verify",
-    commands.train: f"data runs store workers {NETWORK} weights {LEARNING} skip-bad",
+    commands.train: f"data runs store workers {NETWORK} weights {LEARNING} validation skip-bad",
     commands.predict: "data runs preset networks held-out out save-probabilities",
-    commands.evaluate: "data runs preset networks held-out out results",
+    commands.evaluate: "data runs preset networks held-out out results empty workers",
     commands.summary: NETWORK,
     commands.export: "run! out!",
     commands.cases: "data! json",

@@ -13,6 +13,7 @@ from brats_tf.given import (
     one_config,
     phantom_settings,
     scored_cases,
+    validation_cases,
     wanted_networks,
 )
 from brats_tf.regions import MODALITIES
@@ -25,7 +26,8 @@ def train(given):
 
     Paper A: presets paper, authors, plus; paper B: albunet3d, albunet2d and more. A run lies in RUNS/<modality>:
     config.json, split.json, network.weights.h5, history.csv. With --hold-out 0.2, or
-    with --folds 5 --fold 0, some patients are kept from training, the same for every modality: `predict --held-out`.
+    with --folds 5 --fold 0, some patients are kept from training, the same for every modality: `predict --held-out`;
+    with --validate-every 5 their Dice is taken every fifth epoch (validation.csv).
     Without --data, made-up cases are used, at a small crop.
 
     brats-tf train --data BraTS2020 --modality flair
@@ -38,7 +40,15 @@ def train(given):
     configs = [config_of(given, modalities=modalities) for modalities in wanted_networks(given)]
     cases = cases_of(given, "training", configs[0])
     store = given.store or given.runs / "store"
-    training.train(configs, cases, runs=given.runs, store=store, skip_bad=given.skip_bad, workers=given.workers)
+    training.train(
+        configs,
+        cases,
+        runs=given.runs,
+        store=store,
+        validation=validation_cases(given),
+        skip_bad=given.skip_bad,
+        workers=given.workers,
+    )
 
 
 def predict(given):
@@ -62,10 +72,11 @@ def predict(given):
 
 
 def evaluate(given):
-    """Score label maps against the truth: Dice of ET, WT and TC.
+    """Score label maps against the truth: Dice, HD95, sensitivity, specificity and more, for ET, WT and TC.
 
-    Writes RESULTS/cases.csv and RESULTS/summary.json, and prints the paper's table. A region that is empty in truth
-    and prediction scores 1, empty in one of them 0, as on the BraTS platform.
+    Writes RESULTS/cases.csv and RESULTS/summary.json, and prints the papers' tables. A region empty in truth and
+    prediction scores Dice 1 and HD95 0, empty in one of them 0 and 373.13 mm, as on the BraTS platform; `--empty nan`
+    leaves such scores out. Lesion-wise scores follow BraTS 2023.
 
     brats-tf evaluate --data BraTS2020 --out predictions --results results
     """
@@ -74,7 +85,9 @@ def evaluate(given):
 
     config = None if given.data else Config.load(given.runs / networks_given(given)[0])
     cases = scored_cases(given, config)
-    summary, failures = score(cases, predictions=given.out, results=given.results)
+    summary, failures = score(
+        cases, predictions=given.out, results=given.results, empty=given.empty, workers=given.workers
+    )
     show_table({"ours": summary})
     return FAILED_CASES if failures else 0
 

@@ -55,6 +55,8 @@ class Config:
     folds: int | None = None
     fold: int | None = None
     hold_out: float | None = None
+    # Epochs from one Dice of the held-out cases to the next, while training; None: never.
+    validate_every: int | None = None
     # Three factors that squeeze D slices into the planes; None derives them from D.
     depth_factors: tuple | None = None
     # How many slices the squeeze leaves: the channels of the classifier's image (paper A, Table 1: 3).
@@ -195,9 +197,10 @@ def _check(config):
     if config.spacing_mm is not None and not 0.1 <= config.spacing_mm <= 10:
         raise InputError(f"`spacing_mm` must be from 0.1 to 10. Received: {config.spacing_mm}.")
     check_split(config.folds, config.fold, config.hold_out)
-    for name in ("planes", "epochs", "batch_size", "accumulation", "plateau_epochs", "batches"):
+    optional = ("plateau_epochs", "batches", "validate_every")
+    for name in ("planes", "epochs", "batch_size", "accumulation", *optional):
         value = getattr(config, name)
-        if value is None and name in ("plateau_epochs", "batches"):
+        if value is None and name in optional:
             continue
         if not isinstance(value, int) or value < 1:
             raise InputError(f"`{name}` must be a whole number of at least 1. Received: {value}.")

@@ -1,31 +1,38 @@
-"""Score predicted label maps against the truth: one line a case and region, and the table of paper A."""
+"""Score predicted label maps against the truth: one line a case and region, and the tables of the papers."""
 
 import csv
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.table import Table
 
+from brats_tf.aggregates import summarise
 from brats_tf.data import volumes
 from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.preparation import read_classes
+from brats_tf.empty_rules import EMPTY_RULES
 from brats_tf.errors import InputError
 from brats_tf.files import atomic, write_json
-from brats_tf.metrics import EMPTY_RULE, dice, summarise
 from brats_tf.regions import REGIONS, classes_to_regions
+from brats_tf.scores import METRICS, score_region
 from brats_tf.screen import console, say, track
 
 CASES_FILE, SUMMARY_FILE = "cases.csv", "summary.json"
-TABLE_ORDER = ("ET", "WT", "TC")  # The columns of the paper's Tables 2 and 3.
+TABLE_ORDER = ("ET", "WT", "TC")  # The columns of paper A's Tables 2 and 3.
+TABLE_ROWS = (("Mean", "mean"), ("StdDev", "std"), ("Median", "median"))
 
 
-def evaluate(cases, *, predictions, results):
+def evaluate(cases, *, predictions, results, empty="brats", workers=None):
     """Scores `<predictions>/<case>.nii.gz` of each case and writes `cases.csv` and `summary.json`.
 
     Args:
         cases: `Case`s with truth.
         predictions: the folder of label maps, in the geometry and the label convention of each case.
-        results: the folder for `cases.csv` (case, region, dice) and `summary.json`
-            ({region: {"dice": {"mean", "std", "median", "n"}}}).
+        results: the folder for `cases.csv` (case, region, `scores.METRICS`) and `summary.json`
+            ({region: {metric: `aggregates.summarise`}}, the rule for empty regions, the cases left out and why).
+        empty: what an empty region scores, a key of `metrics.EMPTY_RULES`.
+        workers: cases scored at once; None for one a core.
 
     Returns:
         (summary, failures): the content of `summary.json`, and a list of (case id, sentence).
@@ -33,23 +40,32 @@ def evaluate(cases, *, predictions, results):
     Raises:
         InputError: when no case at all can be scored.
     """
-    rows, failures = [], []
-    for case in track(cases, "Evaluating"):
-        try:
-            rows += [(case.id, region, score) for region, score in score_case(case, predictions).items()]
-        except InputError as error:
-            failures.append((case.id, str(error)))
-            say(f"Left out: {error}")
-    if not rows:
+    scored, failures = {}, []
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        started = {case.id: pool.submit(score_case, case, predictions, empty) for case in cases}
+        for case in track(cases, "Evaluating"):
+            try:
+                scored[case.id] = started[case.id].result()
+            except InputError as error:
+                failures.append((case.id, str(error)))
+                say(f"Left out: {error}")
+    if not scored:
         raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
-    scores = {region: [score for _, name, score in rows if name == region] for region in REGIONS}
-    summary = {region: {"dice": summarise(scores[region])} for region in REGIONS}
-    _write(Path(results), rows, summary)
+    summary = {
+        "empty_rule": empty,
+        "cases": len(scored),
+        "left_out": dict(failures),
+        **{
+            region: {metric: summarise([regions[region][metric] for regions in scored.values()]) for metric in METRICS}
+            for region in REGIONS
+        },
+    }
+    _write(Path(results), scored, summary)
     return summary, failures
 
 
-def score_case(case, predictions):
-    """Dice of each region of one case: {"WT": ..., "TC": ..., "ET": ...}.
+def score_case(case, predictions, empty="brats"):
+    """All scores of one case: {region: {metric: float}}.
 
     Raises:
         InputError: when truth or prediction is missing, differs in geometry, or holds unknown labels.
@@ -61,25 +77,55 @@ def score_case(case, predictions):
     prediction = volumes.read_segmentation(path, case_id=case.id)
     volumes.check_same_geometry(truth.geometry, prediction.geometry, case_id=case.id)
     expected, received = (classes_to_regions(read_classes(labels, case)) for labels in (truth, prediction))
-    return {region: dice(expected[..., i], received[..., i]) for i, region in enumerate(REGIONS)}
+    spacing_mm = volumes.spacing_mm(truth.affine)
+    return {
+        region: score_region(expected[..., i], received[..., i], spacing_mm, empty) for i, region in enumerate(REGIONS)
+    }
+
+
+def read_scores(results):
+    """The scores that `evaluate` wrote: {case id: {region: {metric: float}}}. Raises `InputError`."""
+    path = Path(results) / CASES_FILE
+    scored = {}
+    try:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                values = {metric: float(row[metric]) for metric in METRICS}
+                scored.setdefault(row["case"], {})[row["region"]] = values
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; `brats-tf evaluate` writes it.") from None
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} must hold the columns case, region, {', '.join(METRICS)}: {error}.") from None
+    if not scored or any(set(regions) != set(REGIONS) for regions in scored.values()):
+        raise InputError(f"{path} must hold a row for each of {', '.join(REGIONS)} of every case.")
+    return scored
 
 
 def show_table(summaries):
-    """Prints the paper's table, mean Dice x 100, for each {title: summary}, and the rule for empty regions."""
-    table = Table(title="Dice x 100")
-    for column in ("", "", *TABLE_ORDER, "cases"):
-        table.add_column(column, justify="right" if column else "left")
-    for title, summary in summaries.items():
-        for row, key in (("Mean", "mean"), ("StdDev", "std"), ("Median", "median")):
-            values = [f"{100 * summary[region]['dice'][key]:.2f}" for region in TABLE_ORDER]
-            table.add_row(title if key == "mean" else "", row, *values, str(summary["WT"]["dice"]["n"]))
-    console.print(table)
-    say(f"Rule: {EMPTY_RULE}. StdDev is that of the population.")
+    """Prints mean, deviation and median of Dice and HD95 for each {title: summary}, and the rule for empty regions."""
+    for metric in ("dice", "hd95_mm"):
+        table = Table(title=METRICS[metric].title)
+        for column in ("", "", *TABLE_ORDER, "cases"):
+            table.add_column(column, justify="right" if column else "left")
+        for title, summary in summaries.items():
+            for row, key in TABLE_ROWS:
+                values = [_shown(metric, summary[region][metric][key]) for region in TABLE_ORDER]
+                table.add_row(title if key == "mean" else "", row, *values, str(summary["WT"][metric]["n"]))
+        console.print(table)
+    rules = dict.fromkeys(EMPTY_RULES[summary["empty_rule"]].sentence for summary in summaries.values())
+    say(f"Rule: {'; '.join(rules)}. StdDev is that of the population. HD95 as MedPy defines it.")
 
 
-def _write(folder, rows, summary):
+def _shown(metric, value):
+    scale = METRICS[metric]
+    return "–" if value is None else f"{scale.shown_by * value:.{scale.decimals}f}"
+
+
+def _write(folder, scored, summary):
     with atomic(folder / CASES_FILE) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("case", "region", "dice"))
-        writer.writerows((case, region, f"{score:.6f}") for case, region, score in rows)
+        writer.writerow(("case", "region", *METRICS))
+        for case, regions in scored.items():
+            for region, values in regions.items():
+                writer.writerow((case, region, *(f"{values[metric]:.6f}" for metric in METRICS)))
     write_json(folder / SUMMARY_FILE, summary)

@@ -68,6 +68,7 @@ def given_settings(given):
         "folds",
         "fold",
         "hold_out",
+        "validate_every",
         "backbone",
         "depth_factors",
         "planes",
@@ -94,3 +95,10 @@ def cases_of(given, part, config):
     for path, reason in skipped:
         say(f"Skipped {path}: {reason}.")
     return found
+
+
+def validation_cases(given):
+    """The cases of --validation; None without it."""
+    from brats_tf.data.cases import find_cases
+
+    return find_cases(given.validation)[0] if given.validation else None

@@ -5,70 +5,23 @@ patches predict whole volumes in sliding windows (paper B, Section 2.5).
 """
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from brats_tf.config import Config
 from brats_tf.data.preparation import prepare_case
 from brats_tf.data.volumes import write_volume
 from brats_tf.errors import InputError
 from brats_tf.losses import to_regions
+from brats_tf.members import Member, runner, to_classes
 from brats_tf.models.costs import prediction_bytes
-from brats_tf.models.networks import get_network
-from brats_tf.regions import CLASSES, REGIONS, THRESHOLD, classes_to_labels, regions_to_classes
+from brats_tf.regions import classes_to_labels
 from brats_tf.runs import build_network, device_name, enough_memory, load_weights
 from brats_tf.screen import say, track
-from brats_tf.windows import slide
 
 PROBABILITIES = "probabilities"
-# What is outside the brain, by what a network's channels are; and the smallest probability that has a logarithm here.
-BACKGROUND = {"regions": np.zeros(len(REGIONS)), "classes": np.eye(len(CLASSES))[0]}
-LEAST = 1e-30
 SUBSTITUTE = {"t1": "t1ce"}  # Paper B, Section 3.2: T1c in the place of a T1 that is missing.
-
-
-@dataclass
-class Member:
-    """One trained network of an ensemble: its config, its weights as arrays, and the function that runs it."""
-
-    config: Config
-    network: keras.Model
-    weights: list
-    run_network: callable
-
-    @property
-    def outputs(self):
-        """Overlapping "regions" (WT, TC, ET) or exclusive "classes"."""
-        return get_network(self.config.network).outputs
-
-    def predict(self, volume):
-        """Probabilities of one volume: (H, W, D, C) -> (H, W, D, 3) regions or (H, W, D, 4) classes."""
-        if self.config.patch is None:
-            return self.run_network(self.weights, volume[None])[0]
-        logits = self.config.window_average == "logits"
-
-        def predict(windows):
-            probabilities = self.run_network(self.weights, windows)
-            # Up to a number that all classes of a voxel share, which softmax takes out again.
-            return np.log(np.maximum(probabilities, LEAST)) if logits else probabilities
-
-        outside = BACKGROUND[self.outputs]
-        averaged = slide(
-            predict,
-            volume,
-            patch=self.config.patch,
-            step=self.config.window_step,
-            outside=np.log(np.maximum(outside, LEAST)) if logits else outside,
-            weighting=self.config.window_weights,
-        )
-        if logits:
-            averaged = np.exp(averaged)
-            averaged /= averaged.sum(axis=-1, keepdims=True)
-        return averaged
 
 
 def load_ensemble(runs):
@@ -87,10 +40,10 @@ def load_ensemble(runs):
         key = (config.network, *config.network_settings().values())
         if key not in shared:
             network = build_network(config)
-            shared[key] = (network, _runner(network))
+            shared[key] = (network, runner(network))
         network, run_network = shared[key]
         load_weights(network, run)
-        members.append(Member(config, network, [np.array(weight) for weight in network.get_weights()], run_network))
+        members.append(Member(config, network, run_network, [np.array(weight) for weight in network.get_weights()]))
     return members
 
 
@@ -111,7 +64,7 @@ def predict_cases(members, cases, *, out, save_probabilities=False):
     for case in track(cases, "Predicting"):
         try:
             prepared, average, outputs = _predict_case(members, case)
-            classes = prepared.to_file_axes(_to_classes(average, outputs))
+            classes = prepared.to_file_axes(to_classes(average, outputs))
             labels = classes_to_labels(classes, case.convention)
             write_volume(out / f"{case.id}.nii.gz", labels, like=prepared.reference)
             if save_probabilities:
@@ -135,13 +88,6 @@ def _first_line(members, cases):
         f"Predicting {cases} cases with {len(members)} networks of {largest.count_params():,} parameters on "
         f"{device_name()}, about {memory:.1f} GB of memory."
     )
-
-
-def _to_classes(probabilities, outputs):
-    """The likeliest class, or the regions above the threshold painted over each other: (H, W, D, K) -> (H, W, D)."""
-    if outputs == "classes":
-        return probabilities.argmax(axis=-1).astype(np.uint8)
-    return regions_to_classes(probabilities > THRESHOLD)
 
 
 def _check_alike(run, config, first):
@@ -207,20 +153,3 @@ def _substitute(members, case):
     channels = {name: case.channels[SUBSTITUTE[name]] for name in borrowed if SUBSTITUTE[name] in case.channels}
     changed = dataclasses.replace(case, volumes=case.volumes | borrowed, channels=case.channels | channels)
     return changed, usable
-
-
-def _runner(network):
-    """A function (weights, volumes (B, H, W, D, C)) -> the network's probabilities (B, H, W, D, K), compiled once."""
-    forward = tf.function(
-        lambda volumes: network(volumes, training=False), input_signature=[tf.TensorSpec(network.input.shape)]
-    )
-
-    current = []
-
-    def run(weights, volumes):
-        if current[:1] != [id(weights)]:
-            network.set_weights(weights)
-            current[:] = [id(weights)]
-        return forward(tf.constant(volumes)).numpy()
-
-    return run

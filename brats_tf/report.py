@@ -53,6 +53,34 @@ def save_curves(path, curves, *, title, x_label):
     _save(figure, path)
 
 
+def save_bands(path, curves, *, panels, title):
+    """Draws {name: {panel: {"epochs", "mean", "std"}}}: panels beside each other, a line and its band for each name."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 4), sharey=True, layout="constrained")
+    for panel, axis in zip(panels, np.atleast_1d(axes), strict=True):
+        for (name, curve), style in zip(curves.items(), ("-", "--", "-.", ":"), strict=False):
+            epochs, mean, std = (np.array(curve[panel][key]) for key in ("epochs", "mean", "std"))
+            axis.plot(epochs, mean, style, marker="o", markersize=3, label=name)
+            axis.fill_between(epochs, mean - std, mean + std, alpha=0.2)
+        axis.set(title=panel, xlabel="epoch", ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    np.atleast_1d(axes)[0].set_ylabel("Dice")
+    np.atleast_1d(axes)[0].legend()
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def save_boxes(path, values, *, title, y_label):
+    """Draws {name: values} as boxes (quartiles, median, whiskers of 1.5 quartile distances), every value as a dot."""
+    figure, axis = plt.subplots(figsize=(1.5 + 1.8 * len(values), 4.5), layout="constrained")
+    axis.boxplot(list(values.values()), tick_labels=list(values), showfliers=False)
+    for place, its in enumerate(values.values(), start=1):
+        spread = np.linspace(-0.12, 0.12, len(its)) if len(its) > 1 else [0]
+        axis.plot(place + np.asarray(spread), its, "o", markersize=3, alpha=0.6, color="tab:blue")
+    axis.set(title=title, ylabel=y_label)
+    axis.grid(axis="y", alpha=0.3)
+    _save(figure, path)
+
+
 def _centre(classes, shape):
     if classes is None:
         return [size // 2 for size in shape]

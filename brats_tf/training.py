@@ -15,6 +15,7 @@ from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.nifti import by
 from brats_tf.data.pipeline import Patches, finish, read_ahead, training_stream
 from brats_tf.data.store import Settings
+from brats_tf.errors import InputError
 from brats_tf.losses import CrossEntropyMinusDice, MultipleDice, region_dice
 from brats_tf.models.costs import training_bytes
 from brats_tf.models.networks import get_network
@@ -23,6 +24,7 @@ from brats_tf.regions import REGIONS
 from brats_tf.runs import build_network, device_name, enough_memory, new_run, peak_gb
 from brats_tf.screen import progress_bar, say
 from brats_tf.splits import split_cases
+from brats_tf.validation import Validate, check_validation
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Ready:
     start: list
 
 
-def train(configs, cases, *, runs, store, skip_bad=False, workers=None):
+def train(configs, cases, *, runs, store, validation=None, skip_bad=False, workers=None):
     """Trains a network for each config, one after another, and returns their folders, `runs`/<modality>.
 
     Args:
@@ -44,6 +46,7 @@ def train(configs, cases, *, runs, store, skip_bad=False, workers=None):
         cases: `Case`s with truth.
         runs: the folder of all runs. A run of the same name that is there is moved aside, never overwritten.
         store: the folder for prepared cases, reused by later runs.
+        validation: the `Case`s that a config's `validate_every` asks for; None takes those that its split holds out.
         workers: cases prepared at once; None for one a core.
         skip_bad: leave bad cases out, with a line for each, instead of refusing to train.
 
@@ -66,30 +69,45 @@ def train(configs, cases, *, runs, store, skip_bad=False, workers=None):
         )
         for config, split in zip(configs, splits, strict=True)
     ]
+    validated = [
+        _validation_cases(config, split, cases, validation) for config, split in zip(configs, splits, strict=True)
+    ]
     folders = []
-    for config, split, its_cases in zip(configs, splits, stored, strict=True):
+    for config, split, its_cases, unseen in zip(configs, splits, stored, validated, strict=True):
         if folders:
             ready = _make_ready(config, ready)
         say(_first_line(config, ready, len(its_cases)))
         run = new_run(Path(runs) / config.run_name)
         replace(split, training=[case.id for case in its_cases]).save(run)
-        folders.append(_train(config, ready.network, its_cases, run))
+        folders.append(_train(config, ready.network, its_cases, run, unseen))
     return folders
 
 
-def _train(config, network, stored, run):
+def _train(config, network, stored, run, validation):
     config.save(run)
     network, dataset = _with_data(network, config, stored)
     started = time.monotonic()
     steps = (config.batches or math.ceil(len(stored) / config.batch_size)) * config.accumulation
     with progress_bar() as bar, enough_memory(config.crop), history_of(run) as history:
         callbacks = [*callbacks_of(config, run), history, ShowProgress(config.run_name, bar, config.epochs * steps)]
+        if validation:
+            callbacks.append(Validate(config, validation, run))
         network.fit(dataset, epochs=config.epochs, steps_per_epoch=steps, callbacks=callbacks, verbose=0, shuffle=False)
     say(
         f"{config.run_name}: {config.epochs} epochs in {time.monotonic() - started:.0f} s, peak memory "
         f"{peak_gb():.1f} GB; the run lies in {run}."
     )
     return run
+
+
+def _validation_cases(config, split, cases, validation):
+    if config.validate_every is None:
+        if validation is not None:
+            raise InputError("Validation cases need to be told when: --validate-every. Received: none.")
+        return []
+    chosen = [case for case in cases if case.id in set(split.held_out)] if validation is None else validation
+    check_validation(config, chosen, [case for case in cases if case.id in set(split.training)])
+    return chosen
 
 
 def _with_data(network, config, stored):

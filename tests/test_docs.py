@@ -18,13 +18,15 @@ MORE_VARIABLES = (
 ).split()
 PAGES = ("README.md", "experiments/README.md", "CONTRIBUTING.md")
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
-TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_make_command_on_a_page_is_a_target(page):
     named = set(
-        re.findall(r"make ([a-z-]+)", "".join(re.findall(r"`[^`]*`|```.*?```", (REPOSITORY / page).read_text(), re.S)))
+        re.findall(
+            r"make ([a-z0-9-]+)", "".join(re.findall(r"`[^`]*`|```.*?```", (REPOSITORY / page).read_text(), re.S))
+        )
     )
     assert named <= TARGETS
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import shutil
 
 import nibabel as nib
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from brats_tf.errors import InputError
-from brats_tf.evaluation import evaluate, score_case, show_table
+from brats_tf.evaluation import evaluate, read_scores, score_case, show_table
+from brats_tf.scores import METRICS
 
 
 def perfect(cases, folder):
@@ -26,9 +28,24 @@ def change(path, edit):
 def test_the_truth_scores_1_everywhere(phantoms, tmp_path):
     summary, failures = evaluate(phantoms, predictions=perfect(phantoms, tmp_path / "p"), results=tmp_path / "r")
     assert failures == []
-    assert {region: values["dice"] for region, values in summary.items()} == {
-        region: {"mean": 1.0, "std": 0.0, "median": 1.0, "n": 4} for region in ("WT", "TC", "ET")
-    }
+    for region in ("WT", "TC", "ET"):
+        for metric, best in {
+            "dice": 1,
+            "hd95_mm": 0,
+            "sensitivity": 1,
+            "specificity": 1,
+            "nsd": 1,
+            "lesion_dice": 1,
+        }.items():
+            its = summary[region][metric]
+            assert (its["mean"], its["std"], its["median"], its["low"], its["high"], its["n"]) == (
+                *[best, 0, best],
+                best,
+                best,
+                4,
+            )
+        assert summary[region]["volume_error_ml"]["mean"] == 0
+    assert (summary["empty_rule"], summary["cases"], summary["left_out"]) == ("brats", 4, {})
 
 
 def test_scores_agree_with_plain_numpy(phantoms, tmp_path):
@@ -38,15 +55,30 @@ def test_scores_agree_with_plain_numpy(phantoms, tmp_path):
     shifted = np.roll(truth, 2, axis=0)
     for region, labels in {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}.items():
         t, p = np.isin(truth, labels), np.isin(shifted, labels)
-        assert score_case(phantoms[0], folder)[region] == pytest.approx(2 * (t & p).sum() / (t.sum() + p.sum()))
+        assert score_case(phantoms[0], folder)[region]["dice"] == pytest.approx(2 * (t & p).sum() / (t.sum() + p.sum()))
 
 
 def test_the_files_say_what_was_scored(phantoms, tmp_path):
     summary, _ = evaluate(phantoms, predictions=perfect(phantoms, tmp_path / "p"), results=tmp_path / "r")
     rows = list(csv.DictReader((tmp_path / "r" / "cases.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["case", "region", "dice"]
+    assert list(rows[0]) == ["case", "region", *METRICS]
+    assert list(rows[0])[2:6] == ["dice", "hd95_mm", "sensitivity", "specificity"]
     assert len(rows) == 12
     assert json.loads((tmp_path / "r" / "summary.json").read_text()) == summary
+    scored = read_scores(tmp_path / "r")
+    assert list(scored) == [case.id for case in phantoms]
+    assert np.mean([regions["ET"]["dice"] for regions in scored.values()]) == summary["ET"]["dice"]["mean"]
+
+
+def test_a_table_that_is_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cases.csv is missing"):
+        read_scores(tmp_path)
+    (tmp_path / "cases.csv").write_text("case,region,dice\nA,WT,0.5\n")
+    with pytest.raises(InputError, match="must hold the columns case, region, dice, hd95_mm"):
+        read_scores(tmp_path)
+    (tmp_path / "cases.csv").write_text(f"case,region,{','.join(METRICS)}\nA,WT{',1' * len(METRICS)}\n")
+    with pytest.raises(InputError, match="a row for each of WT, TC, ET"):
+        read_scores(tmp_path)
 
 
 def test_dropping_et_costs_everything_unless_the_truth_has_none(phantoms, tmp_path):
@@ -54,8 +86,11 @@ def test_dropping_et_costs_everything_unless_the_truth_has_none(phantoms, tmp_pa
     for case in phantoms:
         change(folder / f"{case.id}.nii.gz", lambda labels: np.where(labels == 4, 1, labels).astype(np.uint8))
     scores = [score_case(case, folder) for case in phantoms]
-    assert [score["ET"] for score in scores] == [0, 0, 0, 1]  # The fourth phantom has no enhancing tumour.
-    assert all(score["WT"] == score["TC"] == 1 for score in scores)
+    assert [score["ET"]["dice"] for score in scores] == [0, 0, 0, 1]  # The fourth phantom has no enhancing tumour.
+    assert all(score["WT"]["dice"] == score["TC"]["dice"] == 1 for score in scores)
+    assert [score["ET"]["hd95_mm"] for score in scores] == [373.13, 373.13, 373.13, 0]
+    none = score_case(phantoms[3], folder, "nan")["ET"]
+    assert math.isnan(none["dice"]) and math.isnan(none["hd95_mm"])
 
 
 @pytest.mark.parametrize(
@@ -74,7 +109,8 @@ def test_a_bad_prediction_is_left_out_and_the_others_are_scored(phantoms, tmp_pa
     assert case_id == phantoms[0].id
     assert received.startswith(f"Case {case_id}:")
     assert sentence in received
-    assert summary["WT"]["dice"]["n"] == 3
+    assert summary["WT"]["dice"]["n"] == summary["cases"] == 3
+    assert summary["left_out"] == {case_id: received}
 
 
 def test_nothing_to_score_is_refused(phantoms, tmp_path):
@@ -84,7 +120,8 @@ def test_nothing_to_score_is_refused(phantoms, tmp_path):
 
 
 def test_the_table_is_the_papers(capsys):
-    summary = {region: {"dice": {"mean": 0.5, "std": 0.25, "median": 0.75, "n": 2}} for region in ("WT", "TC", "ET")}
+    its = {"mean": 0.5, "std": 0.25, "median": 0.75, "n": 2}
+    summary = {region: {"dice": its, "hd95_mm": its} for region in ("WT", "TC", "ET")} | {"empty_rule": "brats"}
     show_table({"ours": summary})
     printed = capsys.readouterr().out
     header = next(line for line in printed.splitlines() if "ET" in line)
@@ -105,4 +142,4 @@ def test_real_truth_against_a_shifted_copy_of_itself(real_data, tmp_path):
         labels = nib.load(case.segmentation).get_fdata()
         truth, shifted = labels > 0, np.roll(labels, 3, axis=1) > 0
         expected = 2 * (truth & shifted).sum() / (truth.sum() + shifted.sum())
-        assert score_case(case, folder)["WT"] == pytest.approx(expected, abs=1e-12)
+        assert score_case(case, folder)["WT"]["dice"] == pytest.approx(expected, abs=1e-12)

@@ -1,0 +1,49 @@
+"""Many scores in few numbers, and whether two sets of predictions differ, with SciPy's tests."""
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+def summarise(scores):
+    """Mean, its bootstrap interval, standard deviation (of the population), quartiles and number of scores.
+
+    Scores that are NaN (see `metrics.EMPTY_RULES`) are left out and not counted; without any, the figures are None.
+
+    >>> summary = summarise([0.5, 1.0, float("nan")])
+    >>> summary["mean"], summary["std"], summary["median"], summary["n"]
+    (0.75, 0.25, 0.75, 2)
+    """
+    scores = np.asarray(scores, dtype=float)
+    scores = scores[~np.isnan(scores)]
+    if not scores.size:
+        return dict.fromkeys(("mean", "low", "high", "std", "median", "quartile1", "quartile3")) | {"n": 0}
+    low, high = _interval(scores)
+    quartile1, median, quartile3 = np.percentile(scores, (25, 50, 75))
+    return {
+        "mean": float(scores.mean()),
+        "low": low,
+        "high": high,
+        "std": float(scores.std()),
+        "median": float(median),
+        "quartile1": float(quartile1),
+        "quartile3": float(quartile3),
+        "n": len(scores),
+    }
+
+
+def _interval(scores):
+    """The percentile bootstrap's interval of the mean; the same scores give the same one."""
+    if len(scores) < 2:
+        return None, None
+    drawn = stats.bootstrap(
+        (scores,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)

@@ -1,0 +1,82 @@
+"""A trained network that predicts whole volumes: at once, or in sliding windows when it sees patches."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from brats_tf.config import Config
+from brats_tf.models.networks import get_network
+from brats_tf.regions import CLASSES, REGIONS, THRESHOLD, regions_to_classes
+from brats_tf.windows import slide
+
+# What is outside the brain, by what a network's channels are; and the smallest probability that has a logarithm here.
+BACKGROUND = {"regions": np.zeros(len(REGIONS)), "classes": np.eye(len(CLASSES))[0]}
+LEAST = 1e-30
+
+
+@dataclass
+class Member:
+    """One network of an ensemble: its config, the function that runs it, and its weights as arrays.
+
+    Without weights it runs with those that the network has at that moment, as during training.
+    """
+
+    config: Config
+    network: keras.Model
+    run_network: callable
+    weights: list | None = None
+
+    @property
+    def outputs(self):
+        """Overlapping "regions" (WT, TC, ET) or exclusive "classes"."""
+        return get_network(self.config.network).outputs
+
+    def predict(self, volume):
+        """Probabilities of one volume: (H, W, D, C) -> (H, W, D, 3) regions or (H, W, D, 4) classes."""
+        if self.config.patch is None:
+            return self.run_network(self.weights, volume[None])[0]
+        logits = self.config.window_average == "logits"
+
+        def predict(windows):
+            probabilities = self.run_network(self.weights, windows)
+            # Up to a number that all classes of a voxel share, which softmax takes out again.
+            return np.log(np.maximum(probabilities, LEAST)) if logits else probabilities
+
+        outside = BACKGROUND[self.outputs]
+        averaged = slide(
+            predict,
+            volume,
+            patch=self.config.patch,
+            step=self.config.window_step,
+            outside=np.log(np.maximum(outside, LEAST)) if logits else outside,
+            weighting=self.config.window_weights,
+        )
+        if logits:
+            averaged = np.exp(averaged)
+            averaged /= averaged.sum(axis=-1, keepdims=True)
+        return averaged
+
+
+def to_classes(probabilities, outputs):
+    """The likeliest class, or the regions above the threshold painted over each other: (H, W, D, K) -> (H, W, D)."""
+    if outputs == "classes":
+        return probabilities.argmax(axis=-1).astype(np.uint8)
+    return regions_to_classes(probabilities > THRESHOLD)
+
+
+def runner(network):
+    """A function (weights or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once."""
+    forward = tf.function(
+        lambda volumes: network(volumes, training=False), input_signature=[tf.TensorSpec(network.input.shape)]
+    )
+    current = []
+
+    def run(weights, volumes):
+        if weights is not None and current[:1] != [id(weights)]:
+            network.set_weights(weights)
+            current[:] = [id(weights)]
+        return forward(tf.constant(volumes)).numpy()
+
+    return run

@@ -1,0 +1,88 @@
+"""Dice of whole cases that training does not see, every so many epochs while it runs."""
+
+import csv
+
+import keras
+import numpy as np
+
+from brats_tf.data.preparation import prepare_case
+from brats_tf.errors import InputError
+from brats_tf.files import atomic
+from brats_tf.members import Member, runner, to_classes
+from brats_tf.metrics import dice
+from brats_tf.regions import REGIONS, classes_to_regions
+from brats_tf.screen import say, track
+
+VALIDATION_FILE = "validation.csv"
+COLUMNS = ("epoch", "case", "region", "dice")
+
+
+class Validate(keras.callbacks.Callback):
+    """Predicts every validation case after each `validate_every`th epoch and after the last one.
+
+    Writes `validation.csv` (epoch, case, region, Dice between 0 and 1) into the run's folder, complete after each time.
+    Dice is that of the volumes as training prepares them: cropped, and resampled where `spacing_mm` asks for it.
+    """
+
+    def __init__(self, config, cases, run):
+        super().__init__()
+        self.config, self.cases, self.path, self.rows = config, cases, run / VALIDATION_FILE, []
+
+    def on_train_begin(self, logs=None):
+        bare = keras.Model(self.model.inputs[0], self.model.outputs[0])  # Without the training step's own.
+        self.member = Member(self.config, bare, runner(bare))
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = epoch + 1
+        if done % self.config.validate_every and done != self.params["epochs"]:
+            return
+        for case in self.cases:
+            self.rows += [(done, case.id, region, score) for region, score in self._scores(case).items()]
+        with atomic(self.path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows((*row, f"{score:.6f}") for *row, score in self.rows)
+        means = [np.mean([row[3] for row in self.rows if row[0] == done and row[2] == region]) for region in REGIONS]
+        shown = " ".join(f"{region} {mean:.2f}" for region, mean in zip(REGIONS, means, strict=True))
+        say(f"{self.config.run_name} epoch {done}/{self.params['epochs']}, {len(self.cases)} validation cases: {shown}")
+
+    def _scores(self, case):
+        prepared = _prepared(self.config, case)
+        predicted = to_classes(self.member.predict(prepared.volume), self.member.outputs)
+        truth, prediction = classes_to_regions(prepared.classes), classes_to_regions(predicted)
+        return {region: dice(truth[..., i], prediction[..., i]) for i, region in enumerate(REGIONS)}
+
+
+def check_validation(config, cases, training):
+    """Reads every validation case once, before the first step.
+
+    Raises:
+        InputError: when there is none, one is bad, or a patient of one is among the cases for `training`.
+    """
+    if not cases:
+        raise InputError(
+            "Validation needs cases that training does not see: --hold-out, --folds or --validation. Received: none."
+        )
+    both = sorted({case.patient for case in cases} & {case.patient for case in training})
+    if both:
+        raise InputError(f"Patients must not train and validate. Received in both: {', '.join(both[:5])}.")
+    for case in track(cases, "Reading validation cases"):
+        _prepared(config, case)
+
+
+def _prepared(config, case):
+    crop = None if config.patch else config.crop
+    return prepare_case(case, modalities=config.modalities, crop=crop, spacing_mm=config.spacing_mm, with_truth=True)
+
+
+def read_validation(run):
+    """What `Validate` wrote: {region: {epoch: [Dice of each case]}}. Raises `InputError`."""
+    path = run / VALIDATION_FILE
+    curves = {region: {} for region in REGIONS}
+    try:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                curves[row["region"]].setdefault(int(row["epoch"]), []).append(float(row["dice"]))
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} must hold the columns {', '.join(COLUMNS)}: {error}.") from None
+    return curves

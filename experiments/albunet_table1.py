@@ -1,0 +1,189 @@
+"""Paper B's protocol: AlbuNet3D and AlbuNet2D, with and without ImageNet weights, several seeds of each.
+
+Trains what is missing (a run whose scores are there is not made again, so the command may be stopped and given anew),
+scores whole cases that training has not seen while it runs and at its end, and writes Table 1 (mean and median Dice and
+HD95, averaged over runs), Figure 3 (validation Dice of AlbuNet3D over the epochs, mean and standard deviation over
+runs) and Figure 4 (boxplot of the cases' ET Dice, the first run of each method).
+
+Command:  python experiments/albunet_table1.py --data BraTS2020_TrainingData --length paper --seeds 5
+Time:     at full length (50 epochs x 100 batches of 24 patches of 128x128x24) 14 hours for a 3D run on the authors'
+          P100 and 5.5 for a 2D one. `--length short` (2 mm, 15 epochs x 20 batches of 12 patches of 64x64x12, 2D: 64 of
+          64x64) 8 to 20 minutes for each on two CPU cores; it shows that the protocol runs, not what the paper claims.
+Expected: at full length a validation Dice ET/WT/TC of about .72/.89/.78 (3D, pretrained) and .70/.88/.79 (3D, scratch).
+
+Writes into RESULTS/albunet_table1: `summary.json`, `curves.png`, `boxplot.png`, and <method>/<seed>/cases.csv.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from brats_tf.screen import import_tensorflow, say
+
+import_tensorflow()
+
+import numpy as np  # noqa: E402
+
+from brats_tf.config import Config  # noqa: E402
+from brats_tf.data.cases import find_cases  # noqa: E402
+from brats_tf.errors import InputError  # noqa: E402
+from brats_tf.evaluation import CASES_FILE, TABLE_ORDER, evaluate, read_scores  # noqa: E402
+from brats_tf.files import write_json  # noqa: E402
+from brats_tf.inference import load_ensemble, predict_cases  # noqa: E402
+from brats_tf.regions import REGIONS  # noqa: E402
+from brats_tf.report import save_bands, save_boxes  # noqa: E402
+from brats_tf.runs import device_name  # noqa: E402
+from brats_tf.splits import split_cases  # noqa: E402
+from brats_tf.training import build, train  # noqa: E402
+from brats_tf.validation import read_validation  # noqa: E402
+
+METHODS = {
+    "AlbuNet3D, pretrained": ("albunet3d", "imagenet"),
+    "AlbuNet3D": ("albunet3d", "none"),
+    "AlbuNet2D, pretrained": ("albunet2d", "imagenet"),
+    "AlbuNet2D": ("albunet2d", "none"),
+}
+_SHORT = {"spacing_mm": 2.0, "crop": (120, 120, 78), "batches": 20, "epochs": 15, "validate_every": 3}
+LENGTHS = {
+    "paper": {"albunet3d": {"validate_every": 5}, "albunet2d": {"validate_every": 5}},
+    "short": {
+        "albunet3d": _SHORT | {"patch": (64, 64, 12), "step": (16, 16, 12), "batch_size": 12},
+        "albunet2d": _SHORT | {"patch": (64, 64, 1), "step": (16, 16, 1), "batch_size": 64},
+    },
+}
+HOLD_OUT = 0.2
+SCORED = ("dice", "hd95_mm")
+
+
+def main(arguments=None):
+    """Reads the arguments, trains what is missing, writes. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with BraTS cases to train on")
+    parser.add_argument("--validation", type=Path, help="cases to score (default: a fifth of the patients of --data)")
+    parser.add_argument("--length", choices=tuple(LENGTHS), default="paper")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each method (default: 5, as in the paper)")
+    parser.add_argument("--methods", default=";".join(METHODS), help="some of them, joined by semicolons")
+    parser.add_argument("--accumulation", type=int, help="parts that a batch is cut into, to take less memory")
+    parser.add_argument("--runs", type=Path, default=Path("runs/albunet_table1"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    given = parser.parse_args(arguments)
+    try:
+        configs, left_out = planned(given.methods.split(";"), given.length, given.seeds, given.accumulation)
+        training, validation = parted(given.data, given.validation)
+        folder = given.results / Path(__file__).stem
+        for done, (method, seed) in enumerate(configs):
+            say(f"{method}, seed {seed}: run {done + 1} of {len(configs)}.")
+            run_once(configs[method, seed], training, validation, place(given.runs, method, seed), folder)
+        summary = summed_up(configs, given.runs, folder)
+    except InputError as error:
+        print(f"albunet_table1: {error}", file=sys.stderr)
+        return 2
+    about = {
+        "device": device_name(),
+        "length": given.length,
+        "seeds": given.seeds,
+        "cases": {"training": len(training), "validation": len(validation)},
+        "left_out": left_out,
+        "settings": {preset: LENGTHS[given.length][preset] for preset in LENGTHS[given.length]},
+    }
+    write_json(folder / "summary.json", about | summary)
+    draw(summary, configs, folder, title=f"{given.length} runs, {len(training)} cases, {given.seeds} seeds")
+    show(summary)
+    say(f"Look at {folder}.")
+    return 0
+
+
+def parted(data, validation):
+    """(cases to train on, cases to score): two folders, or a fifth of the patients of one."""
+    cases, _ = find_cases(data)
+    if validation:
+        return cases, find_cases(validation)[0]
+    split = split_cases(cases, seed=0, hold_out=HOLD_OUT)
+    return tuple([case for case in cases if case.id in ids] for ids in (set(split.training), set(split.held_out)))
+
+
+def planned(methods, length, seeds, accumulation):
+    """({(method, seed): config}, {method: why it is left out}): pretrained methods need ResNet34's ImageNet weights."""
+    configs, left_out = {}, {}
+    for method in methods:
+        if method not in METHODS:
+            raise InputError(f"`--methods` must be from {'; '.join(METHODS)}. Received: {method!r}.")
+        preset, weights = METHODS[method]
+        changes = LENGTHS[length][preset] | {"weights": weights, "accumulation": accumulation}
+        its = [Config.from_preset(preset, **changes, seed=seed) for seed in range(seeds)]
+        if weights != "none":
+            try:
+                build(its[0])
+            except InputError as error:
+                left_out[method] = str(error)
+                say(f"{method} is left out: {error}")
+                continue
+        configs |= {(method, config.seed): config for config in its}
+    if not configs:
+        raise InputError("No method is left to run.")
+    return configs, left_out
+
+
+def place(root, method, seed):
+    """The folder of one run below `root`: the method's name without blanks, and the seed."""
+    return root / method.replace(", ", "-").lower() / f"seed{seed}"
+
+
+def run_once(config, training, validation, runs, folder):
+    """Trains, predicts and scores one run, unless a run of the same settings has been scored."""
+    run, results = runs / config.run_name, folder / runs.parent.name / runs.name
+    if (results / CASES_FILE).is_file() and Config.load(run) == config:
+        return
+    (results / CASES_FILE).unlink(missing_ok=True)
+    train([config], training, runs=runs, store=runs.parents[1] / "store", validation=validation)
+    predict_cases(load_ensemble([run]), validation, out=runs / "predictions")
+    evaluate(validation, predictions=runs / "predictions", results=results)
+
+
+def summed_up(configs, runs, folder):
+    """Table 1 and the figures' numbers, from the files that the runs left."""
+    table, curves, boxes = {}, {}, {}
+    for method in dict.fromkeys(method for method, _ in configs):
+        seeds = [seed for name, seed in configs if name == method]
+        scores = [read_scores(place(folder, method, seed)) for seed in seeds]
+        table[method] = {
+            region: {metric: _over_runs(scores, region, metric) for metric in SCORED} for region in REGIONS
+        }
+        validated = [read_validation(place(runs, method, seed) / configs[method, seed].run_name) for seed in seeds]
+        curves[method] = {region: _curve([one[region] for one in validated]) for region in REGIONS}
+        boxes[method] = [regions["ET"]["dice"] for regions in scores[0].values()]
+    return {"table": table, "curves": curves, "et_dice_of_the_first_run": boxes}
+
+
+def _over_runs(scores, region, metric):
+    """A run's mean and median over its cases, averaged over the runs; and the spread of the runs' means."""
+    values = np.array([[regions[region][metric] for regions in run.values()] for run in scores])
+    means, medians = values.mean(axis=1), np.median(values, axis=1)
+    return {"mean": float(means.mean()), "median": float(medians.mean()), "std_of_runs": float(means.std())}
+
+
+def _curve(runs):
+    """Each run's mean over its cases at each epoch; their mean and standard deviation over the runs."""
+    epochs = sorted(runs[0])
+    means = np.array([[np.mean(run[epoch]) for epoch in epochs] for run in runs])
+    return {"epochs": epochs, "mean": means.mean(axis=0).tolist(), "std": means.std(axis=0).tolist()}
+
+
+def draw(summary, configs, folder, *, title):
+    """Figures 3 and 4."""
+    deep = {method: curves for method, curves in summary["curves"].items() if METHODS[method][0] == "albunet3d"}
+    save_bands(folder / "curves.png", deep or summary["curves"], panels=TABLE_ORDER, title=f"Validation Dice: {title}")
+    boxes = summary["et_dice_of_the_first_run"]
+    save_boxes(folder / "boxplot.png", boxes, title=f"{title}: the cases of one run", y_label="Dice of ET")
+
+
+def show(summary):
+    """Table 1 as text."""
+    for method, regions in summary["table"].items():
+        for metric in SCORED:
+            cells = (f"{regions[r][metric]['mean']:.4f} ({regions[r][metric]['median']:.4f})" for r in TABLE_ORDER)
+            say(f"{method}, {metric}, {'/'.join(TABLE_ORDER)}, mean (median): {', '.join(cells)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
