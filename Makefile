@@ -122,7 +122,7 @@ export: $(READY) ## write RUNS/MOD as a SavedModel to exported/MOD: make export 
 cases: $(READY) ## list what is in DATA, and what is skipped and why
 	$(BRATS) cases $(call option,data,DATA) $(if $(JSON),--json)
 
-bench: $(READY) ## measure this machine: network and data (ONLY=network or ONLY=data)
+bench: $(READY) ## measure this machine: network, windows and data (ONLY=network, windows or data)
 	$(BRATS) bench $(DATA_ARGS) --results "$(RESULTS)" $(NETWORK_ARGS) $(call option,only,ONLY)
 
 overfit: $(READY) ## learn one case of DATA by heart at full size (experiments/overfit_one_case.py)

@@ -87,8 +87,8 @@ def _forward(config):
 
 def _measure_forward(network, config):
     tf = import_tensorflow()
+    from brats_tf.measuring import peak_gb
     from brats_tf.models.costs import multiply_adds, prediction_bytes
-    from brats_tf.runs import peak_gb
 
     forward = tf.function(lambda volume: network(volume, training=False))
     volume = tf.random.normal((1, *config.input_shape))
@@ -124,8 +124,9 @@ def _backbone(config):
 
 def _step(config):
     import_tensorflow()
+    from brats_tf.measuring import peak_gb
     from brats_tf.models.costs import training_bytes
-    from brats_tf.runs import build_network, peak_gb
+    from brats_tf.runs import build_network
     from brats_tf.training import compile_network
 
     network = build_network(config)

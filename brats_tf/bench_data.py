@@ -13,7 +13,7 @@ from rich.table import Table
 from brats_tf.bench_augmentation import PEERS, bench_augmentation
 from brats_tf.errors import InputError
 from brats_tf.files import write_json
-from brats_tf.measuring import in_own_process, machine
+from brats_tf.measuring import in_own_process, machine, resident_gb
 from brats_tf.presets import CROP
 from brats_tf.regions import MODALITIES
 from brats_tf.screen import console, import_tensorflow, say
@@ -146,7 +146,7 @@ def _memory(cases, folder, crop, augmentation):
     for step, batch in enumerate(islice(read_ahead(_stream(stored, crop)), STEPS), start=1):
         network.train_step_on(batch)
         if step % 100 == 0:
-            resident[step] = _resident_gb()
+            resident[step] = resident_gb()
     return {"gb": list(resident.values()), "growth": resident[STEPS] / resident[100] - 1}
 
 
@@ -181,11 +181,6 @@ def _network(crop, *, filters, augmentation):
     network.compile("sgd", "mean_squared_error", jit_compile=False)
     network.optimizer.build(network.trainable_variables)
     return _Stepper(finishing_network(network, outputs="regions", augmentation=augmentation))
-
-
-def _resident_gb():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024 / 1e9
 
 
 def _show(figures):

@@ -184,7 +184,7 @@ OPTIONS = {
     },
     "evaluate workers": {"type": _count, "metavar": "N", "help": "cases scored at once (default: one per CPU core)"},
     "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of stopping"},
-    "only": {"choices": ("network", "data"), "help": "what to measure (default: both)"},
+    "only": {"choices": ("network", "windows", "data"), "help": "what to measure (default: all)"},
     "measure": {"action": "store_true", "help": "measure on this machine instead of showing the packaged figures"},
     "save-probabilities": {"action": "store_true", "help": "also write OUT/probabilities/<case>.nii.gz: WT, TC, ET"},
 }

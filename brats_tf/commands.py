@@ -187,21 +187,26 @@ def demo(given):
 
 
 def bench(given):
-    """Measure this machine: the network (a pass, a training step, memory) and the data (reading, augmentation).
+    """Measure this machine: the network (a pass, a step, memory), sliding windows, data (reading, augmentation).
 
     Data: preparing the cases of DATA with one worker and two, streaming them, memory over 1,000 steps, and each
-    augmentation beside batchgenerators and MONAI where they are installed. Writes RESULTS/bench.json, bench_data.json.
+    augmentation beside batchgenerators and MONAI where they are installed. Windows: preset albunet3d beside its twin in
+    PyTorch. Writes RESULTS/bench.json, bench_windows.json, bench_data.json.
 
     brats-tf bench --data BraTS2020 --only data
     """
     from brats_tf.bench import bench as measure
     from brats_tf.bench_data import bench_data
+    from brats_tf.bench_windows import bench_windows
 
     config = one_config(given)
-    if given.only != "data":
+    if given.only in (None, "network"):
         measure(config, results=given.results)
-    if given.only != "network":
-        found = cases_of(given, "bench", config)
+    found = [] if given.only == "network" else cases_of(given, "bench", config)
+    if given.only in (None, "windows"):
+        in_windows = config if config.patch else Config.from_preset("albunet3d")
+        bench_windows(in_windows, found[0], results=given.results)
+    if given.only in (None, "data"):
         whole = [case for case in found if case.segmentation and len(case.volumes) == len(MODALITIES)]
         bench_data(whole, results=given.results, crop=config.crop)
 

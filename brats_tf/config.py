@@ -235,5 +235,11 @@ def _check_patch(config):
             isinstance(one, int) and 1 <= one <= top for one, top in zip(sizes, most, strict=False)
         ):
             raise InputError(f"`{name}` must be three whole numbers from 1 to {most}, H x W x D. Received: {sizes}.")
+    for name in ("foreground", "window_weights", "window_average"):
+        default = type(config).__dataclass_fields__[name].default
+        if config.patch is None and getattr(config, name) != default:
+            raise InputError(
+                f"`{name}` is for networks that see patches. Received: {getattr(config, name)} without `patch`."
+            )
     if not 0 <= config.foreground <= 1:
         raise InputError(f"`foreground` must be from 0 to 1. Received: {config.foreground}.")

@@ -128,7 +128,7 @@ def _predict_case(members, case):
     total = 0
     for member in usable:
         channels = [modalities.index(modality) for modality in member.config.modalities]
-        with enough_memory(member.config.patch or member.config.crop):
+        with enough_memory(member.config):
             predicted = member.predict(prepared.volume[..., channels])
         total = total + (predicted if member.outputs == outputs else np.asarray(to_regions(predicted, member.outputs)))
     return prepared, total / len(usable), outputs

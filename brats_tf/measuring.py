@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import platform
+import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,9 +26,10 @@ def in_own_process(measure, *arguments):
             raise InputError(f"The measurement {name} was killed, probably for too little memory.") from None
 
 
-def median_seconds(run, *, repeats=REPEATS):
+def median_seconds(run, *, repeats=REPEATS, warm_up=True):
     """The median time of some calls, after one more to warm up."""
-    run()
+    if warm_up:
+        run()
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -44,3 +46,27 @@ def machine():
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"
+
+
+def peak_gb():
+    """The peak memory of this process, in 10**9 bytes."""
+    try:
+        return _status_gb("VmHWM")
+    except (OSError, StopIteration):
+        # On Linux it would begin with the parent's.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def machine_gb():
+    """The memory of this machine, in 10**9 bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def resident_gb():
+    """The memory that this process has now, in 10**9 bytes (Linux)."""
+    return _status_gb("VmRSS")
+
+
+def _status_gb(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e9

@@ -1,7 +1,6 @@
 """The folder of a run: its files, and the way from a folder back to its network."""
 
 import os
-import resource
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,9 @@ import tensorflow as tf
 
 from brats_tf.config import FILE as CONFIG_FILE
 from brats_tf.config import Config
+from brats_tf.data.nifti import by
 from brats_tf.errors import InputError, in_one_line
+from brats_tf.measuring import machine_gb
 from brats_tf.models.networks import get_network
 from brats_tf.screen import say
 
@@ -63,25 +64,32 @@ def load_weights(network, run):
 
 
 @contextmanager
-def enough_memory(crop):
-    """Turns running out of memory inside it into one sentence, an `InputError`."""
+def enough_memory(config):
+    """Turns running out of memory inside it, for a run of `config`, into one sentence, an `InputError`."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        size = "x".join(map(str, crop))
+        raise InputError(f"There is too little memory on {device_name()} for {_what_takes_memory(config)}.") from error
+
+
+def check_memory(config, needed_gb):
+    """Raises `InputError` when a training needs more memory than this machine has; a GPU says so by itself."""
+    there = machine_gb()
+    if needed_gb > there and not tf.config.list_physical_devices("GPU"):
         raise InputError(
-            f"There is too little memory on {device_name()} for the crop {size}; try a smaller --crop."
-        ) from error
+            f"There is too little memory on {device_name()}, {there:.0f} GB where about {needed_gb:.0f} are needed, "
+            f"for {_what_takes_memory(config)}."
+        )
 
 
-def peak_gb():
-    """The peak memory of this process, in 10**9 bytes."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        kibibytes = int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    except (OSError, StopIteration):
-        kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # On Linux it would begin with the parent's.
-    return kibibytes * 1024 / 1e9
+def _what_takes_memory(config):
+    """What is too large, and which option makes it smaller."""
+    if config.patch is None:
+        return f"the crop {by(config.crop)}; try a smaller --crop"
+    return (
+        f"{config.batch_size // config.accumulation} patches of {by(config.patch)} at once; try a larger "
+        "--accumulation, a smaller --batch-size or a smaller --patch"
+    )
 
 
 def device_name():

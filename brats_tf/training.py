@@ -17,11 +17,12 @@ from brats_tf.data.pipeline import Patches, finish, read_ahead, training_stream
 from brats_tf.data.store import Settings
 from brats_tf.errors import InputError
 from brats_tf.losses import CrossEntropyMinusDice, MultipleDice, region_dice
+from brats_tf.measuring import peak_gb
 from brats_tf.models.costs import training_bytes
 from brats_tf.models.networks import get_network
 from brats_tf.preparing import prepare_cases
 from brats_tf.regions import REGIONS
-from brats_tf.runs import build_network, device_name, enough_memory, new_run, peak_gb
+from brats_tf.runs import build_network, check_memory, device_name, enough_memory, new_run
 from brats_tf.screen import progress_bar, say
 from brats_tf.splits import split_cases
 from brats_tf.validation import Validate, check_validation
@@ -57,6 +58,7 @@ def train(configs, cases, *, runs, store, validation=None, skip_bad=False, worke
     # First what fails at once: a crop that does not fit, weights that are not there. Then all cases are prepared, so
     # that a bad one shows before the first step, not after a night.
     ready = _make_ready(configs[0], keep_start=len(configs) > 1)
+    check_memory(configs[0], _memory_gb(configs[0], ready))
     splits = [split_cases(cases, seed=config.seed, **config.split_settings()) for config in configs]
     stored = [
         prepare_cases(
@@ -88,7 +90,7 @@ def _train(config, network, stored, run, validation):
     network, dataset = _with_data(network, config, stored)
     started = time.monotonic()
     steps = (config.batches or math.ceil(len(stored) / config.batch_size)) * config.accumulation
-    with progress_bar() as bar, enough_memory(config.crop), history_of(run) as history:
+    with progress_bar() as bar, enough_memory(config), history_of(run) as history:
         callbacks = [*callbacks_of(config, run), history, ShowProgress(config.run_name, bar, config.epochs * steps)]
         if validation:
             callbacks.append(Validate(config, validation, run))
@@ -195,8 +197,12 @@ def compile_network(network, config):
     network.optimizer.build(network.trainable_variables)
 
 
+def _memory_gb(config, ready):
+    return training_bytes(ready.network, batch_size=config.batch_size // config.accumulation) / 1e9
+
+
 def _first_line(config, ready, cases):
-    memory = training_bytes(ready.network, batch_size=config.batch_size // config.accumulation) / 1e9
+    memory = _memory_gb(config, ready)
     seen = f"patches {by(config.patch)}, batch {config.batch_size}" if config.patch else f"crop {by(config.crop)}"
     encoder = "resnet34" if config.network == "albunet" else config.backbone
     return (

@@ -170,9 +170,56 @@ def batch_norm():
     return lines
 
 
+def albunet():
+    """Paper B's Table 1, the paper's rows and ours."""
+    run = read("albunet_table1")
+    columns = " | ".join(f"{metric}, {region}" for metric in ("Dice", "HD95 mm") for region in REGIONS)
+    lines = [f"| mean (median) | {columns} |", f"|---|{'--:|' * 6}"]
+    ours = (
+        f"ours, {run['length']}: {run['seeds']} runs, {run['cases']['training']} cases, "
+        f"{run['cases']['validation']} validated"
+    )
+    rows = {f"{method} (paper B, BraTS 2020 validation)": row for method, row in read("paper_b").items()}
+    rows |= {f"{method} ({ours})": row for method, row in run["table"].items()}
+    for title, row in rows.items():
+        cells = [
+            f"{row[region][metric]['mean']:.{digits}f} ({row[region][metric]['median']:.{digits}f})"
+            for metric, digits in (("dice", 4), ("hd95_mm", 1))
+            for region in REGIONS
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def windows():
+    """AlbuNet's forward pass and sliding window beside PyTorch and MONAI."""
+    run = read("bench_windows")
+    ours, peers = run["ours"], run["peers"]
+    batch, shape, box, step = ("x".join(map(str, run[name])) for name in ("batch", "shape", "box", "step"))
+    few, many = run["windows"]
+    rows = (
+        (f"forward pass, a batch of {batch}", "forward", "forward"),
+        (f"{run['case']}, {shape}: the brain's box, {box}, in {few} windows, step {step}", "windows", "windows"),
+        (f"the same with every one of {many} windows (ours skips those outside the box)", "windows", "whole"),
+    )
+    lines = [
+        f"Measured on {run['machine']}, preset `{run['preset']}`, in one run.",
+        "",
+        "| | ours | PyTorch, MONAI |",
+        "|---|--:|--:|",
+    ]
+    for title, mine, theirs in rows:
+        cells = [
+            f"{its[f'{name}_s']:.1f} s, {its[f'{name}_peak_gb']:.1f} GB"
+            for its, name in ((ours, mine), (peers, theirs))
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
 def filled(text):
     """A page with its tables made anew."""
-    for table in (results, overfit, bench, data, augmentation, backbones, scaling, batch_norm):
+    for table in (results, overfit, bench, data, augmentation, backbones, scaling, batch_norm, albunet, windows):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:
             body = "\n".join(table())

@@ -1,9 +1,11 @@
 import json
+from importlib.util import find_spec
 
 import pytest
 
 from brats_tf import bench_augmentation, bench_data
 from brats_tf.bench import bench, bench_backbones
+from brats_tf.bench_windows import FIGURES, PEERS, bench_windows
 from brats_tf.config import Config
 from brats_tf.data.augment import DRAWS
 from brats_tf.listing import BACKBONES_FILE
@@ -53,3 +55,17 @@ def test_a_backbone_measured_anew_is_the_packaged_one_but_for_the_time(name, tmp
         assert figures.pop("seconds") > 0
         assert figures.pop("peak_gb") > 0
     assert row == packaged
+
+
+@pytest.mark.slow
+def test_windows_are_measured_beside_pytorch(phantoms, tmp_path):
+    config = Config.from_preset(
+        "albunet3d", crop=(40, 40, 26), patch=(32, 32, 4), step=(16, 16, 4), batch_size=2, weights="none"
+    )
+    figures = bench_windows(config, phantoms[0], results=tmp_path)
+    assert json.loads((tmp_path / "bench_windows.json").read_text()) == json.loads(json.dumps(figures))
+    assert figures["ours"]["forward_s"] > 0 and figures["ours"]["windows_peak_gb"] > 0
+    inside, every = figures["windows"]
+    assert 0 < inside < every == 2 * 2 * 7
+    if all(find_spec(name) for name in PEERS):
+        assert set(figures["peers"]) == set(FIGURES)

@@ -144,6 +144,8 @@ def test_what_paper_b_does_not_take_is_refused(changes, sentence):
         Config.from_preset("albunet3d", **changes)
 
 
-def test_a_step_without_a_patch_is_refused():
-    with pytest.raises(InputError, match="`step` is for networks that see patches"):
-        Config.from_preset("paper", modalities=("t1",), step=(1, 1, 1))
+@pytest.mark.parametrize("change", [{"step": (1, 1, 1)}, {"foreground": 0.5}, {"window_weights": "gaussian"}])
+def test_what_only_patches_have_is_refused_without_them(change):
+    (name,) = change
+    with pytest.raises(InputError, match=f"`{name}` is for networks that see patches"):
+        Config.from_preset("paper", modalities=("t1",), **change)

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 # Neighbours on a floor do not import each other.
 FLOORS = (
     {"errors", "__init__", "data.__init__", "models.__init__"},
-    {"regions", "screen", "files", "empty_rules"},
+    {"regions", "screen", "files", "empty_rules", "measuring"},
     {
         "presets",
         "splits",
@@ -48,8 +48,8 @@ FLOORS = (
     {"callbacks", "members"},
     {"validation"},
     {"training", "inference", "evaluation", "report", "export", "listing", "census"},
-    {"measuring", "bench_peers", "bench_twin"},
-    {"demo", "bench", "bench_augmentation"},
+    {"bench_peers", "bench_twin"},
+    {"demo", "bench", "bench_augmentation", "bench_windows"},
     {"bench_data", "given"},
     {"commands"},
     {"cli"},
@@ -70,9 +70,9 @@ ONLY_IN = {
     "nibabel": {"data.nifti", "data.volumes", "data.transforms", "data.preparation", "data.phantom"},
     "isal": {"data.nifti", "data.store"},
     "matplotlib": {"report"},
-    "monai": {"bench_peers"},
-    "torch": {"bench_peers", "bench_twin"},
-    "torchvision": {"bench_twin"},
+    "monai": {"bench_peers", "bench_windows"},
+    "torch": {"bench_peers", "bench_twin", "bench_windows"},
+    "torchvision": {"bench_twin", "bench_windows"},
     "batchgenerators": {"bench_peers"},
     "scipy": {"data.transforms", "data.phantom", "metrics", "lesions", "aggregates"},
     "segmentation_models": {"models.backbones"},

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from conftest import TINY_SPACING_MM
 
+from brats_tf import runs
 from brats_tf.config import Config
 from brats_tf.data.preparation import prepare_case
+from brats_tf.errors import InputError
+from brats_tf.evaluation import score_case
 from brats_tf.inference import load_ensemble, predict_cases
 from brats_tf.presets import SUBSETS
 from brats_tf.runs import build_network
 from brats_tf.training import build, compile_network, train
+from brats_tf.validation import read_validation
 
 SMALL = {"crop": (40, 40, 26), "patch": (32, 32, 4), "step": (16, 16, 4), "weights": "none"}
 assert TINY_SPACING_MM == 6  # Phantoms of 40x40x26 voxels, which the crop takes whole.
@@ -97,6 +101,61 @@ def test_patches_train(preset, phantoms, tmp_path, untraced):
     assert len((run / "history.csv").read_text().splitlines()) == 2
     (member,) = load_ensemble([run])
     assert np.isfinite(member.predict(np.ones((32, 32, 5, 3), np.float32))).all()
+
+
+def test_a_batch_that_the_machine_cannot_hold_is_refused_at_once(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "machine_gb", lambda: 1.0)
+    config = Config.from_preset("albunet3d", **SMALL)
+    with pytest.raises(
+        InputError, match="1 GB where about 2 are needed, for 24 patches of 32x32x4 at once; try a larger"
+    ):
+        train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_of_memory_names_what_to_change():
+    for config, advice in (
+        (
+            Config.from_preset("albunet3d", accumulation=6),
+            "4 patches of 128x128x24 at once; try a larger",
+        ),
+        (Config.from_preset("paper", modalities=("t1",)), "the crop 192x160x108; try a smaller --crop"),
+    ):
+        with pytest.raises(InputError, match=f"too little memory on .* for {advice}"), runs.enough_memory(config):
+            raise MemoryError
+
+
+def test_whole_cases_are_validated_while_training(phantoms, tmp_path, untraced):
+    short = {"batch_size": 1, "batches": 1, "epochs": 3, "validate_every": 2, "depth_layers": False}
+    config = Config.from_preset("albunet3d", **(SMALL | short))
+    (run,) = train([config], phantoms[:2], validation=phantoms[2:], runs=tmp_path, store=tmp_path / "store")
+    curves = read_validation(run)
+    assert list(curves["ET"]) == [2, 3]  # Every second epoch, and the last.
+    # The last row is what prediction and evaluation say of the run.
+    predict_cases(load_ensemble([run]), phantoms[2:], out=tmp_path / "p")
+    for region in ("WT", "TC", "ET"):
+        expected = [score_case(case, tmp_path / "p")[region]["dice"] for case in phantoms[2:]]
+        assert curves[region][3] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "validation", "sentence"),
+    [
+        ({"validate_every": 1}, None, "Validation needs cases that training does not see"),
+        ({"validate_every": 1}, slice(0, 1), "Patients must not train and validate. Received in both: Phantom_001"),
+        ({}, slice(2, 4), "Validation cases need to be told when: --validate-every"),
+    ],
+)
+def test_validation_without_sense_is_refused(phantoms, tmp_path, changes, validation, sentence):
+    config = Config.from_preset("albunet3d", **SMALL, **changes)
+    with pytest.raises(InputError, match=sentence):
+        train(
+            [config],
+            phantoms[:2],
+            validation=validation and phantoms[validation],
+            runs=tmp_path,
+            store=tmp_path / "store",
+        )
 
 
 def test_accumulated_parts_change_the_weights_once_a_batch():

@@ -142,9 +142,12 @@ def _spatial(channels, classes, draws):
 
 def _deform(channels, classes, draws):
     matrix = tf.eye(3)
+    # A single slice turns about D alone and is not shifted along it: there is nothing beside it.
+    axes = (0.0, 0.0, 1.0) if classes.shape[2] == 1 else (1.0, 1.0, 1.0)
+    free = (1.0, 1.0, 0.0) if classes.shape[2] == 1 else (1.0, 1.0, 1.0)
     if "rotation" in draws:
         draw = draws["rotation"]
-        matrix = tf.where(draw.happens, operations.rotation_matrix(draw.strength((3,))), matrix)
+        matrix = tf.where(draw.happens, operations.rotation_matrix(draw.strength((3,)) * axes), matrix)
     if "scale" in draws:
         draw = draws["scale"]
         matrix *= tf.where(draw.happens, draw.factor(), 1.0)
@@ -154,7 +157,7 @@ def _deform(channels, classes, draws):
 
     def elastic():
         shifts = operations.displacement(classes.shape, draw.strength(), draw.seeds[2])
-        return operations.warp(channels, classes, matrix, shifts)
+        return operations.warp(channels, classes, matrix, shifts * tf.reshape(free, (3, 1, 1, 1)))
 
     return tf.cond(draw.happens, elastic, lambda: operations.warp(channels, classes, matrix))
 

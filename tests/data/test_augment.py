@@ -37,6 +37,18 @@ def always(monkeypatch):
     return preset
 
 
+@pytest.mark.parametrize("name", ["elastic", "rotation", "scale"])
+def test_a_single_slice_stays_in_its_plane(always, name):
+    # What does not change along a square's middle is not dimmed by a neighbour that is not there.
+    volume = np.zeros((1, 32, 32, 1, 1), np.float32)
+    volume[:, 6:26, 6:26] = 1
+    classes = (volume[..., 0] > 0).astype(np.uint8)
+    changed, moved = augment(tf.constant(volume), tf.constant(classes), seed=seed(3), preset=always(name))
+    np.testing.assert_allclose(changed[0, 12:20, 12:20], 1, atol=1e-5)
+    assert (moved.numpy()[0, 12:20, 12:20] == 1).all()
+    assert (changed.numpy() != volume).any()
+
+
 def test_the_config_knows_every_preset():
     assert tuple(PRESETS) == AUGMENTATIONS
 
