@@ -8,6 +8,9 @@ VENV ?= .venv
 RUNS ?= runs
 OUT ?= predictions
 RESULTS ?= results
+ARCHIVE ?= submission.zip
+A ?= results
+B ?=
 PRESET ?= paper
 # Empty means: the program's own default, see `brats-tf <command> --help`.
 DATA ?=
@@ -34,6 +37,10 @@ HELD_OUT ?=
 VALIDATE ?=
 VALIDATION ?=
 EMPTY ?=
+REMOVE_BELOW ?=
+FILL_HOLES ?=
+DROP_ET_BELOW ?=
+UNCERTAINTY ?=
 LENGTH ?=
 SEEDS ?=
 SKIP_BAD ?=
@@ -60,19 +67,21 @@ SPLIT_ARGS = $(call option,folds,FOLDS) $(call option,fold,FOLD) $(call option,h
 	$(call option,validate-every,VALIDATE) $(call option,validation,VALIDATION)
 PATCH_ARGS = $(call option,step,STEP) $(call option,window-weights,WINDOW_WEIGHTS) $(call option,foreground,FOREGROUND) \
 	$(call option,batch-size,BATCH) $(call option,batches,BATCHES) $(call option,accumulation,ACCUMULATION)
+STEP_ARGS = $(call option,remove-below-ml,REMOVE_BELOW) $(if $(FILL_HOLES),--fill-holes) \
+	$(call option,drop-et-below-ml,DROP_ET_BELOW) $(if $(UNCERTAINTY),--save-uncertainty)
 TABLE1_ARGS = $(call option,data,DATA) $(call option,validation,VALIDATION) $(call option,length,LENGTH) \
 	$(call option,seeds,SEEDS) $(call option,accumulation,ACCUMULATION)
 TRAIN_ARGS = $(PATCH_ARGS) $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS) $(STORE_ARGS) $(SPLIT_ARGS) $(call option,augmentation,AUGMENTATION) $(BAD_ARGS)
 PREDICT_ARGS = $(PRESET_ARGS) $(DATA_ARGS) --out "$(OUT)" $(call option,networks,NETWORKS) $(if $(HELD_OUT),--held-out)
 
-.PHONY: help setup demo prepare train-modality train train-all predict ensemble-predict evaluate summary export cases bench backbones \
+.PHONY: help setup demo prepare train-modality train train-all predict ensemble-predict tune evaluate compare submit summary export cases bench backbones \
 	overfit traps albunet-table1 lock check test test-slow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES"
 	@echo "    PATCH STEP BATCH BATCHES ACCUMULATION WINDOW_WEIGHTS FOREGROUND"
-	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT VALIDATE VALIDATION EMPTY LENGTH SEEDS SKIP_BAD JSON MEASURE ONLY PYTHON GPU"
+	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT VALIDATE VALIDATION EMPTY REMOVE_BELOW FILL_HOLES DROP_ET_BELOW UNCERTAINTY ARCHIVE A B LENGTH SEEDS SKIP_BAD JSON MEASURE ONLY PYTHON GPU"
 
 setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA)
 
@@ -105,10 +114,19 @@ train-all: $(READY) ## train the four networks, one after another
 	$(BRATS) train --modality all $(TRAIN_ARGS)
 
 ensemble-predict: $(READY) ## average the trained networks and write OUT/<case>.nii.gz
-	$(BRATS) predict $(PREDICT_ARGS)
+	$(BRATS) predict $(PREDICT_ARGS) $(STEP_ARGS)
+
+tune: $(READY) ## find the ET volume to drop, on predictions in OUT of cases that training has not seen
+	$(BRATS) tune $(PREDICT_ARGS)
 
 evaluate: $(READY) ## score OUT against the truth in DATA: RESULTS/cases.csv, RESULTS/summary.json
 	$(BRATS) evaluate $(PREDICT_ARGS) --results "$(RESULTS)" $(call option,empty,EMPTY)
+
+compare: $(READY) ## paired comparison of two folders of evaluate: make compare A=results_b0 B=results_b7
+	$(BRATS) compare "$(A)" "$(B)" --results "$(RESULTS)"
+
+submit: $(READY) ## check OUT for what the BraTS platform asks, and zip it to ARCHIVE
+	$(BRATS) submit $(call option,data,DATA) --out "$(OUT)" --archive "$(ARCHIVE)"
 
 summary: $(READY) ## print the network, layer by layer
 	$(BRATS) summary $(NETWORK_ARGS) $(call option,modality,MOD)

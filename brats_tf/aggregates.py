@@ -47,3 +47,24 @@ def _interval(scores):
         rng=np.random.default_rng(0),
     )
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+def wilcoxon_p(first, second):
+    """Two-sided p of Wilcoxon's signed-rank test of paired scores (N,); 1 when every pair is equal."""
+    first, second = (np.asarray(values, dtype=float) for values in (first, second))
+    differences = first - second
+    differences = differences[differences != 0]
+    return float(stats.wilcoxon(differences).pvalue) if differences.size else 1.0
+
+
+def permutation_p(first, second):
+    """Two-sided p of the mean difference of paired values (N,), swapping pairs: all swaps, or random ones of many."""
+    drawn = stats.permutation_test(
+        (np.asarray(first, dtype=float), np.asarray(second, dtype=float)),
+        lambda one, other, axis: np.mean(one - other, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        rng=np.random.default_rng(0),
+    )
+    return float(drawn.pvalue)

@@ -5,7 +5,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from brats_tf import __version__, commands
+from brats_tf import __version__, commands, scoring
 from brats_tf.config import AUGMENTATIONS
 from brats_tf.empty_rules import EMPTY_RULES
 from brats_tf.errors import InputError
@@ -64,7 +64,10 @@ def _add(command, option):
     settings = dict(OPTIONS.get(f"{command.prog.split()[-1]} {name}", OPTIONS[name]))
     if "default" in settings and settings["default"] is not None:
         settings["help"] += f" (default: {settings['default']})"
-    command.add_argument(f"--{name}", required=option.endswith("!"), **settings)
+    if name in POSITIONAL:
+        command.add_argument(name, **settings)
+    else:
+        command.add_argument(f"--{name}", required=option.endswith("!"), **settings)
 
 
 def _sizes(text):
@@ -83,6 +86,10 @@ def _count(text):
     return int(text)
 
 
+def _volume(text):
+    return text if text == "tuned" else float(text)
+
+
 def _names(text):
     names = tuple(text.split(","))
     if not all(names) or len(set(names)) != len(names):
@@ -90,7 +97,12 @@ def _names(text):
     return names
 
 
+POSITIONAL = ("first", "second")
 OPTIONS = {
+    "first": {"type": Path, "metavar": "FIRST", "help": "a folder that `brats-tf evaluate` wrote"},
+    "second": {"type": Path, "metavar": "SECOND", "help": "another one"},
+    "archive": {"type": Path, "metavar": "ZIP", "default": Path("submission.zip"), "help": "the zip to write"},
+    "submit out": {"type": Path, "metavar": "DIR", "default": Path("predictions"), "help": "the predictions to check"},
     "data": {"type": Path, "metavar": "PATH", "help": "folder with BraTS cases, or a .csv or .json list of cases"},
     "runs": {"type": Path, "metavar": "DIR", "default": Path("runs"), "help": "folder of the trained networks"},
     "demo runs": {"type": Path, "metavar": "DIR", "default": Path("demo/runs"), "help": "folder of its networks"},
@@ -114,6 +126,7 @@ OPTIONS = {
     },
     "modality": {"choices": (*MODALITIES, "all"), "help": "what the network sees; all: four networks in turn"},
     "prepare modality": {"choices": (*MODALITIES, "all"), "default": "all", "help": "what to prepare"},
+    "tune out": {"type": Path, "metavar": "DIR", "default": Path("predictions"), "help": "the predictions to read"},
     "evaluate out": {
         "type": Path,
         "metavar": "DIR",
@@ -186,17 +199,33 @@ OPTIONS = {
     "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of stopping"},
     "only": {"choices": ("network", "windows", "data"), "help": "what to measure (default: all)"},
     "measure": {"action": "store_true", "help": "measure on this machine instead of showing the packaged figures"},
+    "remove-below-ml": {"type": float, "metavar": "ML", "default": 0.0, "help": "remove smaller parts of the tumour"},
+    "fill-holes": {"action": "store_true", "help": "make background that the tumour encloses edema"},
+    "drop-et-below-ml": {
+        "type": _volume,
+        "metavar": "ML",
+        "default": 0.0,
+        "help": "take less enhancing tumour than this for necrosis; tuned: what `brats-tf tune` found",
+    },
+    "save-uncertainty": {
+        "action": "store_true",
+        "help": "also write OUT/uncertainty/<case>.nii.gz: how far the networks disagree on WT, TC, ET",
+    },
     "save-probabilities": {"action": "store_true", "help": "also write OUT/probabilities/<case>.nii.gz: WT, TC, ET"},
 }
 NETWORK = "preset modality crop patch backbone depth-factors planes input-scaling batch-norm"
 PATCHES = "step window-weights foreground batch-size batches accumulation"
+STEPS = "remove-below-ml fill-holes drop-et-below-ml"
 LEARNING = f"{PATCHES} augmentation spacing-mm epochs learning-rate seed folds fold hold-out validate-every"
 COMMANDS = {
     commands.demo: "runs out results weights epochs crop seed",
     commands.prepare: "data runs store preset modality crop spacing-mm workers skip-bad verify",
     commands.train: f"data runs store workers {NETWORK} weights {LEARNING} validation skip-bad",
-    commands.predict: "data runs preset networks held-out out save-probabilities",
-    commands.evaluate: "data runs preset networks held-out out results empty workers",
+    commands.predict: f"data runs preset networks held-out out {STEPS} save-probabilities save-uncertainty",
+    scoring.tune: "data runs preset networks held-out out",
+    scoring.evaluate: "data runs preset networks held-out out results empty workers",
+    scoring.compare: "first second results",
+    scoring.submit: "data out archive",
     commands.summary: NETWORK,
     commands.export: "run! out!",
     commands.cases: "data! json",

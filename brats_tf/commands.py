@@ -13,6 +13,7 @@ from brats_tf.given import (
     one_config,
     phantom_settings,
     scored_cases,
+    steps_given,
     validation_cases,
     wanted_networks,
 )
@@ -55,7 +56,8 @@ def predict(given):
     """Predict label maps with the average of the trained networks.
 
     Writes OUT/<case>.nii.gz with each case's own geometry and label convention. A case that lacks a modality is
-    predicted from the others. Without --data, phantoms that training has not seen are used.
+    predicted from the others. Without --data, phantoms that training has not seen are used. OUT/prediction.json tells
+    the networks, the steps after them (none unless asked for), seconds and, for several networks, their disagreement.
 
     brats-tf predict --data BraTS2020_validation --runs runs --out predictions
     """
@@ -65,30 +67,17 @@ def predict(given):
     from brats_tf.inference import load_ensemble, predict_cases
 
     runs = [given.runs / name for name in networks_given(given)]
+    steps = steps_given(given, runs)
     members = load_ensemble(runs)
     cases = scored_cases(given, members[0].config)
-    failures = predict_cases(members, cases, out=given.out, save_probabilities=given.save_probabilities)
-    return FAILED_CASES if failures else 0
-
-
-def evaluate(given):
-    """Score label maps against the truth: Dice, HD95, sensitivity, specificity and more, for ET, WT and TC.
-
-    Writes RESULTS/cases.csv and RESULTS/summary.json, and prints the papers' tables. A region empty in truth and
-    prediction scores Dice 1 and HD95 0, empty in one of them 0 and 373.13 mm, as on the BraTS platform; `--empty nan`
-    leaves such scores out. Lesion-wise scores follow BraTS 2023.
-
-    brats-tf evaluate --data BraTS2020 --out predictions --results results
-    """
-    from brats_tf.evaluation import evaluate as score
-    from brats_tf.evaluation import show_table
-
-    config = None if given.data else Config.load(given.runs / networks_given(given)[0])
-    cases = scored_cases(given, config)
-    summary, failures = score(
-        cases, predictions=given.out, results=given.results, empty=given.empty, workers=given.workers
+    failures = predict_cases(
+        members,
+        cases,
+        out=given.out,
+        steps=steps,
+        save_probabilities=given.save_probabilities,
+        save_uncertainty=given.save_uncertainty,
     )
-    show_table({"ours": summary})
     return FAILED_CASES if failures else 0
 
 

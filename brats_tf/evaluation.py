@@ -14,10 +14,12 @@ from brats_tf.data.preparation import read_classes
 from brats_tf.empty_rules import EMPTY_RULES
 from brats_tf.errors import InputError
 from brats_tf.files import atomic, write_json
+from brats_tf.postprocessing import FILE, save_tuned, tune_et_threshold
 from brats_tf.regions import REGIONS, classes_to_regions
 from brats_tf.scores import METRICS, score_region
 from brats_tf.screen import console, say, track
 
+ET = REGIONS.index("ET")
 CASES_FILE, SUMMARY_FILE = "cases.csv", "summary.json"
 TABLE_ORDER = ("ET", "WT", "TC")  # The columns of paper A's Tables 2 and 3.
 TABLE_ROWS = (("Mean", "mean"), ("StdDev", "std"), ("Median", "median"))
@@ -70,6 +72,14 @@ def score_case(case, predictions, empty="brats"):
     Raises:
         InputError: when truth or prediction is missing, differs in geometry, or holds unknown labels.
     """
+    expected, received, spacing_mm = _read_pair(case, predictions)
+    return {
+        region: score_region(expected[..., i], received[..., i], spacing_mm, empty) for i, region in enumerate(REGIONS)
+    }
+
+
+def _read_pair(case, predictions):
+    """Truth and prediction as regions (X, Y, Z, 3), bool, and the edges of their voxels in mm."""
     path = Path(predictions) / f"{case.id}.nii.gz"
     if not path.is_file():
         raise InputError(f"Case {case.id}: no prediction; expected {path}.")
@@ -77,10 +87,33 @@ def score_case(case, predictions, empty="brats"):
     prediction = volumes.read_segmentation(path, case_id=case.id)
     volumes.check_same_geometry(truth.geometry, prediction.geometry, case_id=case.id)
     expected, received = (classes_to_regions(read_classes(labels, case)) for labels in (truth, prediction))
-    spacing_mm = volumes.spacing_mm(truth.affine)
-    return {
-        region: score_region(expected[..., i], received[..., i], spacing_mm, empty) for i, region in enumerate(REGIONS)
-    }
+    return expected, received, volumes.spacing_mm(truth.affine)
+
+
+def tune(cases, *, predictions, runs):
+    """Tunes the ET volume of `postprocessing.Steps` on predictions of cases with truth, and stores it with the runs.
+
+    Returns:
+        A list of (case id, sentence) of the cases that could not be read.
+    """
+    pairs, failures = [], []
+    for case in track(cases, "Reading"):
+        try:
+            truth, prediction, spacing_mm = _read_pair(case, predictions)
+            pairs.append((truth[..., ET], prediction[..., ET], spacing_mm))
+        except InputError as error:
+            failures.append((case.id, str(error)))
+            say(f"Left out: {error}")
+    if not pairs:
+        raise InputError(f"None of {len(cases)} cases could be read from {predictions}.")
+    tuned = tune_et_threshold(pairs)
+    save_tuned(tuned, runs)
+    table = Table("ET below, ml", "mean Dice of ET x 100", title=f"{len(pairs)} cases")
+    for threshold, mean in tuned["mean_dice"].items():
+        table.add_row(threshold, f"{100 * mean:.2f}")
+    console.print(table)
+    say(f"Best: {tuned['drop_et_below_ml']:g} ml, written to {FILE} of {', '.join(str(run) for run in runs)}.")
+    return failures
 
 
 def read_scores(results):

@@ -1,5 +1,6 @@
 """Files that are complete or absent."""
 
+import hashlib
 import json
 import os
 import platform
@@ -45,6 +46,16 @@ def write_json(path, value):
     """Writes a value as an indented JSON file, complete or not at all. Raises `WriteError` as `atomic` does."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def sha256_of(*paths):
+    """The SHA-256 of the contents of files, one after another, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _partial():

@@ -97,6 +97,14 @@ def cases_of(given, part, config):
     return found
 
 
+def steps_given(given, runs):
+    """The `postprocessing.Steps` that the arguments ask for."""
+    from brats_tf.postprocessing import Steps, load_tuned
+
+    below = given.drop_et_below_ml
+    return Steps(given.remove_below_ml, given.fill_holes, load_tuned(runs) if below == "tuned" else below)
+
+
 def validation_cases(given):
     """The cases of --validation; None without it."""
     from brats_tf.data.cases import find_cases

@@ -5,23 +5,66 @@ patches predict whole volumes in sliding windows (paper B, Section 2.5).
 """
 
 import dataclasses
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from brats_tf import __version__
 from brats_tf.config import Config
 from brats_tf.data.preparation import prepare_case
-from brats_tf.data.volumes import write_volume
+from brats_tf.data.volumes import spacing_mm, write_volume
 from brats_tf.errors import InputError
+from brats_tf.files import sha256_of, write_json
 from brats_tf.losses import to_regions
 from brats_tf.members import Member, runner, to_classes
 from brats_tf.models.costs import prediction_bytes
-from brats_tf.regions import classes_to_labels
-from brats_tf.runs import build_network, device_name, enough_memory, load_weights
+from brats_tf.postprocessing import Steps, postprocess
+from brats_tf.regions import REGIONS, classes_to_labels
+from brats_tf.runs import WEIGHTS_FILE, build_network, device_name, enough_memory, load_weights
 from brats_tf.screen import say, track
 
-PROBABILITIES = "probabilities"
+PROBABILITIES, UNCERTAINTY, RECORD = "probabilities", "uncertainty", "prediction.json"
+POSSIBLE = 0.05  # Where a region's average probability is above this, the networks' disagreement counts.
+NO_STEPS = Steps()
 SUBSTITUTE = {"t1": "t1ce"}  # Paper B, Section 3.2: T1c in the place of a T1 that is missing.
+
+
+class Predicted:
+    """What the networks say of one case: the sum of their probabilities (H, W, D, K), and of the regions' squares.
+
+    The channels are regions, or classes when they are every network's.
+    """
+
+    def __init__(self, prepared, outputs, *, several):
+        self.prepared, self.outputs, self.networks = prepared, outputs, []
+        self._sum, self._squares = 0, 0 if several else None
+
+    def add(self, member, probabilities):
+        """Takes one network's answer."""
+        self.networks.append(member.config.run_name)
+        regions = None
+        if self._squares is not None or member.outputs != self.outputs:
+            regions = np.asarray(to_regions(probabilities, member.outputs))
+        self._sum = self._sum + (probabilities if member.outputs == self.outputs else regions)
+        if self._squares is not None:
+            self._squares = self._squares + np.square(regions)
+
+    @property
+    def average(self):
+        """Mean over the networks, (H, W, D, K), float32."""
+        return self._sum / len(self.networks)
+
+    def regions(self):
+        """Mean over the networks as regions, (H, W, D, 3), float32."""
+        return np.asarray(to_regions(self.average, self.outputs))
+
+    def disagreement(self):
+        """Standard deviation over the networks, (H, W, D, 3), float32, from 0 to 0.5; None for a single one."""
+        if self._squares is None:
+            return None
+        return np.sqrt(np.maximum(self._squares / len(self.networks) - np.square(self.regions()), 0))
 
 
 def load_ensemble(runs):
@@ -43,42 +86,85 @@ def load_ensemble(runs):
             shared[key] = (network, runner(network))
         network, run_network = shared[key]
         load_weights(network, run)
-        members.append(Member(config, network, run_network, [np.array(weight) for weight in network.get_weights()]))
+        weights = [np.array(weight) for weight in network.get_weights()]
+        members.append(Member(config, network, run_network, weights, sha256_of(Path(run) / WEIGHTS_FILE)))
     return members
 
 
-def predict_cases(members, cases, *, out, save_probabilities=False):
-    """Writes `<out>/<case>.nii.gz` for each case; a bad case is left out and the others go on.
+def predict_cases(members, cases, *, out, steps=NO_STEPS, save_probabilities=False, save_uncertainty=False):
+    """Writes `<out>/<case>.nii.gz` for each case, and `<out>/prediction.json`; a bad case is left out, others go on.
 
     Args:
         members: what `load_ensemble` returned.
         cases: `Case`s; truth is not needed.
         out: the folder for label maps. With `save_probabilities`, `<out>/probabilities/<case>.nii.gz` holds the
-            averages as (X, Y, Z, 3), float32: WT, TC, ET.
+            averages as (X, Y, Z, 3), float32: WT, TC, ET; with `save_uncertainty`, `<out>/uncertainty/<case>.nii.gz`
+            the networks' disagreement likewise: their standard deviation, from 0 to 0.5.
+        steps: what is done to the label maps, see `postprocessing.Steps`.
 
     Returns:
         A list of (case id, sentence) of those that failed.
     """
-    out, failures = Path(out), []
+    out, failures, told = Path(out), [], {}
     say(_first_line(members, len(cases)))
+    if save_uncertainty and len(members) < 2:
+        raise InputError("Disagreement needs at least two networks. Received: 1.")
     for case in track(cases, "Predicting"):
+        started = time.monotonic()
         try:
-            prepared, average, outputs = _predict_case(members, case)
-            classes = prepared.to_file_axes(to_classes(average, outputs))
-            labels = classes_to_labels(classes, case.convention)
-            write_volume(out / f"{case.id}.nii.gz", labels, like=prepared.reference)
-            if save_probabilities:
-                path = out / PROBABILITIES / f"{case.id}.nii.gz"
-                regions = prepared.to_file_axes(np.asarray(to_regions(average, outputs)))
-                write_volume(path, regions, like=prepared.reference)
+            predicted = _predict_case(members, case)
+            told[case.id] = _write(predicted, case, out, steps, save_probabilities, save_uncertainty)
         except InputError as error:
             failures.append((case.id, str(error)))
             older = " An older label map of it stays there." if (out / f"{case.id}.nii.gz").exists() else ""
             say(f"Left out: {error}{older}")
+        else:
+            told[case.id]["seconds"] = round(time.monotonic() - started, 2)
+    write_json(out / RECORD, _record(members, steps, told, failures))
     say(f"{len(cases) - len(failures)} of {len(cases)} label maps written to {out}.")
     if failures:
         say(f"Left out: {', '.join(case_id for case_id, _ in failures)}.")
     return failures
+
+
+def _write(predicted, case, out, steps, save_probabilities, save_uncertainty):
+    """Writes what was predicted of a case. Returns what is told of it."""
+    prepared, told = predicted.prepared, {"networks": predicted.networks}
+    reference = prepared.reference
+    classes = prepared.to_file_axes(to_classes(predicted.average, predicted.outputs))
+    if steps:
+        before, classes = classes, postprocess(classes, spacing_mm(reference.affine), steps)
+        told["voxels_changed"] = int(np.count_nonzero(before != classes))
+    disagreement = predicted.disagreement()
+    if disagreement is not None:
+        told["disagreement"] = mean_disagreement(disagreement, predicted.regions())
+    write_volume(out / f"{case.id}.nii.gz", classes_to_labels(classes, case.convention), like=reference)
+    if save_probabilities:
+        path = out / PROBABILITIES / f"{case.id}.nii.gz"
+        write_volume(path, prepared.to_file_axes(predicted.regions()), like=reference)
+    if save_uncertainty and disagreement is not None:
+        write_volume(out / UNCERTAINTY / f"{case.id}.nii.gz", prepared.to_file_axes(disagreement), like=reference)
+    return told
+
+
+def mean_disagreement(disagreement, regions):
+    """One figure a region: the mean disagreement where the average probability is above 0.05; 0 where it never is."""
+    figures = {}
+    for i, region in enumerate(REGIONS):
+        where = regions[..., i] > POSSIBLE
+        figures[region] = float(disagreement[..., i][where].mean()) if where.any() else 0.0
+    return figures
+
+
+def _record(members, steps, told, failures):
+    """What `prediction.json` says: which networks with which weights, which steps, and each case."""
+    return {
+        "brats_tf": __version__,
+        "networks": {member.config.run_name: member.weights_sha256 for member in members},
+        "postprocessing": asdict(steps),
+        "cases": told,
+        "left_out": dict(failures),
+    }
 
 
 def _first_line(members, cases):
@@ -106,7 +192,7 @@ def _predict_case(members, case):
     """The average over the networks whose modalities the case has.
 
     Returns:
-        (prepared case, probabilities (H, W, D, K), what their channels are: "classes" when they are every network's).
+        A `Predicted`.
     """
     usable = [member for member in members if set(member.config.modalities) <= set(case.volumes)]
     if not usable:
@@ -125,13 +211,12 @@ def _predict_case(members, case):
     crop = None if config.patch else config.crop
     prepared = prepare_case(case, modalities=modalities, crop=crop, spacing_mm=config.spacing_mm, with_truth=False)
     outputs = "classes" if all(member.outputs == "classes" for member in usable) else "regions"
-    total = 0
+    predicted = Predicted(prepared, outputs, several=len(usable) > 1)
     for member in usable:
         channels = [modalities.index(modality) for modality in member.config.modalities]
         with enough_memory(member.config):
-            predicted = member.predict(prepared.volume[..., channels])
-        total = total + (predicted if member.outputs == outputs else np.asarray(to_regions(predicted, member.outputs)))
-    return prepared, total / len(usable), outputs
+            predicted.add(member, member.predict(prepared.volume[..., channels]))
+    return predicted
 
 
 def _substitute(members, case):

@@ -27,6 +27,7 @@ class Member:
     network: keras.Model
     run_network: callable
     weights: list | None = None
+    weights_sha256: str | None = None
 
     @property
     def outputs(self):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brats_tf.errors import InputError
-from brats_tf.evaluation import evaluate, read_scores, score_case, show_table
+from brats_tf.evaluation import evaluate, read_scores, score_case, show_table, tune
 from brats_tf.scores import METRICS
 
 
@@ -68,6 +68,24 @@ def test_the_files_say_what_was_scored(phantoms, tmp_path):
     scored = read_scores(tmp_path / "r")
     assert list(scored) == [case.id for case in phantoms]
     assert np.mean([regions["ET"]["dice"] for regions in scored.values()]) == summary["ET"]["dice"]["mean"]
+
+
+def test_tuning_reads_predictions_and_leaves_the_threshold_with_the_runs(phantoms, tmp_path, capsys):
+    # A false voxel of ET in the fourth phantom, which has none, is what tuning should drop.
+    folder = perfect(phantoms, tmp_path / "p")
+    change(folder / f"{phantoms[3].id}.nii.gz", lambda labels: put(labels, 4))
+    (folder / f"{phantoms[1].id}.nii.gz").unlink()
+    ((case_id, sentence),) = tune(phantoms, predictions=folder, runs=[tmp_path / "flair"])
+    assert case_id == phantoms[1].id and "no prediction" in sentence
+    tuned = json.loads((tmp_path / "flair" / "postprocessing.json").read_text())
+    # One voxel of 6 mm is 0.216 ml.
+    assert (tuned["drop_et_below_ml"], tuned["cases"], tuned["mean_dice"]["0"]) == (0.3, 3, pytest.approx(2 / 3))
+    assert "Best: 0.3 ml" in capsys.readouterr().out
+
+
+def put(labels, value):
+    labels[0, 0, 0] = value
+    return labels
 
 
 def test_a_table_that_is_none_is_refused(tmp_path):

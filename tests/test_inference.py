@@ -1,3 +1,5 @@
+import hashlib
+import json
 import shutil
 
 import nibabel as nib
@@ -11,6 +13,7 @@ from brats_tf.data.layouts import HYPHENED
 from brats_tf.data.preparation import prepare_case
 from brats_tf.errors import InputError
 from brats_tf.inference import load_ensemble, predict_cases
+from brats_tf.postprocessing import Steps
 from brats_tf.regions import MODALITIES
 from brats_tf.runs import build_network, load_network
 
@@ -94,12 +97,58 @@ def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
     np.testing.assert_array_equal(first, second)
 
 
+def test_disagreement_is_the_deviation_of_the_networks(runs, members, phantoms, tmp_path):
+    predict_cases(members, phantoms[:1], out=tmp_path, save_probabilities=True, save_uncertainty=True)
+    each = []
+    for name in MODALITIES:
+        (member,) = load_ensemble([runs / name])
+        prepared = prepare_case(phantoms[0], modalities=(name,), crop=TINY_CROP, with_truth=False)
+        each.append(prepared.to_file_axes(member.predict(prepared.volume)))
+    written, mean = (
+        nib.load(tmp_path / kind / f"{phantoms[0].id}.nii.gz").get_fdata() for kind in ("uncertainty", "probabilities")
+    )
+    np.testing.assert_allclose(written, np.std(each, axis=0), atol=1e-3)
+    assert 0 < written.max() <= 0.5
+    told = json.loads((tmp_path / "prediction.json").read_text())["cases"][phantoms[0].id]
+    assert told["networks"] == list(MODALITIES) and told["seconds"] > 0
+    for i, region in enumerate(("WT", "TC", "ET")):
+        expected = written[..., i][mean[..., i] > 0.05].mean()
+        assert told["disagreement"][region] == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_network_cannot_disagree(members, phantoms, tmp_path):
+    with pytest.raises(InputError, match="Disagreement needs at least two networks"):
+        predict_cases(members[:1], phantoms[:1], out=tmp_path, save_uncertainty=True)
+    predict_cases(members[:1], phantoms[:1], out=tmp_path)
+    assert "disagreement" not in json.loads((tmp_path / "prediction.json").read_text())["cases"][phantoms[0].id]
+
+
+def test_steps_after_the_networks_are_recorded_and_off_unless_asked_for(runs, members, phantoms, tmp_path):
+    predict_cases(members, phantoms[:1], out=tmp_path / "plain")
+    steps = Steps(drop_et_below_ml=5000)
+    predict_cases(members, phantoms[:1], out=tmp_path / "dropped", steps=steps)
+    plain, dropped = (
+        np.asanyarray(nib.load(tmp_path / name / f"{phantoms[0].id}.nii.gz").dataobj) for name in ("plain", "dropped")
+    )
+    np.testing.assert_array_equal(dropped, np.where(plain == 4, 1, plain))
+    records = [json.loads((tmp_path / name / "prediction.json").read_text()) for name in ("plain", "dropped")]
+    assert not any(records[0]["postprocessing"].values())
+    assert records[1]["postprocessing"]["drop_et_below_ml"] == 5000
+    assert records[1]["cases"][phantoms[0].id]["voxels_changed"] == (plain == 4).sum() > 0
+    weights = hashlib.sha256((runs / "flair" / "network.weights.h5").read_bytes()).hexdigest()
+    assert records[0]["networks"]["flair"] == weights
+
+
 def test_bad_cases_are_left_out_and_the_others_go_on(members, phantoms, damaged, tmp_path, capsys):
     truncated = [case for case in damaged if case.id == "truncated"]
     ((case_id, sentence),) = predict_cases(members, [*truncated, phantoms[0]], out=tmp_path / "out")
     assert case_id == "truncated"
     assert "truncated_flair.nii.gz is damaged or truncated" in sentence
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{phantoms[0].id}.nii.gz"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"{phantoms[0].id}.nii.gz", "prediction.json"]
+    record = json.loads((tmp_path / "out" / "prediction.json").read_text())
+    assert record["left_out"] == {"truncated": sentence}
+    assert list(record["cases"]) == [phantoms[0].id]
     assert f"1 of 2 label maps written to {tmp_path / 'out'}" in capsys.readouterr().out
 
 
@@ -143,7 +192,7 @@ def test_a_full_disk_leaves_no_half_written_label_map(members, phantoms, tmp_pat
     monkeypatch.setattr(nib, "save", full)
     ((_, sentence),) = predict_cases(members, phantoms[:1], out=tmp_path)
     assert sentence == f"{tmp_path / phantoms[0].id}.nii.gz could not be written: No space left on device."
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["prediction.json"]
 
 
 def test_a_network_of_another_spacing_predicts_in_the_files_own_voxels(phantoms, tmp_path):

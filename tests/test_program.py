@@ -61,7 +61,11 @@ def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp
     assert "Traceback" not in complaint
     assert call("train", "--modality", "flair", *data, *TINY, "--epochs", 1, "--skip-bad") == 0
     assert call("predict", *data, "--networks", "flair,t2", "--out", tmp_path / "out") == 2
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.nii.gz", "no_flair.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "good.nii.gz",
+        "no_flair.nii.gz",
+        "prediction.json",
+    ]
     assert call("evaluate", *data, "--networks", "flair", "--out", tmp_path / "out", "--results", tmp_path / "r") == 2
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["WT"]["dice"]["n"] == 2
 
@@ -72,7 +76,7 @@ def test_without_data_phantoms_are_used_and_said_so(tmp_path, capsys, few_phanto
     assert call("train", "--modality", "t1", "--runs", tmp_path / "runs", *tiny) == 0
     assert "No --data (make: DATA=) given: using made-up cases, the training phantoms." in capsys.readouterr().out
     assert call("predict", "--runs", tmp_path / "runs", "--networks", "t1", "--out", tmp_path / "out") == 0
-    names = [path.name for path in sorted((tmp_path / "out").iterdir())]
+    names = [path.name for path in sorted((tmp_path / "out").glob("*.nii.gz"))]
     assert names == [f"Phantom_Unseen_{number:03}.nii.gz" for number in (1, 2)]
 
 

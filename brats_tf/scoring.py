@@ -1,0 +1,72 @@
+"""The commands of `brats-tf` that look at predictions; see `commands`."""
+
+from brats_tf.commands import FAILED_CASES
+from brats_tf.config import Config
+from brats_tf.given import networks_given, scored_cases
+
+
+def tune(given):
+    """Find the volume of enhancing tumour below which dropping it scores best, on cases that training has not seen.
+
+    Reads OUT/<case>.nii.gz, predicted without --drop-et-below-ml, and the truth; writes postprocessing.json into the
+    folder of each network. A case without enhancing tumour scores ET 0 for a single false voxel, and 1 without it.
+
+    brats-tf predict --data BraTS2020 --held-out --out tuning
+    brats-tf tune --data BraTS2020 --held-out --out tuning
+    brats-tf predict --data BraTS2020_validation --drop-et-below-ml tuned
+    """
+    from brats_tf.evaluation import tune as find
+
+    runs = [given.runs / name for name in networks_given(given)]
+    config = Config.load(runs[0])
+    failures = find(scored_cases(given, config), predictions=given.out, runs=runs)
+    return FAILED_CASES if failures else 0
+
+
+def evaluate(given):
+    """Score label maps against the truth: Dice, HD95, sensitivity, specificity and more, for ET, WT and TC.
+
+    Writes RESULTS/cases.csv and RESULTS/summary.json, and prints the papers' tables. A region empty in truth and
+    prediction scores Dice 1 and HD95 0, empty in one of them 0 and 373.13 mm, as on the BraTS platform; `--empty nan`
+    leaves such scores out. Lesion-wise scores follow BraTS 2023.
+
+    brats-tf evaluate --data BraTS2020 --out predictions --results results
+    """
+    from brats_tf.evaluation import evaluate as score
+    from brats_tf.evaluation import show_table
+
+    config = None if given.data else Config.load(given.runs / networks_given(given)[0])
+    cases = scored_cases(given, config)
+    summary, failures = score(
+        cases, predictions=given.out, results=given.results, empty=given.empty, workers=given.workers
+    )
+    show_table({"ours": summary})
+    return FAILED_CASES if failures else 0
+
+
+def compare(given):
+    """Compare two folders that `evaluate` wrote: paired differences, Wilcoxon's test, ranks as in BraTS.
+
+    Prints means, difference (second minus first) and p for each region and metric, and the mean rank over cases,
+    regions, Dice and HD95 with a permutation test; writes RESULTS/comparison.json. Only cases that both have count.
+
+    brats-tf compare results_b0 results_b7
+    """
+    from brats_tf.comparison import compare as paired
+
+    paired(given.first, given.second, results=given.results)
+
+
+def submit(given):
+    """Check a folder of predictions for what the BraTS platform asks, and zip it.
+
+    Names, shape 240x240x155, voxels of 1 mm, labels; with --data also that every case is there and has its case's
+    affine. Each objection is a sentence, and without any the label maps are written into ARCHIVE.
+
+    brats-tf submit --data BraTS2020_ValidationData --out predictions --archive submission.zip
+    """
+    from brats_tf.data.cases import find_cases
+    from brats_tf.submission import submit as check_and_zip
+
+    cases = find_cases(given.data)[0] if given.data else None
+    return FAILED_CASES if check_and_zip(given.out, given.archive, cases=cases) else 0
