@@ -14,7 +14,7 @@ from brats_tf.inference import load_ensemble, predict_cases
 from brats_tf.models.weights import fill_backbone
 from brats_tf.presets import CROP, PHANTOM_SETTINGS
 from brats_tf.regions import MODALITIES
-from brats_tf.report import save_overlay
+from brats_tf.pictures import save_overlay
 from brats_tf.runs import WEIGHTS_FILE, build_network, device_name
 from brats_tf.screen import say
 from brats_tf.training import build, train
@@ -50,7 +50,7 @@ def demo(*, runs, out, results, **settings):
 
 
 def save_case_overlay(path, case, crop, predictions):
-    """Draws truth and prediction of one case over its FLAIR (see `report.save_overlay`)."""
+    """Draws truth and prediction of one case over its FLAIR (see `pictures.save_overlay`)."""
     prepared = prepare_case(case, modalities=("flair",), crop=crop, with_truth=True)
     predicted = dataclasses.replace(case, segmentation=Path(predictions) / f"{case.id}.nii.gz")
     prediction = prepare_case(predicted, modalities=("flair",), crop=crop, with_truth=True).classes

@@ -31,7 +31,7 @@ from brats_tf.evaluation import CASES_FILE, TABLE_ORDER, evaluate, read_scores  
 from brats_tf.files import write_json  # noqa: E402
 from brats_tf.inference import load_ensemble, predict_cases  # noqa: E402
 from brats_tf.regions import REGIONS  # noqa: E402
-from brats_tf.report import save_bands, save_boxes  # noqa: E402
+from brats_tf.pictures import save_bands, save_boxes  # noqa: E402
 from brats_tf.runs import device_name  # noqa: E402
 from brats_tf.splits import split_cases  # noqa: E402
 from brats_tf.training import build, train  # noqa: E402

@@ -1,7 +1,7 @@
 import matplotlib.image
 import numpy as np
 
-from brats_tf.report import OPACITY, _blend, _slices, save_curves, save_overlay
+from brats_tf.pictures import OPACITY, _blend, _slices, save_curves, save_overlay
 
 
 def test_colours_are_those_of_figure_2():
