@@ -11,6 +11,8 @@ RESULTS ?= results
 ARCHIVE ?= submission.zip
 A ?= results
 B ?=
+CASE ?=
+SLICES ?=
 PRESET ?= paper
 # Empty means: the program's own default, see `brats-tf <command> --help`.
 DATA ?=
@@ -74,14 +76,14 @@ TABLE1_ARGS = $(call option,data,DATA) $(call option,validation,VALIDATION) $(ca
 TRAIN_ARGS = $(PATCH_ARGS) $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS) $(STORE_ARGS) $(SPLIT_ARGS) $(call option,augmentation,AUGMENTATION) $(BAD_ARGS)
 PREDICT_ARGS = $(PRESET_ARGS) $(DATA_ARGS) --out "$(OUT)" $(call option,networks,NETWORKS) $(if $(HELD_OUT),--held-out)
 
-.PHONY: help setup demo prepare train-modality train train-all predict ensemble-predict tune evaluate compare submit summary export cases bench backbones \
+.PHONY: help setup demo prepare train-modality train train-all predict ensemble-predict tune evaluate report figures compare submit summary export cases bench backbones \
 	overfit traps albunet-table1 lock check test test-slow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES"
 	@echo "    PATCH STEP BATCH BATCHES ACCUMULATION WINDOW_WEIGHTS FOREGROUND"
-	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT VALIDATE VALIDATION EMPTY REMOVE_BELOW FILL_HOLES DROP_ET_BELOW UNCERTAINTY ARCHIVE A B LENGTH SEEDS SKIP_BAD JSON MEASURE ONLY PYTHON GPU"
+	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT VALIDATE VALIDATION EMPTY REMOVE_BELOW FILL_HOLES DROP_ET_BELOW UNCERTAINTY ARCHIVE A B CASE SLICES LENGTH SEEDS SKIP_BAD JSON MEASURE ONLY PYTHON GPU"
 
 setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA)
 
@@ -121,6 +123,12 @@ tune: $(READY) ## find the ET volume to drop, on predictions in OUT of cases tha
 
 evaluate: $(READY) ## score OUT against the truth in DATA: RESULTS/cases.csv, RESULTS/summary.json
 	$(BRATS) evaluate $(PREDICT_ARGS) --results "$(RESULTS)" $(call option,empty,EMPTY)
+
+report: $(READY) ## after predict and evaluate: RESULTS/report.html, one file with everything
+	$(BRATS) report $(PREDICT_ARGS) --results "$(RESULTS)" $(call option,slices,SLICES)
+
+figures: $(READY) ## the paper's figures from RUNS/MOD into its folder: make figures MOD=flair DATA=... CASE=...
+	$(BRATS) figures --run "$(RUNS)/$(or $(MOD),flair)" $(DATA_ARGS) $(call option,case,CASE)
 
 compare: $(READY) ## paired comparison of two folders of evaluate: make compare A=results_b0 B=results_b7
 	$(BRATS) compare "$(A)" "$(B)" --results "$(RESULTS)"

@@ -9,7 +9,8 @@ The map of the package, from the facts at the bottom to the front door on top (i
 - networks: ``models.blocks`` -> ``models.interslice``, ``models.backbones``, ``models.decoders``
   -> ``models.embedding`` -> ``models.networks``; ``models.weights`` fills them in, ``models.costs`` counts;
   ``losses`` and ``metrics``
-- runs: ``runs`` (a run's folder), ``training``, ``inference``, ``evaluation``, ``pictures``, ``report``, ``export``, ``listing``
+- runs: ``runs`` (a run's folder), ``training``, ``inference``, ``evaluation``, ``pictures``,
+  ``report``, ``export``, ``listing``
 - ``demo`` and ``bench`` string runs together; ``commands`` and ``cli`` are the front door (``brats-tf --help``)
 """
 

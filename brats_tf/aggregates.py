@@ -68,3 +68,13 @@ def permutation_p(first, second):
         rng=np.random.default_rng(0),
     )
     return float(drawn.pvalue)
+
+
+def spearman(first, second):
+    """Rank correlation of pairs (N,): {"spearman", "p", "n"}; None for fewer than 3 or where one side never changes."""
+    pairs = np.array([first, second], dtype=float)
+    pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
+    if pairs.shape[1] < 3 or (np.ptp(pairs, axis=1) == 0).any():
+        return {"spearman": None, "p": None, "n": pairs.shape[1]}
+    found = stats.spearmanr(*pairs)
+    return {"spearman": float(found.statistic), "p": float(found.pvalue), "n": pairs.shape[1]}

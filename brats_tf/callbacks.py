@@ -5,10 +5,11 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
+from brats_tf.curves import HISTORY_FILE
 from brats_tf.errors import InputError
 from brats_tf.files import atomic
 from brats_tf.regions import REGIONS
-from brats_tf.runs import HISTORY_FILE, WEIGHTS_FILE
+from brats_tf.runs import WEIGHTS_FILE
 from brats_tf.screen import console, say
 
 PLATEAU_FACTOR = 0.1  # Paper A, Section 2.5: "reduced by a factor of 10".

@@ -101,6 +101,8 @@ POSITIONAL = ("first", "second")
 OPTIONS = {
     "first": {"type": Path, "metavar": "FIRST", "help": "a folder that `brats-tf evaluate` wrote"},
     "second": {"type": Path, "metavar": "SECOND", "help": "another one"},
+    "case": {"metavar": "ID", "help": "which case (default: the first that has what the network sees)"},
+    "slices": {"type": _count, "metavar": "N", "default": 8, "help": "how many cases can be scrolled through"},
     "archive": {"type": Path, "metavar": "ZIP", "default": Path("submission.zip"), "help": "the zip to write"},
     "submit out": {"type": Path, "metavar": "DIR", "default": Path("predictions"), "help": "the predictions to check"},
     "data": {"type": Path, "metavar": "PATH", "help": "folder with BraTS cases, or a .csv or .json list of cases"},
@@ -224,6 +226,8 @@ COMMANDS = {
     commands.predict: f"data runs preset networks held-out out {STEPS} save-probabilities save-uncertainty",
     scoring.tune: "data runs preset networks held-out out",
     scoring.evaluate: "data runs preset networks held-out out results empty workers",
+    scoring.report: "data runs preset networks held-out out results slices",
+    scoring.figures: "run! data runs case",
     scoring.compare: "first second results",
     scoring.submit: "data out archive",
     commands.summary: NETWORK,

@@ -9,7 +9,7 @@ from brats_tf.aggregates import permutation_p, wilcoxon_p
 from brats_tf.errors import InputError
 from brats_tf.evaluation import TABLE_ORDER, read_scores
 from brats_tf.files import write_json
-from brats_tf.scores import METRICS
+from brats_tf.scores import METRICS, shown
 from brats_tf.screen import console, say
 
 COMPARED = tuple(name for name, metric in METRICS.items() if metric.better)
@@ -85,18 +85,14 @@ def _show(comparison):
     )
     for region, metrics in comparison["regions"].items():
         for number, (metric, values) in enumerate(metrics.items()):
-            scale = METRICS[metric]
-            shown = [
-                "–" if values[name] is None else f"{scale.shown_by * values[name]:.{scale.decimals}f}"
-                for name in ("first", "second", "difference")
-            ]
+            figures = [shown(metric, values[name]) for name in ("first", "second", "difference")]
             p = "–" if values["p"] is None else f"{values['p']:.3g}"
-            table.add_row("" if number else region, scale.title, *shown, p, str(values["n"]))
+            table.add_row("" if number else region, METRICS[metric].title, *figures, p, str(values["n"]))
     console.print(table)
     first, second = comparison["mean_ranks"]
     say(
         f"Mean rank over {len(comparison['cases'])} cases, regions, Dice and HD95: {first:.3f} and {second:.3f} (1 is "
-        f"better), permutation p = {comparison['ranks_p']:.3g}. p of the metrics: Wilcoxon, not corrected for many tests."
+        f"better), permutation p = {comparison['ranks_p']:.3g}. p of the metrics: Wilcoxon, uncorrected."
     )
     if comparison["only_in_one"]:
         say(f"Only in one of them, left out: {', '.join(comparison['only_in_one'])}.")

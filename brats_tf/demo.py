@@ -12,9 +12,9 @@ from brats_tf.errors import InputError
 from brats_tf.evaluation import evaluate, show_table
 from brats_tf.inference import load_ensemble, predict_cases
 from brats_tf.models.weights import fill_backbone
+from brats_tf.pictures import save_overlay
 from brats_tf.presets import CROP, PHANTOM_SETTINGS
 from brats_tf.regions import MODALITIES
-from brats_tf.pictures import save_overlay
 from brats_tf.runs import WEIGHTS_FILE, build_network, device_name
 from brats_tf.screen import say
 from brats_tf.training import build, train

@@ -1,13 +1,14 @@
 """Score predicted label maps against the truth: one line a case and region, and the tables of the papers."""
 
 import csv
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.table import Table
 
-from brats_tf.aggregates import summarise
+from brats_tf.aggregates import spearman, summarise
 from brats_tf.data import volumes
 from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.preparation import read_classes
@@ -16,11 +17,11 @@ from brats_tf.errors import InputError
 from brats_tf.files import atomic, write_json
 from brats_tf.postprocessing import FILE, save_tuned, tune_et_threshold
 from brats_tf.regions import REGIONS, classes_to_regions
-from brats_tf.scores import METRICS, score_region
+from brats_tf.scores import METRICS, score_region, shown
 from brats_tf.screen import console, say, track
 
 ET = REGIONS.index("ET")
-CASES_FILE, SUMMARY_FILE = "cases.csv", "summary.json"
+CASES_FILE, SUMMARY_FILE, RECORD = "cases.csv", "summary.json", "prediction.json"
 TABLE_ORDER = ("ET", "WT", "TC")  # The columns of paper A's Tables 2 and 3.
 TABLE_ROWS = (("Mean", "mean"), ("StdDev", "std"), ("Median", "median"))
 
@@ -62,6 +63,8 @@ def evaluate(cases, *, predictions, results, empty="brats", workers=None):
             for region in REGIONS
         },
     }
+    disagreement = _disagreement(read_record(predictions), scored)
+    summary |= {"disagreement": disagreement} if disagreement else {}
     _write(Path(results), scored, summary)
     return summary, failures
 
@@ -116,6 +119,30 @@ def tune(cases, *, predictions, runs):
     return failures
 
 
+def read_record(predictions):
+    """What `inference.predict_cases` told of its predictions; {} where there is no record. Raises `InputError`."""
+    path = Path(predictions) / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+        return record if isinstance(record["cases"], dict) else {}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} must hold what `brats-tf predict` writes: {error!r}.") from None
+
+
+def _disagreement(record, scored):
+    """Rank correlation of the networks' disagreement with Dice, region by region; {} where it is not known."""
+    told = {case: its["disagreement"] for case, its in record.get("cases", {}).items() if its.get("disagreement")}
+    both = [case for case in scored if case in told]
+    if not both:
+        return {}
+    return {
+        region: spearman([told[case][region] for case in both], [scored[case][region]["dice"] for case in both])
+        for region in REGIONS
+    }
+
+
 def read_scores(results):
     """The scores that `evaluate` wrote: {case id: {region: {metric: float}}}. Raises `InputError`."""
     path = Path(results) / CASES_FILE
@@ -142,16 +169,16 @@ def show_table(summaries):
             table.add_column(column, justify="right" if column else "left")
         for title, summary in summaries.items():
             for row, key in TABLE_ROWS:
-                values = [_shown(metric, summary[region][metric][key]) for region in TABLE_ORDER]
+                values = [shown(metric, summary[region][metric][key]) for region in TABLE_ORDER]
                 table.add_row(title if key == "mean" else "", row, *values, str(summary["WT"][metric]["n"]))
         console.print(table)
     rules = dict.fromkeys(EMPTY_RULES[summary["empty_rule"]].sentence for summary in summaries.values())
     say(f"Rule: {'; '.join(rules)}. StdDev is that of the population. HD95 as MedPy defines it.")
-
-
-def _shown(metric, value):
-    scale = METRICS[metric]
-    return "–" if value is None else f"{scale.shown_by * value:.{scale.decimals}f}"
+    for summary in summaries.values():
+        for region, its in summary.get("disagreement", {}).items():
+            if its["spearman"] is not None:
+                said = f"{its['spearman']:.2f} (Spearman, p {its['p']:.2g}, {its['n']} cases)"
+                say(f"Disagreement of the networks with Dice, {region}: {said}.")
 
 
 def _write(folder, scored, summary):

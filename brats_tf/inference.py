@@ -25,7 +25,7 @@ from brats_tf.regions import REGIONS, classes_to_labels
 from brats_tf.runs import WEIGHTS_FILE, build_network, device_name, enough_memory, load_weights
 from brats_tf.screen import say, track
 
-PROBABILITIES, UNCERTAINTY, RECORD = "probabilities", "uncertainty", "prediction.json"
+PROBABILITIES, UNCERTAINTY, RECORD = "probabilities", "uncertainty", "prediction.json"  # RECORD: evaluation reads it.
 POSSIBLE = 0.05  # Where a region's average probability is above this, the networks' disagreement counts.
 NO_STEPS = Steps()
 SUBSTITUTE = {"t1": "t1ce"}  # Paper B, Section 3.2: T1c in the place of a T1 that is missing.

@@ -14,10 +14,13 @@ from brats_tf.files import atomic
 from brats_tf.regions import CLASSES
 
 COLOURS = {"necrosis": "red", "edema": "green", "enhancing": "yellow"}  # Paper A, Figure 2.
+# Where a prediction is wrong; these and `SAFE` are told apart by colour-blind people too (Okabe and Ito).
+ERRORS = {"missed": "#0072B2", "false": "#E69F00", "wrong class": "#CC79A7"}
+SAFE = {"necrosis": "#D55E00", "edema": "#009E73", "enhancing": "#F0E442"}
 OPACITY = 0.45
 
 
-def save_overlay(path, volume, rows, *, title):
+def save_overlay(path, volume, rows, *, title, colours=COLOURS, errors=False):
     """Draws the axial, coronal and sagittal slice through the tumour's centre, one row of three for each entry.
 
     Args:
@@ -25,19 +28,25 @@ def save_overlay(path, volume, rows, *, title):
         volume: (H, W, D), H front to back, W to the patient's left, D to the head.
         rows: {caption: classes (H, W, D)}; the first with a tumour chooses the slices.
         title: one line on top.
+        colours: of the classes.
+        errors: adds a row for where the second entry differs from the first.
     """
     volume = np.where(volume == 0, volume.min(), volume)  # After z-scoring the background is 0, the brain's mean.
     centre = _centre(next((classes for classes in rows.values() if classes.any()), None), volume.shape)
+    palettes = dict.fromkeys(rows, colours)
+    if errors:
+        rows, palettes = rows | {"error": errors_of(*rows.values())}, palettes | {"error": ERRORS}
     figure, axes = plt.subplots(
         len(rows), 3, figsize=(10.5, 3.6 * len(rows) + 0.6), squeeze=False, layout="constrained"
     )
     for row, (caption, classes) in zip(axes, rows.items(), strict=True):
         for axis, (name, image, mask) in zip(row, _slices(volume, classes, centre), strict=True):
-            axis.imshow(_blend(image, mask), interpolation="nearest")
+            axis.imshow(_blend(image, mask, palettes[caption]), interpolation="nearest")
             axis.set_title(f"{caption}, {name}", fontsize=9)
             axis.axis("off")
-    handles = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncol=3, frameon=False)
+    shown = colours | (ERRORS if errors else {})
+    handles = [Patch(color=colour, label=name) for name, colour in shown.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncol=len(handles), frameon=False)
     figure.suptitle(title)
     _save(figure, path)
 
@@ -81,6 +90,38 @@ def save_boxes(path, values, *, title, y_label):
     _save(figure, path)
 
 
+def save_planes(path, rows, *, title):
+    """Draws {caption: images}, each an image (H, W) to show in grey or (H, W, 3) in colour: a row for each entry."""
+    most = max(len(images) for images in rows.values())
+    figure, axes = plt.subplots(
+        len(rows), most, figsize=(2.6 * most, 2.9 * len(rows)), squeeze=False, layout="constrained"
+    )
+    for row, (caption, images) in zip(axes, rows.items(), strict=True):
+        for axis in row:
+            axis.axis("off")
+        for number, (axis, image) in enumerate(zip(row, images, strict=False), start=1):
+            axis.imshow(image, cmap="gray", interpolation="nearest")
+            axis.set_title(f"{caption} {number}", fontsize=9)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def save_scatter(path, panels, *, title, x_label, y_label):
+    """Draws {panel: (x, y)} beside each other, a dot for each pair."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 3.4), squeeze=False, layout="constrained")
+    for axis, (name, (x, y)) in zip(axes[0], panels.items(), strict=True):
+        axis.plot(x, y, "o", markersize=4, alpha=0.7)
+        axis.set(title=name, xlabel=x_label, ylabel=y_label)
+        axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def blend(image, classes):
+    """One slice with its classes in the colours of paper A's Figure 2: two (H, W) -> (H, W, 3), from 0 to 1."""
+    return _blend(image, classes, COLOURS)
+
+
 def _centre(classes, shape):
     if classes is None:
         return [size // 2 for size in shape]
@@ -95,12 +136,18 @@ def _slices(volume, classes, centre):
     yield "sagittal", volume[:, w].T[::-1], classes[:, w].T[::-1]
 
 
-def _blend(image, mask):
+def errors_of(truth, prediction):
+    """Where two maps of classes differ: 0 nowhere, then as in `ERRORS`, tumour missed, none there, another class."""
+    kinds = (truth > 0) & (prediction == 0), (truth == 0) & (prediction > 0), truth != prediction
+    return np.select(kinds, (1, 2, 3), 0).astype(np.uint8)
+
+
+def _blend(image, mask, colours):
     low, high = np.percentile(image, (1, 99.5))
     grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
     picture = np.repeat(grey[..., None], 3, axis=-1)
-    for name, colour in COLOURS.items():
-        inside = mask == CLASSES.index(name)
+    for name, colour in colours.items():
+        inside = mask == (CLASSES.index(name) if name in CLASSES else 1 + list(colours).index(name))
         picture[inside] = (1 - OPACITY) * picture[inside] + OPACITY * np.array(to_rgb(colour))
     return picture
 

@@ -16,7 +16,6 @@ from brats_tf.models.networks import get_network
 from brats_tf.screen import say
 
 WEIGHTS_FILE = "network.weights.h5"
-HISTORY_FILE = "history.csv"
 
 
 def new_run(run):

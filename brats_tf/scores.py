@@ -1,5 +1,6 @@
 """What is scored of a region: the columns of `cases.csv`, in order, and which of them are better when larger."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,3 +72,9 @@ def score_region(truth, prediction, spacing_mm, empty="brats"):
         prediction_ml - truth_ml,
     )
     return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
+
+
+def shown(metric, value):
+    """A score as people read it: times 100 or in mm, with its column's decimals; a dash where there is none."""
+    scale = METRICS[metric]
+    return "–" if value is None or math.isnan(value) else f"{scale.shown_by * value:.{scale.decimals}f}"

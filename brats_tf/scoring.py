@@ -44,6 +44,39 @@ def evaluate(given):
     return FAILED_CASES if failures else 0
 
 
+def report(given):
+    """Write RESULTS/report.html: everything about the predictions in one file that opens without network.
+
+    After predict and evaluate, with the same arguments: scores with intervals beside the paper's, distributions, slices
+    to scroll through, worst and best cases, a table that sorts, training curves, disagreement, settings and hashes.
+
+    brats-tf report --data BraTS2020 --held-out
+    """
+    from brats_tf.report import write_report
+
+    runs = [given.runs / name for name in networks_given(given)]
+    config = None if given.data else Config.load(runs[0])
+    cases = scored_cases(given, config)
+    write_report(cases, runs=runs, predictions=given.out, results=given.results, slices=given.slices)
+
+
+def figures(given):
+    """Draw the paper's figures from a trained run: overlay, and the planes between its 2D and 3D halves.
+
+    Writes RUN/figures/overlay-<case>.png and, for paper A's networks, planes-<case>.png (its Figures 3 and 4).
+
+    brats-tf figures --run runs/flair --data BraTS2020 --case BraTS20_Training_001
+    """
+    from brats_tf.screen import import_tensorflow
+
+    import_tensorflow()
+    from brats_tf.figures import draw_figures, pick_case
+    from brats_tf.given import cases_of
+
+    config = Config.load(given.run)
+    draw_figures(given.run, pick_case(cases_of(given, "unseen", config), given.case, parts=config.modalities))
+
+
 def compare(given):
     """Compare two folders that `evaluate` wrote: paired differences, Wilcoxon's test, ranks as in BraTS.
 

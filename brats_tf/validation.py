@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 
+from brats_tf.curves import COLUMNS, VALIDATION_FILE
 from brats_tf.data.preparation import prepare_case
 from brats_tf.errors import InputError
 from brats_tf.files import atomic
@@ -12,9 +13,6 @@ from brats_tf.members import Member, runner, to_classes
 from brats_tf.metrics import dice
 from brats_tf.regions import REGIONS, classes_to_regions
 from brats_tf.screen import say, track
-
-VALIDATION_FILE = "validation.csv"
-COLUMNS = ("epoch", "case", "region", "dice")
 
 
 class Validate(keras.callbacks.Callback):
@@ -73,16 +71,3 @@ def check_validation(config, cases, training):
 def _prepared(config, case):
     crop = None if config.patch else config.crop
     return prepare_case(case, modalities=config.modalities, crop=crop, spacing_mm=config.spacing_mm, with_truth=True)
-
-
-def read_validation(run):
-    """What `Validate` wrote: {region: {epoch: [Dice of each case]}}. Raises `InputError`."""
-    path = run / VALIDATION_FILE
-    curves = {region: {} for region in REGIONS}
-    try:
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                curves[row["region"]].setdefault(int(row["epoch"]), []).append(float(row["dice"]))
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} must hold the columns {', '.join(COLUMNS)}: {error}.") from None
-    return curves

@@ -25,17 +25,17 @@ import_tensorflow()
 import numpy as np  # noqa: E402
 
 from brats_tf.config import Config  # noqa: E402
+from brats_tf.curves import read_validation  # noqa: E402
 from brats_tf.data.cases import find_cases  # noqa: E402
 from brats_tf.errors import InputError  # noqa: E402
 from brats_tf.evaluation import CASES_FILE, TABLE_ORDER, evaluate, read_scores  # noqa: E402
 from brats_tf.files import write_json  # noqa: E402
 from brats_tf.inference import load_ensemble, predict_cases  # noqa: E402
-from brats_tf.regions import REGIONS  # noqa: E402
 from brats_tf.pictures import save_bands, save_boxes  # noqa: E402
+from brats_tf.regions import REGIONS  # noqa: E402
 from brats_tf.runs import device_name  # noqa: E402
 from brats_tf.splits import split_cases  # noqa: E402
 from brats_tf.training import build, train  # noqa: E402
-from brats_tf.validation import read_validation  # noqa: E402
 
 METHODS = {
     "AlbuNet3D, pretrained": ("albunet3d", "imagenet"),

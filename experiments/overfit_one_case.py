@@ -30,8 +30,8 @@ from brats_tf.data.preparation import prepare_case  # noqa: E402
 from brats_tf.errors import InputError  # noqa: E402
 from brats_tf.files import atomic, write_json  # noqa: E402
 from brats_tf.metrics import dice  # noqa: E402
-from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions, regions_to_classes  # noqa: E402
 from brats_tf.pictures import save_curves, save_overlay  # noqa: E402
+from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions, regions_to_classes  # noqa: E402
 from brats_tf.runs import device_name  # noqa: E402
 from brats_tf.training import build, compile_network  # noqa: E402
 

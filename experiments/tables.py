@@ -12,6 +12,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 PAGES = (FOLDER.parent / "README.md", FOLDER / "README.md")
 BACKBONES = FOLDER.parent / "brats_tf" / "models" / "backbones.json"
+PAPERS = FOLDER.parent / "brats_tf" / "papers.json"
 REGIONS = ("ET", "WT", "TC")
 
 
@@ -23,10 +24,15 @@ def read(name):
     return json.loads(path.read_text())
 
 
+def papers():
+    """The papers' own results, typed from their tables: {"A", "B": {row: {region: {metric: figures}}}}."""
+    return json.loads(PAPERS.read_text())
+
+
 def results():
     """Paper A's rows and ours: mean, standard deviation and median Dice x 100."""
     lines = ["| Dice × 100 (mean ± std, median) | cases | ET | WT | TC |", "|---|--:|--:|--:|--:|"]
-    rows = [(row["title"], row) for row in read("paper_a")]
+    rows = list(papers()["A"].items())
     rows += [
         ("ours: phantoms at 64x64x36, `make demo`, before training", read("demo_untrained")),
         ("ours: phantoms at 64x64x36, `make demo`", read("demo")),
@@ -179,7 +185,7 @@ def albunet():
         f"ours, {run['length']}: {run['seeds']} runs, {run['cases']['training']} cases, "
         f"{run['cases']['validation']} validated"
     )
-    rows = {f"{method} (paper B, BraTS 2020 validation)": row for method, row in read("paper_b").items()}
+    rows = {f"{method} (paper B, BraTS 2020 validation)": row for method, row in papers()["B"].items()}
     rows |= {f"{method} ({ours})": row for method, row in run["table"].items()}
     for title, row in rows.items():
         cells = [

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+from brats_tf.curves import COLUMNS
 from brats_tf.scores import METRICS
-from brats_tf.validation import COLUMNS
 
 TINY = {"crop": (40, 40, 26), "batches": 1, "epochs": 2, "validate_every": 1, "batch_size": 1}
 TINY_LENGTH = {

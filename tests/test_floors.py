@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 # Neighbours on a floor do not import each other.
 FLOORS = (
     {"errors", "__init__", "data.__init__", "models.__init__"},
-    {"regions", "screen", "files", "empty_rules", "measuring"},
+    {"regions", "screen", "files", "empty_rules", "measuring", "page_parts"},
     {
         "presets",
         "splits",
@@ -20,6 +20,7 @@ FLOORS = (
         "metrics",
         "losses",
         "aggregates",
+        "curves",
     },
     {
         "config",
@@ -41,6 +42,7 @@ FLOORS = (
         "models.costs",
         "scores",
         "postprocessing",
+        "atlas",
     },
     {"data.phantom", "data.store", "models.decoders", "models.weights"},
     {"models.embedding", "models.albunet", "models.torchvision"},
@@ -49,7 +51,8 @@ FLOORS = (
     {"callbacks", "members"},
     {"validation"},
     {"training", "inference", "evaluation", "pictures", "export", "listing", "census", "submission"},
-    {"comparison"},
+    {"comparison", "figures", "report_sections"},
+    {"report"},
     {"bench_peers", "bench_twin"},
     {"demo", "bench", "bench_augmentation", "bench_windows"},
     {"bench_data", "given"},
@@ -72,7 +75,7 @@ ONLY_IN = {
     },
     "nibabel": {"submission", "data.nifti", "data.volumes", "data.transforms", "data.preparation", "data.phantom"},
     "isal": {"data.nifti", "data.store"},
-    "matplotlib": {"pictures"},
+    "matplotlib": {"pictures", "atlas"},
     "monai": {"bench_peers", "bench_windows"},
     "torch": {"bench_peers", "bench_twin", "bench_windows"},
     "torchvision": {"bench_twin", "bench_windows"},

@@ -9,6 +9,7 @@ from conftest import TINY_SPACING_MM
 
 from brats_tf import runs
 from brats_tf.config import Config
+from brats_tf.curves import read_validation
 from brats_tf.data.preparation import prepare_case
 from brats_tf.errors import InputError
 from brats_tf.evaluation import score_case
@@ -16,7 +17,6 @@ from brats_tf.inference import load_ensemble, predict_cases
 from brats_tf.presets import SUBSETS
 from brats_tf.runs import build_network
 from brats_tf.training import build, compile_network, train
-from brats_tf.validation import read_validation
 
 SMALL = {"crop": (40, 40, 26), "patch": (32, 32, 4), "step": (16, 16, 4), "weights": "none"}
 assert TINY_SPACING_MM == 6  # Phantoms of 40x40x26 voxels, which the crop takes whole.
