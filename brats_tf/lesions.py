@@ -46,11 +46,11 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats"):
     lesions[~truth] = 0
     parts, _ = ndimage.label(prediction, structure=_CONNECTED)
     scores, matched, found, missed = [], set(), 0, 0
-    for lesion in range(1, count + 1):
-        mask = lesions == lesion
+    for lesion, where in enumerate(ndimage.find_objects(lesions, count), start=1):
+        mask, room = lesions == lesion, _with_room(where, lesions.shape)
         # Grown alone: where two lesions grow into each other, they are one lesion already.
-        near = ndimage.binary_dilation(mask, structure=_GROWN, iterations=DILATION)
-        touching = np.setdiff1d(np.unique(parts[near]), [0])
+        near = ndimage.binary_dilation(mask[room], structure=_GROWN, iterations=DILATION)
+        touching = np.setdiff1d(np.unique(parts[room][near]), [0])
         matched.update(touching.tolist())
         if np.count_nonzero(mask) * np.prod(spacing_mm) <= SMALLEST_MM3:
             continue
@@ -73,8 +73,13 @@ def _score(scores, found, missed, false, empty):
 def _boxed(truth, prediction):
     """Both masks in the box around them, with room to grow; nothing outside it can change a score."""
     (box,) = ndimage.find_objects((truth | prediction).astype(np.uint8))
-    room = tuple(
-        slice(max(0, part.start - DILATION), min(size, part.stop + DILATION))
-        for part, size in zip(box, truth.shape, strict=True)
-    )
+    room = _with_room(box, truth.shape)
     return truth[room], prediction[room]
+
+
+def _with_room(box, shape):
+    """A box with room for a lesion to grow."""
+    return tuple(
+        slice(max(0, part.start - DILATION), min(size, part.stop + DILATION))
+        for part, size in zip(box, shape, strict=True)
+    )

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import math
 import shutil
@@ -129,6 +130,21 @@ def test_a_bad_prediction_is_left_out_and_the_others_are_scored(phantoms, tmp_pa
     assert sentence in received
     assert summary["WT"]["dice"]["n"] == summary["cases"] == 3
     assert summary["left_out"] == {case_id: received}
+
+
+def test_a_prediction_elsewhere_and_a_case_without_truth_are_left_out(phantoms, tmp_path):
+    folder = perfect(phantoms, tmp_path / "p")
+    path = folder / f"{phantoms[0].id}.nii.gz"
+    image = nib.load(path)
+    affine = image.affine.copy()
+    affine[2, 3] += 7
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), affine), path)
+    without = dataclasses.replace(phantoms[1], segmentation=None)
+    summary, failures = evaluate([phantoms[0], without, *phantoms[2:]], predictions=folder, results=tmp_path / "r")
+    said = dict(failures)
+    assert "must have the affine of" in said[phantoms[0].id] and "by 7 mm" in said[phantoms[0].id]
+    assert f"no seg in {without.folder}" in said[phantoms[1].id]
+    assert summary["cases"] == 2 and summary["left_out"] == said
 
 
 def test_nothing_to_score_is_refused(phantoms, tmp_path):

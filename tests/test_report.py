@@ -205,6 +205,8 @@ def test_in_a_real_browser_tables_sort_and_slices_turn(reported, tmp_path):
     assert pixels["none"] == pixels["transparent"]  # Without a region, and without opacity: the bare image.
     numbers = [re.fullmatch(r"(\S+), slice (\d+) of (\d+)", text).groups() for text in where]
     assert int(numbers[1][1]) == int(numbers[0][1]) + 1
-    assert numbers[2][2] != numbers[0][2]  # The sagittal slices are of another number than the axial ones.
+    found = re.search(r'id="atlases">(.*?)</script>', reported.read_text(), re.DOTALL).group(1)
+    shape = json.loads(found)[numbers[0][0]]["shape"]
+    assert [int(numbers[0][2]), int(numbers[2][2])] == [shape[2], shape[1]]  # Axial, sagittal.
     assert int(numbers[3][1]) == int(numbers[2][1]) + 1
     assert numbers[4][0] == said["cases"][1] != numbers[0][0]
