@@ -44,7 +44,7 @@ FLOORS = (
         "postprocessing",
         "atlas",
     },
-    {"data.phantom", "data.store", "models.decoders", "models.weights"},
+    {"data.phantom", "data.store", "models.decoders", "models.weights", "models.state_dict"},
     {"models.embedding", "models.albunet", "models.torchvision"},
     {"models.networks"},
     {"runs", "preparing"},
@@ -126,7 +126,11 @@ def test_networks_and_losses_know_keras_alone():
         if room.startswith("models.") or room == "losses":
             outside = {module.split(".")[0] for module in imports(path)} - {"brats_tf", *sys.stdlib_module_names}
             # Classifiers come from two more packages, imported only when one of theirs is built.
-            more = {"models.backbones": set(ONLY_IN), "models.torchvision": {"numpy"}}.get(room, set())  # Reads a file.
+            more = {
+                "models.backbones": set(ONLY_IN),
+                "models.torchvision": {"numpy"},
+                "models.state_dict": {"numpy"},
+            }.get(room, set())  # Reads a file.
             assert outside <= {"keras", *more} - {"tensorflow"}, room
 
 

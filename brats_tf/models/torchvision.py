@@ -1,24 +1,26 @@
-"""torchvision's ImageNet ResNet34, filled into an AlbuNet's encoder from a safetensors file.
+"""torchvision's ImageNet ResNet34, filled into an AlbuNet's encoder: its published file, or one in safetensors.
 
-PyTorch's own `.pth` files are pickles, which could run any code; a safetensors file is a JSON header and raw numbers.
+PyTorch is not needed: `state_dict` reads its `.pth` files without running them.
 """
 
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, in_one_line
+from brats_tf.files import sha256_of
 from brats_tf.models.resnet import PREFIX
-from brats_tf.models.weights import FOLDER_VARIABLE, check_hash, inflate
+from brats_tf.models.state_dict import read_state_dict
+from brats_tf.models.weights import FOLDER_VARIABLE, check_hash, download, inflate
 
-FILE = "resnet34.safetensors"
-HOW = (
-    "write it where PyTorch is installed: safetensors.torch.save_file(torchvision.models.resnet34("
-    'weights="IMAGENET1K_V1").state_dict(), "resnet34.safetensors")'
-)
+PUBLISHED = "resnet34-b627a593.pth"  # torchvision's IMAGENET1K_V1; the digits begin the file's SHA-256.
+URL = "https://download.pytorch.org/models/"
+FILES = ("resnet34.safetensors", PUBLISHED)
+FORMATS = (".safetensors", ".pth", ".pt")
 DTYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8"}
 LONGEST_HEADER = 2**24
 KINDS = ("weight", "bias", "running_mean", "running_var")  # PyTorch's, in the order of Keras's weights.
@@ -29,8 +31,9 @@ def fill_resnet34(network, *, source):
 
     Args:
         network: what `models.albunet.albunet` built. For other than three channels the first kernel is inflated.
-        source: "none" leaves it as it is; "imagenet" takes `resnet34.safetensors` in the folder $BRATS_TF_WEIGHTS;
-            anything else is the path of such a file.
+        source: "none" leaves it as it is; "imagenet" takes a file of `FILES` in the folder $BRATS_TF_WEIGHTS or, where
+            that is not set, torchvision's published file from Keras's cache or the network; anything else is the path
+            of a .safetensors or .pth file.
 
     Returns:
         Where the weights came from, in words.
@@ -41,12 +44,15 @@ def fill_resnet34(network, *, source):
     if source == "none":
         return "random weights"
     path = _find() if source == "imagenet" else Path(source)
-    if path.suffix != ".safetensors":
-        raise InputError(f"Weights of ResNet34 must be imagenet, none or a .safetensors file. Received: {path}; {HOW}.")
+    if path.suffix not in FORMATS:
+        raise InputError(
+            f"Weights of ResNet34 must be imagenet, none or a {' or '.join(FORMATS)} file. Received: {path}."
+        )
     if not path.is_file():
-        raise InputError(f"The weights file {path} does not exist; {HOW}.")
+        raise InputError(f"The weights file {path} does not exist.")
     check_hash(path)
-    state = read_safetensors(path)
+    _check_name(path)
+    state = read_safetensors(path) if path.suffix == ".safetensors" else read_state_dict(path)
     fitting = {layer: _arrays(layer, state, path) for layer in network.layers if _is_filled(layer)}
     for layer, arrays in fitting.items():
         layer.set_weights(arrays)
@@ -87,13 +93,34 @@ def _array(entry, body):
 
 
 def _find():
+    """The file in $BRATS_TF_WEIGHTS or, where that is not set, the published one, downloaded once."""
     folder = os.environ.get(FOLDER_VARIABLE)
-    if not folder or not (Path(folder) / FILE).is_file():
+    if folder:
+        for name in FILES:
+            if (Path(folder) / name).is_file():
+                return Path(folder) / name
         raise InputError(
-            f"ImageNet weights of ResNet34 are taken from {FILE} in the folder that {FOLDER_VARIABLE} names "
-            f"(now {folder or 'not set'}); {HOW}. Or choose --weights none to train from random weights."
+            f"{FOLDER_VARIABLE}={folder} must hold {' or '.join(FILES)} for an ImageNet ResNet34. Received: neither. "
+            "Or choose --weights FILE, or --weights none to train from random weights."
         )
-    return Path(folder) / FILE
+    try:
+        return Path(download(PUBLISHED, URL + PUBLISHED))
+    except Exception as error:  # Whatever the network, the proxy or the cache leads to.
+        raise InputError(
+            f"The ImageNet weights of ResNet34 could not be had ({in_one_line(error)}). Put torchvision's {PUBLISHED} "
+            f"into a folder and name that folder in {FOLDER_VARIABLE}, or choose --weights FILE, or --weights none to "
+            "train from random weights."
+        ) from error
+
+
+def _check_name(path):
+    """torchvision writes the first digits of a file's SHA-256 into its name; they must be right."""
+    digits = re.fullmatch(r"resnet34-([0-9a-f]{8})\.pth", path.name)
+    if digits and not sha256_of(path).startswith(digits[1]):
+        raise InputError(
+            f"{path} must have a SHA-256 that begins with {digits[1]}, as its name says. Received: "
+            f"{sha256_of(path)[:8]}. Remove it, so that it is downloaded again."
+        )
 
 
 def _is_filled(layer):

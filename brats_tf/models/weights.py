@@ -187,9 +187,7 @@ def _published(backbone, source):
             if source == "imagenet":
                 return build_classifier(backbone, image_shape=IMAGE_SHAPE, weights=source), "Keras's cache"
             name = _noisy_student_file(backbone)
-            path = keras.utils.get_file(
-                name, NOISY_STUDENT_URL + name, cache_subdir="models", file_hash=NOISY_STUDENT_MD5[backbone]
-            )
+            path = _get_file(name, NOISY_STUDENT_URL + name, file_hash=NOISY_STUDENT_MD5[backbone])
     except Exception as error:  # Whatever the network, the proxy or the cache leads to.
         raise InputError(
             f"The {source} weights of {backbone} could not be had ({in_one_line(error)}). Put the published file into "
@@ -197,6 +195,16 @@ def _published(backbone, source):
             "--weights FILE, or --weights none to train from random weights."
         ) from error
     return _load(backbone, Path(path)), name
+
+
+def download(name, url):
+    """The path of a file in Keras's cache, downloaded if it is not there; raises what the network leads to."""
+    with _socket_timeout(DOWNLOAD_TIMEOUT_S), redirect_stdout(sys.stderr):
+        return _get_file(name, url)
+
+
+def _get_file(name, url, file_hash=None):
+    return keras.utils.get_file(name, url, cache_subdir="models", file_hash=file_hash)
 
 
 def _stem(backbone, source):

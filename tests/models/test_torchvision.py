@@ -1,10 +1,13 @@
+import hashlib
 import json
 
 import keras
 import numpy as np
 import pytest
+from test_state_dict import write_zip
 
 from brats_tf.errors import InputError
+from brats_tf.models import torchvision
 from brats_tf.models.albunet import albunet
 from brats_tf.models.resnet import PREFIX
 from brats_tf.models.torchvision import fill_resnet34, read_safetensors
@@ -98,8 +101,12 @@ def test_bad_files_change_nothing_and_say_why(network, state, file, tmp_path, mo
         with pytest.raises(InputError, match=sentence):
             fill_resnet34(network, source=str(path))
 
-    refused(tmp_path / "none.safetensors", "does not exist; write it where PyTorch is installed")
-    refused(tmp_path / "resnet34.pth", "must be imagenet, none or a .safetensors file")
+    refused(tmp_path / "none.safetensors", "The weights file .* does not exist")
+    refused(tmp_path / "resnet34.h5", "must be imagenet, none or a .safetensors or .pth or .pt file")
+    (tmp_path / "resnet34-b627a593.pth").write_bytes(b"x")
+    refused(
+        tmp_path / "resnet34-b627a593.pth", "SHA-256 that begins with b627a593, as its name says. Received: 2d711642"
+    )
     truncated = tmp_path / "truncated.safetensors"
     truncated.write_bytes(file.read_bytes()[:-4])
     refused(truncated, "is no readable safetensors file: expected")
@@ -109,10 +116,30 @@ def test_bad_files_change_nothing_and_say_why(network, state, file, tmp_path, mo
     refused(write(tmp_path / "short.safetensors", short), "layer4.2.conv2.weight of 3x3x1x512x512.* Received: none")
     (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  resnet34.safetensors\n")
     refused(file, "must have the SHA256 0000")
-    monkeypatch.delenv("BRATS_TF_WEIGHTS", raising=False)
-    refused("imagenet", "in the folder that BRATS_TF_WEIGHTS names .now not set.")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("BRATS_TF_WEIGHTS", str(tmp_path / "empty"))
+    refused("imagenet", "must hold resnet34.safetensors or resnet34-b627a593.pth .* Received: neither")
+    monkeypatch.delenv("BRATS_TF_WEIGHTS")
+    monkeypatch.setattr(torchvision, "download", no_network)
+    refused("imagenet", "could not be had .OSError: no network.. Put torchvision's resnet34-b627a593.pth into a folder")
     for old, new in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def no_network(name, url):
+    assert url == f"https://download.pytorch.org/models/{name}"
+    raise OSError("no network")
+
+
+def test_the_published_file_is_downloaded_once_and_its_name_is_its_hash(network, state, tmp_path, monkeypatch):
+    written = write_zip(tmp_path / "state.pth", state)
+    digits = hashlib.sha256(written.read_bytes()).hexdigest()[:8]
+    published = written.rename(tmp_path / f"resnet34-{digits}.pth")
+    monkeypatch.delenv("BRATS_TF_WEIGHTS", raising=False)
+    monkeypatch.setattr(torchvision, "download", lambda name, url: published)
+    assert fill_resnet34(network, source="imagenet") == f"ImageNet weights from {published.name}"
+    kernel = network.get_layer(f"{PREFIX}layer4_2_conv2").get_weights()[0]
+    np.testing.assert_array_equal(kernel[:, :, 0], state["layer4.2.conv2.weight"].transpose(2, 3, 1, 0))
 
 
 def test_other_writers_files_are_read(tmp_path):
