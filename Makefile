@@ -4,6 +4,7 @@ SHELL := /bin/sh
 
 PYTHON ?=
 GPU ?=
+BENCH ?=
 VENV ?= .venv
 RUNS ?= runs
 OUT ?= predictions
@@ -83,19 +84,20 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES"
 	@echo "    PATCH STEP BATCH BATCHES ACCUMULATION WINDOW_WEIGHTS FOREGROUND"
-	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT VALIDATE VALIDATION EMPTY REMOVE_BELOW FILL_HOLES DROP_ET_BELOW UNCERTAINTY ARCHIVE A B CASE SLICES LENGTH SEEDS SKIP_BAD JSON MEASURE ONLY PYTHON GPU"
+	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT VALIDATE VALIDATION EMPTY REMOVE_BELOW FILL_HOLES DROP_ET_BELOW UNCERTAINTY ARCHIVE A B CASE SLICES LENGTH SEEDS SKIP_BAD JSON MEASURE ONLY PYTHON GPU BENCH"
 
-setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA)
+setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA, BENCH=1 what `make bench` compares with)
 
-# Made anew when what it installs changes, or when PYTHON or GPU name something else than it was made with.
-WANTED := $(strip $(PYTHON) $(if $(GPU),gpu))
+# Made anew when what it installs changes, or when PYTHON, GPU or BENCH name something else than it was made with.
+EXTRAS := $(strip $(if $(GPU),gpu) $(if $(BENCH),bench))
+WANTED := $(strip $(PYTHON) $(EXTRAS))
 ifneq ($(WANTED),)
 ifneq ($(WANTED),$(shell cat "$(READY)" 2>/dev/null))
 .PHONY: $(READY)
 endif
 endif
 $(READY): requirements.lock setup.cfg pyproject.toml tools/setup.sh
-	@sh tools/setup.sh "$(VENV)" "$(PYTHON)" $(if $(GPU),gpu)
+	@sh tools/setup.sh "$(VENV)" "$(PYTHON)" "$(EXTRAS)"
 	@echo "$(WANTED)" > $@
 
 demo: $(READY) ## the whole job on made-up cases, in minutes
@@ -128,7 +130,7 @@ report: $(READY) ## after predict and evaluate: RESULTS/report.html, one file wi
 	$(BRATS) report $(PREDICT_ARGS) --results "$(RESULTS)" $(call option,slices,SLICES)
 
 figures: $(READY) ## the paper's figures from RUNS/MOD into its folder: make figures MOD=flair DATA=... CASE=...
-	$(BRATS) figures --run "$(RUNS)/$(or $(MOD),flair)" $(DATA_ARGS) $(call option,case,CASE)
+	$(BRATS) figures --run "$(RUNS)/$(or $(MOD),flair)" $(DATA_ARGS) $(call option,case,CASE) $(if $(HELD_OUT),--held-out)
 
 compare: $(READY) ## paired comparison of two folders of evaluate: make compare A=results_b0 B=results_b7
 	$(BRATS) compare "$(A)" "$(B)" --results "$(RESULTS)"

@@ -227,7 +227,7 @@ COMMANDS = {
     scoring.tune: "data runs preset networks held-out out",
     scoring.evaluate: "data runs preset networks held-out out results empty workers",
     scoring.report: "data runs preset networks held-out out results slices",
-    scoring.figures: "run! data runs case",
+    scoring.figures: "run! data runs case held-out",
     scoring.compare: "first second results",
     scoring.submit: "data out archive",
     commands.summary: NETWORK,

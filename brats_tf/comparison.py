@@ -7,7 +7,7 @@ from rich.table import Table
 
 from brats_tf.aggregates import permutation_p, wilcoxon_p
 from brats_tf.errors import InputError
-from brats_tf.evaluation import TABLE_ORDER, read_scores
+from brats_tf.evaluation import TABLE_ORDER, read_scores, read_summary
 from brats_tf.files import write_json
 from brats_tf.scores import METRICS, shown
 from brats_tf.screen import console, say
@@ -30,6 +30,9 @@ def compare(first, second, *, results):
         InputError: when a folder has no scores, or they share no case.
     """
     scores = [read_scores(folder) for folder in (first, second)]
+    rules = [read_summary(folder)["empty_rule"] for folder in (first, second)]
+    if rules[0] != rules[1]:
+        raise InputError(f"Both must follow one rule for empty regions. Received: {rules[0]} and {rules[1]}.")
     both = [case for case in scores[0] if case in scores[1]]
     if not both:
         raise InputError(f"{first} and {second} must share cases. Received: none in both.")
@@ -39,6 +42,7 @@ def compare(first, second, *, results):
     ranks = np.array([_ranks(scores, case) for case in both])
     comparison = {
         "first": str(first),
+        "empty_rule": rules[0],
         "second": str(second),
         "cases": both,
         "only_in_one": sorted(set(scores[0]) ^ set(scores[1])),

@@ -19,6 +19,7 @@ from brats_tf.postprocessing import FILE, save_tuned, tune_et_threshold
 from brats_tf.regions import REGIONS, classes_to_regions
 from brats_tf.scores import METRICS, score_region, shown
 from brats_tf.screen import console, say, track
+from brats_tf.splits import Split
 
 ET = REGIONS.index("ET")
 CASES_FILE, SUMMARY_FILE, RECORD = "cases.csv", "summary.json", "prediction.json"
@@ -98,7 +99,11 @@ def tune(cases, *, predictions, runs):
 
     Returns:
         A list of (case id, sentence) of the cases that could not be read.
+
+    Raises:
+        InputError: when a network was trained on one of the cases, or ET was dropped from the predictions already.
     """
+    _check_tuning(cases, predictions, runs)
     pairs, failures = [], []
     for case in track(cases, "Reading"):
         try:
@@ -117,6 +122,20 @@ def tune(cases, *, predictions, runs):
     console.print(table)
     say(f"Best: {tuned['drop_et_below_ml']:g} ml, written to {FILE} of {', '.join(str(run) for run in runs)}.")
     return failures
+
+
+def _check_tuning(cases, predictions, runs):
+    """Raises `InputError` unless the cases are new to the networks and nothing was dropped yet."""
+    for run in runs:
+        seen = {case.id for case in cases} & set(Split.load(run).training)
+        if seen:
+            raise InputError(
+                f"Tuning needs cases that training has not seen: --held-out. Received {len(seen)} that trained {run}: "
+                f"{', '.join(sorted(seen)[:3])}."
+            )
+    dropped = read_record(predictions).get("postprocessing", {}).get("drop_et_below_ml")
+    if dropped:
+        raise InputError(f"{predictions} must be predicted without --drop-et-below-ml. Received: {dropped:g} ml.")
 
 
 def read_record(predictions):
@@ -159,6 +178,20 @@ def read_scores(results):
     if not scored or any(set(regions) != set(REGIONS) for regions in scored.values()):
         raise InputError(f"{path} must hold a row for each of {', '.join(REGIONS)} of every case.")
     return scored
+
+
+def read_summary(results):
+    """The `summary.json` that `evaluate` wrote. Raises `InputError`."""
+    path = Path(results) / SUMMARY_FILE
+    try:
+        summary = json.loads(path.read_text())
+        if summary["empty_rule"] not in EMPTY_RULES or any(set(METRICS) - set(summary[region]) for region in REGIONS):
+            raise ValueError("scores of another version")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; `brats-tf evaluate` writes it.") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} must hold what `brats-tf evaluate` writes: {error!r}. Run it again.") from None
+    return summary
 
 
 def show_table(summaries):

@@ -14,7 +14,7 @@ from brats_tf.atlas import make_atlas
 from brats_tf.config import Config
 from brats_tf.data import volumes
 from brats_tf.data.preparation import prepare_case, read_classes
-from brats_tf.evaluation import SUMMARY_FILE, TABLE_ORDER, read_record, read_scores
+from brats_tf.evaluation import TABLE_ORDER, read_record, read_scores, read_summary
 from brats_tf.files import atomic, sha256_of
 from brats_tf.measuring import machine
 from brats_tf.page_parts import folded, image, paragraph
@@ -54,7 +54,7 @@ def write_report(cases, *, runs, predictions, results, slices=8):
     """
     results, predictions = Path(results), Path(predictions)
     scored = read_scores(results)
-    summary = json.loads((results / SUMMARY_FILE).read_text())
+    summary = read_summary(results)
     record = read_record(predictions)
     configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / "config.json").is_file()}
     order = sorted(scored, key=lambda case: np.nanmean([scored[case][region]["dice"] for region in TABLE_ORDER]))

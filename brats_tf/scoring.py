@@ -2,14 +2,14 @@
 
 from brats_tf.commands import FAILED_CASES
 from brats_tf.config import Config
-from brats_tf.given import networks_given, scored_cases
+from brats_tf.given import cases_of, networks_given, scored_cases
 
 
 def tune(given):
     """Find the volume of enhancing tumour below which dropping it scores best, on cases that training has not seen.
 
-    Reads OUT/<case>.nii.gz, predicted without --drop-et-below-ml, and the truth; writes postprocessing.json into the
-    folder of each network. A case without enhancing tumour scores ET 0 for a single false voxel, and 1 without it.
+    Reads OUT/<case>.nii.gz, predicted by the same networks with the same other steps but without --drop-et-below-ml,
+    and the truth; writes postprocessing.json into the folder of each network. Cases that trained a network are refused.
 
     brats-tf predict --data BraTS2020 --held-out --out tuning
     brats-tf tune --data BraTS2020 --held-out --out tuning
@@ -27,8 +27,8 @@ def evaluate(given):
     """Score label maps against the truth: Dice, HD95, sensitivity, specificity and more, for ET, WT and TC.
 
     Writes RESULTS/cases.csv and RESULTS/summary.json, and prints the papers' tables. A region empty in truth and
-    prediction scores Dice 1 and HD95 0, empty in one of them 0 and 373.13 mm, as on the BraTS platform; `--empty nan`
-    leaves such scores out. Lesion-wise scores follow BraTS 2023.
+    prediction scores Dice 1 and HD95 0, empty in one of them 0 and 373.13 mm, as on the BraTS platform; with `--empty
+    nan` only Dice of one empty mask counts, as 0. Lesion-wise scores follow BraTS 2023.
 
     brats-tf evaluate --data BraTS2020 --out predictions --results results
     """
@@ -63,7 +63,8 @@ def report(given):
 def figures(given):
     """Draw the paper's figures from a trained run: overlay, and the planes between its 2D and 3D halves.
 
-    Writes RUN/figures/overlay-<case>.png and, for paper A's networks, planes-<case>.png (its Figures 3 and 4).
+    Writes RUN/figures/overlay-<case>.png (paper A's Figure 2, for this one network) and, for paper A's networks,
+    planes-<case>.png (its Figures 3 and 4). --held-out takes a case that training has not seen.
 
     brats-tf figures --run runs/flair --data BraTS2020 --case BraTS20_Training_001
     """
@@ -71,10 +72,12 @@ def figures(given):
 
     import_tensorflow()
     from brats_tf.figures import draw_figures, pick_case
-    from brats_tf.given import cases_of
+    from brats_tf.splits import held_out_cases
 
     config = Config.load(given.run)
-    draw_figures(given.run, pick_case(cases_of(given, "unseen", config), given.case, parts=config.modalities))
+    found = cases_of(given, "unseen", config)
+    found = held_out_cases(found, [given.run]) if given.held_out else found
+    draw_figures(given.run, pick_case(found, given.case, parts=config.modalities))
 
 
 def compare(given):

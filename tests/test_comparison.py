@@ -11,7 +11,7 @@ from brats_tf.errors import InputError
 from brats_tf.scores import METRICS
 
 
-def write(folder, scores):
+def write(folder, scores, rule="brats"):
     """`cases.csv` with {case: (dice, hd95)} in every region."""
     folder.mkdir()
     with open(folder / "cases.csv", "w", newline="") as file:
@@ -20,7 +20,18 @@ def write(folder, scores):
         for case, (dice, hd95_mm) in scores.items():
             for region in ("WT", "TC", "ET"):
                 writer.writerow((case, region, dice, hd95_mm, *[0.5] * (len(METRICS) - 2)))
+    said = {region: dict.fromkeys(METRICS) for region in ("WT", "TC", "ET")}
+    (folder / "summary.json").write_text(json.dumps(said | {"empty_rule": rule}))
     return folder
+
+
+def test_two_rules_for_empty_regions_are_not_compared(tmp_path):
+    folders = [write(tmp_path / rule, {"A": (0.5, 1)}, rule) for rule in ("brats", "nan")]
+    with pytest.raises(InputError, match="one rule for empty regions. Received: brats and nan"):
+        compare(*folders, results=tmp_path)
+    (folders[1] / "summary.json").write_text('{"empty_rule": "brats"}')
+    with pytest.raises(InputError, match=r"summary.json must hold what `brats-tf evaluate` writes"):
+        compare(*folders, results=tmp_path)
 
 
 def test_by_hand(tmp_path, capsys):

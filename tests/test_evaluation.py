@@ -11,6 +11,7 @@ import pytest
 from brats_tf.errors import InputError
 from brats_tf.evaluation import evaluate, read_scores, score_case, show_table, tune
 from brats_tf.scores import METRICS
+from brats_tf.splits import Split
 
 
 def perfect(cases, folder):
@@ -76,12 +77,24 @@ def test_tuning_reads_predictions_and_leaves_the_threshold_with_the_runs(phantom
     folder = perfect(phantoms, tmp_path / "p")
     change(folder / f"{phantoms[3].id}.nii.gz", lambda labels: put(labels, 4))
     (folder / f"{phantoms[1].id}.nii.gz").unlink()
+    Split("all", 0, ["Another"], []).save(tmp_path / "flair")
     ((case_id, sentence),) = tune(phantoms, predictions=folder, runs=[tmp_path / "flair"])
     assert case_id == phantoms[1].id and "no prediction" in sentence
     tuned = json.loads((tmp_path / "flair" / "postprocessing.json").read_text())
     # One voxel of 6 mm is 0.216 ml.
     assert (tuned["drop_et_below_ml"], tuned["cases"], tuned["mean_dice"]["0"]) == (0.3, 3, pytest.approx(2 / 3))
     assert "Best: 0.3 ml" in capsys.readouterr().out
+
+
+def test_tuning_on_what_was_learned_or_dropped_is_refused(phantoms, tmp_path):
+    folder, run = perfect(phantoms, tmp_path / "p"), tmp_path / "flair"
+    Split("all", 0, [phantoms[2].id], []).save(run)
+    with pytest.raises(InputError, match="that training has not seen: --held-out. Received 1 .* Phantom_003"):
+        tune(phantoms, predictions=folder, runs=[run])
+    (folder / "prediction.json").write_text('{"cases": {}, "postprocessing": {"drop_et_below_ml": 0.5}}')
+    with pytest.raises(InputError, match="must be predicted without --drop-et-below-ml. Received: 0.5 ml"):
+        tune(phantoms[:2], predictions=folder, runs=[run])
+    assert not (run / "postprocessing.json").exists()
 
 
 def put(labels, value):

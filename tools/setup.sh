@@ -1,11 +1,11 @@
 #!/bin/sh
 # Makes the virtual environment $1 and installs the locked versions and this package.
-# $2 is a Python to use; without it, the first suitable one on the PATH. $3 may be `gpu`, for NVIDIA's CUDA libraries.
+# $2 is a Python to use; without it, the first suitable one on the PATH. $3 names extras, apart by blanks: `gpu`, `bench`.
 # uv is used where it is present, else venv and pip.
 set -eu
 venv=$1
 chosen=${2:-}
-extra=${3:-}
+extras=${3:-}
 needs="needs Python 3.10 to 3.13"
 
 suits() {
@@ -51,6 +51,6 @@ else
 fi
 install --requirement requirements.lock
 install --no-deps --editable .
-if [ "$extra" = gpu ]; then
-    install --constraint requirements.lock --editable ".[gpu]"
-fi
+for extra in $extras; do
+    install --constraint requirements.lock --editable ".[$extra]"
+done
