@@ -59,6 +59,8 @@ def wilcoxon_p(first, second):
 
 def permutation_p(first, second):
     """Two-sided p of the mean difference of paired values (N,), swapping pairs: all swaps, or random ones of many."""
+    if len(first) < 2:
+        return 1.0  # One pair and its swap are all there is.
     drawn = stats.permutation_test(
         (np.asarray(first, dtype=float), np.asarray(second, dtype=float)),
         lambda one, other, axis: np.mean(one - other, axis=axis),

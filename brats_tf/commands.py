@@ -16,6 +16,7 @@ from brats_tf.given import (
     steps_given,
     validation_cases,
     wanted_networks,
+    windows_config,
 )
 from brats_tf.regions import MODALITIES
 
@@ -193,8 +194,7 @@ def bench(given):
         measure(config, results=given.results)
     found = [] if given.only == "network" else cases_of(given, "bench", config)
     if given.only in (None, "windows"):
-        in_windows = config if config.patch else Config.from_preset("albunet3d")
-        bench_windows(in_windows, found[0], results=given.results)
+        bench_windows(windows_config(given, config), found[0], results=given.results)
     if given.only in (None, "data"):
         whole = [case for case in found if case.segmentation and len(case.volumes) == len(MODALITIES)]
         bench_data(whole, results=given.results, crop=config.crop)

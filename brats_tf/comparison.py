@@ -72,13 +72,14 @@ def _compared(scores, cases, region, metric):
 
 
 def _ranks(scores, case):
-    """Both sets' mean rank on one case: 1 for the better score, 2 for the worse, 1.5 where they are equal."""
+    """Both sets' mean rank on one case: 1 for the better score, 2 for the worse or for none, 1.5 where equal."""
     ranks = []
     for region in TABLE_ORDER:
         for metric in RANKED:
             first, second = (one[case][region][metric] for one in scores)
-            sign = 1 if METRICS[metric].better == "larger" else -1
-            ahead = np.nan_to_num(np.sign(sign * (first - second)))
+            worst = -np.inf if METRICS[metric].better == "larger" else np.inf
+            first, second = (worst if np.isnan(score) else score for score in (first, second))
+            ahead = (1 if METRICS[metric].better == "larger" else -1) * (int(first > second) - int(first < second))
             ranks.append((1.5 - ahead / 2, 1.5 + ahead / 2))
     return np.mean(ranks, axis=0)
 

@@ -16,13 +16,14 @@ from brats_tf.empty_rules import EMPTY_RULES
 from brats_tf.errors import InputError
 from brats_tf.files import atomic, write_json
 from brats_tf.postprocessing import FILE, save_tuned, tune_et_threshold
+from brats_tf.records import read_record
 from brats_tf.regions import REGIONS, classes_to_regions
 from brats_tf.scores import METRICS, score_region, shown
 from brats_tf.screen import console, say, track
 from brats_tf.splits import Split
 
 ET = REGIONS.index("ET")
-CASES_FILE, SUMMARY_FILE, RECORD = "cases.csv", "summary.json", "prediction.json"
+CASES_FILE, SUMMARY_FILE = "cases.csv", "summary.json"
 TABLE_ORDER = ("ET", "WT", "TC")  # The columns of paper A's Tables 2 and 3.
 TABLE_ROWS = (("Mean", "mean"), ("StdDev", "std"), ("Median", "median"))
 
@@ -44,15 +45,8 @@ def evaluate(cases, *, predictions, results, empty="brats", workers=None):
     Raises:
         InputError: when no case at all can be scored.
     """
-    scored, failures = {}, []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        started = {case.id: pool.submit(score_case, case, predictions, empty) for case in cases}
-        for case in track(cases, "Evaluating"):
-            try:
-                scored[case.id] = started[case.id].result()
-            except InputError as error:
-                failures.append((case.id, str(error)))
-                say(f"Left out: {error}")
+    record, failures = read_record(predictions), []
+    scored = _score_all(cases, predictions, empty, workers, record, failures)
     if not scored:
         raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
     summary = {
@@ -64,10 +58,38 @@ def evaluate(cases, *, predictions, results, empty="brats", workers=None):
             for region in REGIONS
         },
     }
-    disagreement = _disagreement(read_record(predictions), scored)
+    disagreement = _disagreement(record, scored)
     summary |= {"disagreement": disagreement} if disagreement else {}
     _write(Path(results), scored, summary)
     return summary, failures
+
+
+def _score_all(cases, predictions, empty, workers, record, failures):
+    """Scores cases in threads: {case id: scores}; those that cannot be scored are added to `failures`."""
+    scored = {}
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        started = {case.id: pool.submit(score_case, case, predictions, empty) for case in cases}
+        try:
+            for case in track(cases, "Evaluating"):
+                try:
+                    if record:
+                        _check_predicted(case, record)
+                    scored[case.id] = started[case.id].result()
+                except InputError as error:
+                    failures.append((case.id, str(error)))
+                    say(f"Left out: {error}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for all the others.
+            raise
+    return scored
+
+
+def _check_predicted(case, record):
+    """Raises `InputError` where a label map can only be of an earlier prediction than the record."""
+    if case.id in record["left_out"]:
+        raise InputError(f"Case {case.id}: its prediction was left out: {record['left_out'][case.id]}")
+    if case.id not in record["cases"]:
+        raise InputError(f"Case {case.id}: no prediction by {', '.join(record['networks'])}.")
 
 
 def score_case(case, predictions, empty="brats"):
@@ -103,7 +125,7 @@ def tune(cases, *, predictions, runs):
     Raises:
         InputError: when a network was trained on one of the cases, or ET was dropped from the predictions already.
     """
-    _check_tuning(cases, predictions, runs)
+    steps = _check_tuning(cases, predictions, runs)
     pairs, failures = [], []
     for case in track(cases, "Reading"):
         try:
@@ -115,7 +137,7 @@ def tune(cases, *, predictions, runs):
     if not pairs:
         raise InputError(f"None of {len(cases)} cases could be read from {predictions}.")
     tuned = tune_et_threshold(pairs)
-    save_tuned(tuned, runs)
+    save_tuned(tuned, runs, steps)
     table = Table("ET below, ml", "mean Dice of ET x 100", title=f"{len(pairs)} cases")
     for threshold, mean in tuned["mean_dice"].items():
         table.add_row(threshold, f"{100 * mean:.2f}")
@@ -125,7 +147,7 @@ def tune(cases, *, predictions, runs):
 
 
 def _check_tuning(cases, predictions, runs):
-    """Raises `InputError` unless the cases are new to the networks and nothing was dropped yet."""
+    """The steps of the predictions; `InputError` unless the cases are new to their networks and no ET was dropped."""
     for run in runs:
         seen = {case.id for case in cases} & set(Split.load(run).training)
         if seen:
@@ -133,21 +155,16 @@ def _check_tuning(cases, predictions, runs):
                 f"Tuning needs cases that training has not seen: --held-out. Received {len(seen)} that trained {run}: "
                 f"{', '.join(sorted(seen)[:3])}."
             )
-    dropped = read_record(predictions).get("postprocessing", {}).get("drop_et_below_ml")
+    record = read_record(predictions)
+    dropped = record.get("postprocessing", {}).get("drop_et_below_ml")
     if dropped:
         raise InputError(f"{predictions} must be predicted without --drop-et-below-ml. Received: {dropped:g} ml.")
-
-
-def read_record(predictions):
-    """What `inference.predict_cases` told of its predictions; {} where there is no record. Raises `InputError`."""
-    path = Path(predictions) / RECORD
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text())
-        return record if isinstance(record["cases"], dict) else {}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} must hold what `brats-tf predict` writes: {error!r}.") from None
+    names = {Path(run).name for run in runs}
+    if record and set(record["networks"]) != names:
+        raise InputError(
+            f"{predictions} must be predicted by {', '.join(sorted(names))}. Received: {', '.join(record['networks'])}."
+        )
+    return record.get("postprocessing", {})
 
 
 def _disagreement(record, scored):
@@ -185,7 +202,8 @@ def read_summary(results):
     path = Path(results) / SUMMARY_FILE
     try:
         summary = json.loads(path.read_text())
-        if summary["empty_rule"] not in EMPTY_RULES or any(set(METRICS) - set(summary[region]) for region in REGIONS):
+        figures = [summary[region][metric]["n"] for region in REGIONS for metric in METRICS]
+        if summary["empty_rule"] not in EMPTY_RULES or not isinstance(summary["left_out"], dict) or not figures:
             raise ValueError("scores of another version")
     except FileNotFoundError:
         raise InputError(f"{path} is missing; `brats-tf evaluate` writes it.") from None

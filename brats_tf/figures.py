@@ -5,7 +5,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.preparation import prepare_case
 from brats_tf.errors import InputError
 from brats_tf.members import Member, runner, to_classes
@@ -57,8 +56,10 @@ def draw_figures(run, case):
 def pick_case(cases, case_id, *, parts=()):
     """The case of that id, or the first that has all `parts`. Raises `InputError`."""
     for case in cases:
-        if case_id == case.id or (case_id is None and {*case.volumes, SEGMENTATION} >= set(parts)):
+        if case_id == case.id or (case_id is None and set(case.volumes) >= set(parts)):
             return case
+    if case_id is None:
+        raise InputError(f"One case must have {', '.join(parts)}. Received {len(cases)} cases, none of which has.")
     raise InputError(f"`--case` must be one of {', '.join(case.id for case in cases)}. Received: {case_id}.")
 
 

@@ -1,6 +1,7 @@
 """What the parsed arguments of a command ask for: a run, or cases."""
 
 from brats_tf.config import Config, networks_of, run_names
+from brats_tf.errors import InputError
 from brats_tf.presets import PHANTOM_PATCH, PHANTOM_PATCHES, PHANTOM_SETTINGS, PHANTOM_STEP, PRESETS
 from brats_tf.regions import MODALITIES
 
@@ -44,6 +45,19 @@ def one_config(given):
     return Config.from_preset(given.preset, **settings)
 
 
+def windows_config(given, config):
+    """The run that `bench` measures in windows: that of the arguments, or without any of them preset albunet3d.
+
+    Raises:
+        InputError: when they describe a network that sees whole crops, and only windows are to be measured.
+    """
+    if config.patch:
+        return config
+    if given.only == "windows" and (given_settings(given) or given.modality or given.preset != "paper"):
+        raise InputError("Windows are for networks that see patches, such as --preset albunet3d.")
+    return Config.from_preset("albunet3d")
+
+
 def scored_cases(given, config):
     """The cases to predict or to score: all of them, or with --held-out those that training has not seen."""
     from brats_tf.splits import held_out_cases
@@ -84,14 +98,21 @@ def given_settings(given):
 
 def cases_of(given, part, config):
     """The cases of --data, or phantoms for the crop of `config`; says which, and what was skipped."""
-    from brats_tf.data.cases import find_cases
     from brats_tf.data.phantom import phantom_cases
     from brats_tf.screen import say
 
     if not given.data:
         say(f"No --data (make: DATA=) given: using made-up cases, the {part} phantoms.")
         return phantom_cases(given.runs, part, crop=config.crop, seed=config.seed)
-    found, skipped = find_cases(given.data)
+    return _found(given.data)
+
+
+def _found(data):
+    """The cases of a folder or list; says what was skipped."""
+    from brats_tf.data.cases import find_cases
+    from brats_tf.screen import say
+
+    found, skipped = find_cases(data)
     for path, reason in skipped:
         say(f"Skipped {path}: {reason}.")
     return found
@@ -99,14 +120,13 @@ def cases_of(given, part, config):
 
 def steps_given(given, runs):
     """The `postprocessing.Steps` that the arguments ask for."""
-    from brats_tf.postprocessing import Steps, load_tuned
+    from brats_tf.postprocessing import Steps, with_tuned
 
-    below = given.drop_et_below_ml
-    return Steps(given.remove_below_ml, given.fill_holes, load_tuned(runs) if below == "tuned" else below)
+    if given.drop_et_below_ml == "tuned":
+        return with_tuned(Steps(given.remove_below_ml, given.fill_holes), runs)
+    return Steps(given.remove_below_ml, given.fill_holes, given.drop_et_below_ml)
 
 
 def validation_cases(given):
     """The cases of --validation; None without it."""
-    from brats_tf.data.cases import find_cases
-
-    return find_cases(given.validation)[0] if given.validation else None
+    return _found(given.validation) if given.validation else None

@@ -21,11 +21,12 @@ from brats_tf.losses import to_regions
 from brats_tf.members import Member, runner, to_classes
 from brats_tf.models.costs import prediction_bytes
 from brats_tf.postprocessing import Steps, postprocess
+from brats_tf.records import RECORD, read_record
 from brats_tf.regions import REGIONS, classes_to_labels
 from brats_tf.runs import WEIGHTS_FILE, build_network, device_name, enough_memory, load_weights
 from brats_tf.screen import say, track
 
-PROBABILITIES, UNCERTAINTY, RECORD = "probabilities", "uncertainty", "prediction.json"  # RECORD: evaluation reads it.
+PROBABILITIES, UNCERTAINTY = "probabilities", "uncertainty"
 POSSIBLE = 0.05  # Where a region's average probability is above this, the networks' disagreement counts.
 NO_STEPS = Steps()
 SUBSTITUTE = {"t1": "t1ce"}  # Paper B, Section 3.2: T1c in the place of a T1 that is missing.
@@ -43,7 +44,7 @@ class Predicted:
 
     def add(self, member, probabilities):
         """Takes one network's answer."""
-        self.networks.append(member.config.run_name)
+        self.networks.append(member.name)
         regions = None
         if self._squares is not None or member.outputs != self.outputs:
             regions = np.asarray(to_regions(probabilities, member.outputs))
@@ -87,7 +88,9 @@ def load_ensemble(runs):
         network, run_network = shared[key]
         load_weights(network, run)
         weights = [np.array(weight) for weight in network.get_weights()]
-        members.append(Member(config, network, run_network, weights, sha256_of(Path(run) / WEIGHTS_FILE)))
+        members.append(
+            Member(config, network, run_network, weights, sha256_of(Path(run) / WEIGHTS_FILE), Path(run).name)
+        )
     return members
 
 
@@ -120,7 +123,7 @@ def predict_cases(members, cases, *, out, steps=NO_STEPS, save_probabilities=Fal
             say(f"Left out: {error}{older}")
         else:
             told[case.id]["seconds"] = round(time.monotonic() - started, 2)
-    write_json(out / RECORD, _record(members, steps, told, failures))
+    write_json(out / RECORD, _record(members, steps, told, failures, before=read_record(out)))
     say(f"{len(cases) - len(failures)} of {len(cases)} label maps written to {out}.")
     if failures:
         say(f"Left out: {', '.join(case_id for case_id, _ in failures)}.")
@@ -156,15 +159,17 @@ def mean_disagreement(disagreement, regions):
     return figures
 
 
-def _record(members, steps, told, failures):
-    """What `prediction.json` says: which networks with which weights, which steps, and each case."""
-    return {
-        "brats_tf": __version__,
-        "networks": {member.config.run_name: member.weights_sha256 for member in members},
-        "postprocessing": asdict(steps),
-        "cases": told,
-        "left_out": dict(failures),
-    }
+def _record(members, steps, told, failures, before):
+    """What `prediction.json` says: which networks with which weights, which steps, and each case.
+
+    Cases of the record `before` stay where the same networks and steps made them.
+    """
+    made = {"networks": {member.name: member.weights_sha256 for member in members}, "postprocessing": asdict(steps)}
+    failed = dict(failures)
+    if all(before.get(name) == its for name, its in made.items()):
+        told = {case: its for case, its in before["cases"].items() if case not in failed} | told
+        failed = {case: its for case, its in before["left_out"].items() if case not in told} | failed
+    return {"brats_tf": __version__, **made, "cases": told, "left_out": failed}
 
 
 def _first_line(members, cases):

@@ -28,6 +28,12 @@ class Member:
     run_network: callable
     weights: list | None = None
     weights_sha256: str | None = None
+    folder: str | None = None  # The name of its run's folder.
+
+    @property
+    def name(self):
+        """What it is called in records: its folder's name."""
+        return self.folder or self.config.run_name
 
     @property
     def outputs(self):

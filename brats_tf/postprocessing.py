@@ -1,7 +1,7 @@
 """Steps on a predicted label map after the networks: none in the papers, each asked for by name and written down."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from brats_tf.files import write_json
 from brats_tf.metrics import dice
 from brats_tf.regions import CLASSES
 
-FILE = "postprocessing.json"
+FILE, TUNED = "postprocessing.json", "drop_et_below_ml"
 _CONNECTED = np.ones((3, 3, 3), bool)  # 26 neighbours, as in the lesion-wise scores.
 NECROSIS, ENHANCING = CLASSES.index("necrosis"), CLASSES.index("enhancing")
 # Of enhancing tumour below which it is taken for necrosis; 0 drops nothing.
@@ -79,27 +79,32 @@ def tune_et_threshold(pairs):
     }
 
 
-def save_tuned(tuned, runs):
-    """Writes a tuned threshold, with the names of the networks that it belongs to, into the folder of each run."""
+def save_tuned(tuned, runs, steps):
+    """Writes a tuned threshold into each run's folder, with the networks and the other steps that it belongs to."""
+    others = {name: steps.get(name, default) for name, default in asdict(Steps()).items() if name != TUNED}
     for run in runs:
-        write_json(Path(run) / FILE, tuned | {"networks": [Path(one).name for one in runs]})
+        write_json(Path(run) / FILE, tuned | {"networks": sorted(Path(one).name for one in runs), "steps": others})
 
 
-def load_tuned(runs):
-    """The tuned threshold of an ensemble, in ml.
+def with_tuned(steps, runs):
+    """`Steps` with the threshold that was tuned for an ensemble.
 
     Raises:
-        InputError: when a run has none, or one that was tuned for other networks.
+        InputError: when a run has none, or one that was tuned for other networks or after other steps.
     """
+    networks = sorted(Path(one).name for one in runs)
     for run in runs:
-        path, networks = Path(run) / FILE, [Path(one).name for one in runs]
+        path = Path(run) / FILE
         try:
             tuned = json.loads(path.read_text())
-            its, threshold = tuned["networks"], float(tuned["drop_et_below_ml"])
+            its, threshold, others = sorted(tuned["networks"]), float(tuned[TUNED]), dict(tuned["steps"])
         except FileNotFoundError:
             raise InputError(f"{path} is missing; `brats-tf tune` writes it.") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} must hold `networks` and `drop_et_below_ml`: {error!r}.") from None
+            raise InputError(f"{path} must hold `networks`, `steps` and `{TUNED}`: {error!r}.") from None
         if its != networks:
             raise InputError(f"{path} was tuned for the networks {', '.join(its)}. Received: {', '.join(networks)}.")
-    return threshold
+        received = {name: value for name, value in asdict(steps).items() if name != TUNED}
+        if others != received:
+            raise InputError(f"{path} was tuned after the steps {others}. Received: {received}.")
+    return replace(steps, **{TUNED: threshold})

@@ -14,11 +14,13 @@ from brats_tf.atlas import make_atlas
 from brats_tf.config import Config
 from brats_tf.data import volumes
 from brats_tf.data.preparation import prepare_case, read_classes
-from brats_tf.evaluation import TABLE_ORDER, read_record, read_scores, read_summary
+from brats_tf.errors import InputError
+from brats_tf.evaluation import TABLE_ORDER, read_scores, read_summary
 from brats_tf.files import atomic, sha256_of
 from brats_tf.measuring import machine
 from brats_tf.page_parts import folded, image, paragraph
 from brats_tf.pictures import SAFE, save_overlay
+from brats_tf.records import read_record
 from brats_tf.report_sections import (
     case_section,
     disagreement_section,
@@ -56,6 +58,7 @@ def write_report(cases, *, runs, predictions, results, slices=8):
     scored = read_scores(results)
     summary = read_summary(results)
     record = read_record(predictions)
+    _check_networks(runs, record, predictions)
     configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / "config.json").is_file()}
     order = sorted(scored, key=lambda case: np.nanmean([scored[case][region]["dice"] for region in TABLE_ORDER]))
     known = {case.id: case for case in cases}
@@ -85,6 +88,20 @@ def write_report(cases, *, runs, predictions, results, slices=8):
         temporary.write_text(html, encoding="utf-8")
     say(f"Look at {path}, {path.stat().st_size / 1e6:.1f} MB; it opens in any browser, without network.")
     return path
+
+
+def _check_networks(runs, record, predictions):
+    """Raises `InputError` when the predictions are told to be of other networks than those of `runs`."""
+    names = [Path(run).name for run in runs]
+    if record and set(names) != set(record["networks"]):
+        raise InputError(
+            f"{predictions} was predicted by {', '.join(record['networks'])}; say so with --networks and --runs. "
+            f"Received: {', '.join(names)}."
+        )
+    for run in runs:
+        weights = Path(run) / "network.weights.h5"
+        if record and weights.is_file() and sha256_of(weights) != record["networks"][Path(run).name]:
+            raise InputError(f"{predictions} was predicted with other weights than those of {run}. Predict again.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _of(regions, metric):
 
 def disagreement_section(summary, scored, record, folder):
     """How the networks' disagreement goes with Dice; draws into `folder`."""
-    if not summary.get("disagreement"):
+    if not (summary.get("disagreement") and record):
         return paragraph("One network, or predictions without a record: there is nothing to compare.")
     told = {case: its["disagreement"] for case, its in record["cases"].items() if its.get("disagreement")}
     both = [case for case in scored if case in told]

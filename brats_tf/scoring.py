@@ -104,5 +104,5 @@ def submit(given):
     from brats_tf.data.cases import find_cases
     from brats_tf.submission import submit as check_and_zip
 
-    cases = find_cases(given.data)[0] if given.data else None
-    return FAILED_CASES if check_and_zip(given.out, given.archive, cases=cases) else 0
+    cases, skipped = find_cases(given.data) if given.data else (None, ())
+    return FAILED_CASES if check_and_zip(given.out, given.archive, cases=cases, skipped=skipped) else 0

@@ -17,19 +17,21 @@ from brats_tf.screen import say, track
 SHAPE = (240, 240, 155)
 # What files of each year are called, and their labels.
 NAMES = (
-    (re.compile(r"BraTS(17|18|19|20|2021)_.+\.nii\.gz"), BRATS_2017),
-    (re.compile(r"BraTS-[A-Za-z]+-\d{5}-\d{3}\.nii\.gz"), BRATS_2023),
+    (re.compile(r"BraTS(17|18|19|20|2021)_.+\.nii\.gz", re.IGNORECASE), BRATS_2017),
+    (re.compile(r"BraTS-[A-Za-z]+-\d{5}(-\d{3})?\.nii\.gz"), BRATS_2023),
 )
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # A zip of the same files is the same zip.
 
 
-def submit(predictions, archive, *, cases=None):
+def submit(predictions, archive, *, cases=None, skipped=()):
     """Checks `<predictions>/*.nii.gz` and writes them into a zip.
 
     Args:
         predictions: the folder of label maps.
         archive: the zip to write; it is complete or absent.
         cases: `Case`s that must all be there, and whose affines the predictions must have; None checks files alone.
+
+        skipped: (path, reason) of what could not be read as a case: an objection each.
 
     Returns:
         A list of (file name, sentence), one for each objection; the zip is written only when there is none.
@@ -46,6 +48,7 @@ def submit(predictions, archive, *, cases=None):
         for name in by_name
         if name not in {path.name for path in paths}
     ]
+    objections += [(str(path), f"was skipped, so its prediction may be missing: {reason}.") for path, reason in skipped]
     for path in track(paths, "Checking"):
         if cases is not None and path.name not in by_name:
             objections.append((path.name, "belongs to none of the cases."))
@@ -74,6 +77,7 @@ def _check(path, case):
         raise InputError(
             "must be named as its case: BraTS20_Validation_001.nii.gz, BraTS-GLI-00001-000.nii.gz or alike."
         )
+    convention = case.convention if case else convention
     labels = volumes.read_segmentation(path, case_id=case_id)
     if labels.voxels.shape != SHAPE:
         raise InputError(f"must have the shape {by(SHAPE)}. Received: {by(labels.voxels.shape)}.")

@@ -60,6 +60,9 @@ def train(configs, cases, *, runs, store, validation=None, skip_bad=False, worke
     ready = _make_ready(configs[0], keep_start=len(configs) > 1)
     check_memory(configs[0], _memory_gb(configs[0], ready))
     splits = [split_cases(cases, seed=config.seed, **config.split_settings()) for config in configs]
+    validated = [
+        _validation_cases(config, split, cases, validation) for config, split in zip(configs, splits, strict=True)
+    ]
     stored = [
         prepare_cases(
             [case for case in cases if case.id in set(split.training)],
@@ -70,9 +73,6 @@ def train(configs, cases, *, runs, store, validation=None, skip_bad=False, worke
             skip_bad=skip_bad,
         )
         for config, split in zip(configs, splits, strict=True)
-    ]
-    validated = [
-        _validation_cases(config, split, cases, validation) for config, split in zip(configs, splits, strict=True)
     ]
     folders = []
     for config, split, its_cases, unseen in zip(configs, splits, stored, validated, strict=True):

@@ -34,7 +34,7 @@ from brats_tf.inference import load_ensemble, predict_cases  # noqa: E402
 from brats_tf.pictures import save_bands, save_boxes  # noqa: E402
 from brats_tf.regions import REGIONS  # noqa: E402
 from brats_tf.runs import device_name  # noqa: E402
-from brats_tf.splits import split_cases  # noqa: E402
+from brats_tf.splits import Split, split_cases  # noqa: E402
 from brats_tf.training import build, train  # noqa: E402
 
 METHODS = {
@@ -93,11 +93,19 @@ def main(arguments=None):
     return 0
 
 
+def found_cases(data):
+    """The cases of a folder; says what was skipped."""
+    cases, skipped = find_cases(data)
+    for path, reason in skipped:
+        say(f"Skipped {path}: {reason}.")
+    return cases
+
+
 def parted(data, validation):
     """(cases to train on, cases to score): two folders, or a fifth of the patients of one."""
-    cases, _ = find_cases(data)
+    cases = found_cases(data)
     if validation:
-        return cases, find_cases(validation)[0]
+        return cases, found_cases(validation)
     split = split_cases(cases, seed=0, hold_out=HOLD_OUT)
     return tuple([case for case in cases if case.id in ids] for ids in (set(split.training), set(split.held_out)))
 
@@ -132,12 +140,27 @@ def place(root, method, seed):
 def run_once(config, training, validation, runs, folder):
     """Trains, predicts and scores one run, unless a run of the same settings has been scored."""
     run, results = runs / config.run_name, folder / runs.parent.name / runs.name
-    if (results / CASES_FILE).is_file() and Config.load(run) == config:
+    if _is_done(config, training, validation, run, results):
         return
     (results / CASES_FILE).unlink(missing_ok=True)
     train([config], training, runs=runs, store=runs.parents[1] / "store", validation=validation)
     predict_cases(load_ensemble([run]), validation, out=runs / "predictions")
-    evaluate(validation, predictions=runs / "predictions", results=results)
+    _, failures = evaluate(validation, predictions=runs / "predictions", results=results)
+    if failures:
+        raise InputError(f"Every run must score all cases; {len(failures)} of {len(validation)} could not be scored.")
+
+
+def _is_done(config, training, validation, run, results):
+    """Whether the same settings were trained on the same cases, and the same ones scored."""
+    try:
+        scored, trained = read_scores(results), Split.load(run).training
+        return (
+            Config.load(run) == config
+            and set(trained) == {case.id for case in training}
+            and set(scored) == {case.id for case in validation}
+        )
+    except InputError:
+        return False
 
 
 def summed_up(configs, runs, folder):

@@ -20,7 +20,7 @@ def write(folder, scores, rule="brats"):
         for case, (dice, hd95_mm) in scores.items():
             for region in ("WT", "TC", "ET"):
                 writer.writerow((case, region, dice, hd95_mm, *[0.5] * (len(METRICS) - 2)))
-    said = {region: dict.fromkeys(METRICS) for region in ("WT", "TC", "ET")}
+    said = {region: {metric: {"n": 1} for metric in METRICS} for region in ("WT", "TC", "ET")} | {"left_out": {}}
     (folder / "summary.json").write_text(json.dumps(said | {"empty_rule": rule}))
     return folder
 
@@ -61,6 +61,13 @@ def test_scores_that_are_none_are_left_out(tmp_path):
     second = write(tmp_path / "b", {"A": (0.6, 9), "B": (0.7, float("nan"))})
     hd95 = compare(first, second, results=tmp_path)["regions"]["TC"]["hd95_mm"]
     assert hd95["n"] == 0 and hd95["p"] is None
+
+
+def test_one_case_is_compared_and_a_missing_score_ranks_last(tmp_path):
+    first = write(tmp_path / "a", {"A": (0.5, float("nan"))})
+    second = write(tmp_path / "b", {"A": (0.5, 9)})
+    got = compare(first, second, results=tmp_path)
+    assert got["ranks_p"] == 1 and got["mean_ranks"] == [1.75, 1.25]
 
 
 def test_no_common_case_is_refused(tmp_path):

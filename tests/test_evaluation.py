@@ -91,8 +91,11 @@ def test_tuning_on_what_was_learned_or_dropped_is_refused(phantoms, tmp_path):
     Split("all", 0, [phantoms[2].id], []).save(run)
     with pytest.raises(InputError, match="that training has not seen: --held-out. Received 1 .* Phantom_003"):
         tune(phantoms, predictions=folder, runs=[run])
-    (folder / "prediction.json").write_text('{"cases": {}, "postprocessing": {"drop_et_below_ml": 0.5}}')
+    write_record(folder, postprocessing={"drop_et_below_ml": 0.5})
     with pytest.raises(InputError, match="must be predicted without --drop-et-below-ml. Received: 0.5 ml"):
+        tune(phantoms[:2], predictions=folder, runs=[run])
+    write_record(folder, networks={"t2": "0"})
+    with pytest.raises(InputError, match="must be predicted by flair. Received: t2"):
         tune(phantoms[:2], predictions=folder, runs=[run])
     assert not (run / "postprocessing.json").exists()
 
@@ -158,6 +161,33 @@ def test_a_prediction_elsewhere_and_a_case_without_truth_are_left_out(phantoms, 
     assert "must have the affine of" in said[phantoms[0].id] and "by 7 mm" in said[phantoms[0].id]
     assert f"no seg in {without.folder}" in said[phantoms[1].id]
     assert summary["cases"] == 2 and summary["left_out"] == said
+
+
+def write_record(folder, **changes):
+    record = {"networks": {"flair": "0"}, "postprocessing": {}, "cases": {}, "left_out": {}} | changes
+    (folder / "prediction.json").write_text(json.dumps(record))
+
+
+def test_a_label_map_of_an_earlier_prediction_is_not_scored(phantoms, tmp_path):
+    folder = perfect(phantoms, tmp_path / "p")
+    told = {case.id: {} for case in phantoms[:2]}
+    write_record(folder, cases=told, left_out={phantoms[2].id: "Case Phantom_003: something was wrong."})
+    summary, failures = evaluate(phantoms, predictions=folder, results=tmp_path / "r")
+    assert summary["cases"] == 2
+    assert dict(failures) == {
+        "Phantom_003": "Case Phantom_003: its prediction was left out: Case Phantom_003: something was wrong.",
+        "Phantom_004": "Case Phantom_004: no prediction by flair.",
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"networks": {}, "postprocessing": null, "cases": {}, "left_out": {}}']
+)
+def test_a_damaged_record_is_a_sentence(phantoms, tmp_path, text):
+    folder = perfect(phantoms, tmp_path / "p")
+    (folder / "prediction.json").write_text(text)
+    with pytest.raises(InputError, match=r"prediction.json must hold what `brats-tf predict` writes"):
+        evaluate(phantoms, predictions=folder, results=tmp_path / "r")
 
 
 def test_nothing_to_score_is_refused(phantoms, tmp_path):

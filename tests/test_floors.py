@@ -21,6 +21,7 @@ FLOORS = (
         "losses",
         "aggregates",
         "curves",
+        "records",
     },
     {
         "config",

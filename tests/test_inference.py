@@ -139,6 +139,20 @@ def test_steps_after_the_networks_are_recorded_and_off_unless_asked_for(runs, me
     assert records[0]["networks"]["flair"] == weights
 
 
+def test_a_second_part_of_the_cases_joins_the_record_of_the_same_networks(runs, members, phantoms, tmp_path):
+    def recorded():
+        return json.loads((tmp_path / "prediction.json").read_text())
+
+    predict_cases(members[:1], phantoms[:1], out=tmp_path)
+    predict_cases(members[:1], phantoms[1:2], out=tmp_path)
+    assert list(recorded()["cases"]) == [case.id for case in phantoms[:2]]
+    shutil.copytree(runs / "t2", tmp_path / "runs" / "flair.1")
+    others = load_ensemble([runs / "flair", tmp_path / "runs" / "flair.1"])
+    predict_cases(others, phantoms[1:2], out=tmp_path)
+    assert list(recorded()["cases"]) == [phantoms[1].id]
+    assert list(recorded()["networks"]) == recorded()["cases"][phantoms[1].id]["networks"] == ["flair", "flair.1"]
+
+
 def test_bad_cases_are_left_out_and_the_others_go_on(members, phantoms, damaged, tmp_path, capsys):
     truncated = [case for case in damaged if case.id == "truncated"]
     ((case_id, sentence),) = predict_cases(members, [*truncated, phantoms[0]], out=tmp_path / "out")

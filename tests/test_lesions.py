@@ -70,3 +70,30 @@ def test_nothing_to_count():
     assert math.isnan(lesion_wise(empty, empty, MM, "nan").dice)
     assert (lesion_wise(empty, full, MM).dice, lesion_wise(empty, full, MM).hd95_mm) == (0, WORST_MM)
     assert (lesion_wise(full, empty, MM).dice, lesion_wise(full, empty, MM).missed) == (0, 1)
+
+
+@pytest.mark.parametrize(("offset", "lesions"), [((0, 7, 7), 1), ((7, 7, 7), 2)])
+def test_lesions_grow_over_faces_and_edges_but_not_over_corners(offset, lesions):
+    # Six voxels apart in two axes, and in three: three steps over edges meet, over corners they would have to.
+    truth = np.zeros((60, 60, 60), bool)
+    for corner in ((20, 20, 20), tuple(20 + step + (4 if step else 0) for step in offset)):
+        truth[tuple(slice(start, start + 5) for start in corner)] = True
+    assert lesion_wise(truth, truth, MM).found == lesions
+
+
+def test_parts_that_touch_by_a_corner_are_one():
+    truth, prediction = cubes((5, 5, 5)), cubes((5, 5, 5))
+    for step in range(12):  # A diagonal that begins at the lesion's corner and ends far outside.
+        prediction[10 + step, 10 + step, 10 + step] = True
+    assert lesion_wise(truth, prediction, MM).false == 0
+    assert lesion_wise(truth, prediction, MM).dice == dice(truth, prediction)
+
+
+@pytest.mark.parametrize(("voxels", "counted"), [(50, 0), (51, 1)])
+def test_50_cubic_millimetres_do_not_count_and_51_do(voxels, counted):
+    truth = np.zeros((40, 40, 40), bool)
+    block = np.zeros(64, bool)
+    block[:voxels] = True
+    truth[5:9, 5:9, 5:9] = block.reshape(4, 4, 4)
+    assert truth.sum() == voxels
+    assert lesion_wise(truth, truth, MM).found == counted

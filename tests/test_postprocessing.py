@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brats_tf.errors import InputError
-from brats_tf.postprocessing import Steps, load_tuned, postprocess, save_tuned, tune_et_threshold
+from brats_tf.postprocessing import Steps, postprocess, save_tuned, tune_et_threshold, with_tuned
 
 MM = (1, 1, 1)
 
@@ -87,12 +87,17 @@ def test_the_threshold_is_the_least_of_the_best():
 def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
     runs = [tmp_path / name for name in ("flair", "t2")]
     with pytest.raises(InputError, match=r"flair/postprocessing.json is missing; `brats-tf tune` writes it"):
-        load_tuned(runs)
-    save_tuned({"drop_et_below_ml": 0.3, "cases": 2, "mean_dice": {}}, runs)
-    assert load_tuned(runs) == 0.3
+        with_tuned(Steps(), runs)
+    save_tuned({"drop_et_below_ml": 0.3, "cases": 2, "mean_dice": {}}, runs, {"fill_holes": True})
+    assert with_tuned(Steps(fill_holes=True), runs[::-1]) == Steps(fill_holes=True, drop_et_below_ml=0.3)
+    with pytest.raises(
+        InputError, match="tuned after the steps .*'fill_holes': True.* Received: .*'fill_holes': False"
+    ):
+        with_tuned(Steps(), runs)
     assert json.loads((runs[1] / "postprocessing.json").read_text())["networks"] == ["flair", "t2"]
     with pytest.raises(InputError, match="was tuned for the networks flair, t2. Received: flair"):
-        load_tuned(runs[:1])
-    (runs[0] / "postprocessing.json").write_text("[]")
-    with pytest.raises(InputError, match="must hold `networks` and `drop_et_below_ml`"):
-        load_tuned(runs)
+        with_tuned(Steps(fill_holes=True), runs[:1])
+    for damaged in ("[]", '{"networks": null, "drop_et_below_ml": 1, "steps": {}}', "{"):
+        (runs[0] / "postprocessing.json").write_text(damaged)
+        with pytest.raises(InputError, match="must hold `networks`, `steps` and `drop_et_below_ml`"):
+            with_tuned(Steps(), runs)

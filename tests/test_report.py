@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -13,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brats_tf import page_parts
 from brats_tf.atlas import CLASS_STEP, make_atlas
 from brats_tf.config import Config
 from brats_tf.curves import COLUMNS
@@ -38,7 +40,7 @@ def reported(phantoms, tmp_path_factory):
         nib.save(nib.Nifti1Image(labels, image.affine), predictions / f"{case.id}.nii.gz")
     told = {case.id: {"disagreement": dict.fromkeys(("WT", "TC", "ET"), 0.1 * n)} for n, case in enumerate(phantoms)}
     record = {
-        "networks": {"flair": "0123abc"},
+        "networks": {"flair": "0123abc", "gone": "4567def"},
         "postprocessing": {},
         "cases": told,
         "left_out": {"X<1>": "has no <b>FLAIR</b>"},
@@ -79,6 +81,20 @@ def test_it_says_everything_and_asks_nobody(reported):
     assert sources and all(source.startswith(("data:", "#")) for source in sources)
     assert "http" not in re.sub(r'data:image/png;base64,[^"]+|"png": "[^"]+"', "", html)
     assert len(html) < 25e6
+
+
+def test_a_report_on_other_networks_than_those_that_predicted_is_refused(reported, phantoms, tmp_path):
+    folder = reported.parents[1]
+    arguments = {"predictions": folder / "predictions", "results": folder / "results"}
+    with pytest.raises(
+        InputError, match="was predicted by flair, gone; say so with --networks and --runs. Received: t2"
+    ):
+        write_report(phantoms, runs=[tmp_path / "t2"], **arguments)
+    for name in ("flair", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "network.weights.h5").write_bytes(b"other")
+    with pytest.raises(InputError, match="was predicted with other weights than those of .*flair. Predict again"):
+        write_report(phantoms, runs=[tmp_path / "flair", tmp_path / "gone"], **arguments)
 
 
 def test_without_scores_it_is_refused(phantoms, tmp_path):
@@ -179,10 +195,10 @@ console.error = (...words) => problems.push(words.join(" "));
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: chromium is not installed")
-def test_in_a_real_browser_tables_sort_and_slices_turn(reported, tmp_path):
+def in_browser(tmp_path, html, script):
+    """Opens a page with a script at its end, which leaves <pre id="result">: base64 of JSON."""
     page = tmp_path / "page.html"
-    page.write_text(reported.read_text().replace("<head>", f"<head>{WATCH}").replace("</body>", f"{SCRIPT}</body>"))
+    page.write_text(html.replace("<head>", f"<head>{WATCH}").replace("</body>", f"{script}</body>"))
     arguments = "--headless --no-sandbox --disable-gpu --enable-logging=stderr --virtual-time-budget=20000 --dump-dom"
     ran = subprocess.run(
         [CHROMIUM, *arguments.split(), f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()],
@@ -193,7 +209,12 @@ def test_in_a_real_browser_tables_sort_and_slices_turn(reported, tmp_path):
     )
     assert not re.findall(r"(?:WARNING|ERROR):CONSOLE.*", ran.stderr)
     (result,) = re.findall(r'<pre id="result">([^<]+)</pre>', ran.stdout)
-    said = json.loads(base64.b64decode(result))
+    return json.loads(base64.b64decode(result))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: chromium is not installed")
+def test_in_a_real_browser_tables_sort_and_slices_turn(reported, tmp_path):
+    said = in_browser(tmp_path, reported.read_text(), SCRIPT)
     assert said["errors"] == []
     up, down = ([float(value) for value in values] for values in said["sorted"])
     assert up == sorted(up) and down == up[::-1] and len(set(up)) == 3
@@ -210,3 +231,64 @@ def test_in_a_real_browser_tables_sort_and_slices_turn(reported, tmp_path):
     assert [int(numbers[0][2]), int(numbers[2][2])] == [shape[2], shape[1]]  # Axial, sagittal.
     assert int(numbers[3][1]) == int(numbers[2][1]) + 1
     assert numbers[4][0] == said["cases"][1] != numbers[0][0]
+
+
+PLACES = """
+<script>
+const found = {};
+const at = (x, y) => [...document.getElementById("canvas").getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
+async function look() {
+  for (let tries = 0; tries < 50 && !document.getElementById("where").textContent; tries++)
+    await new Promise((done) => setTimeout(done, 100));
+  const put = (id, value) => {
+    document.getElementById(id).value = value;
+    document.getElementById(id).dispatchEvent(new Event("input"));
+  };
+  const canvas = document.getElementById("canvas");
+  for (const [axis, slice, x, y, across, down] of WANTED) {
+    document.querySelector(`input[name=axis][value=${axis}]`).click();
+    put("slice", slice);
+    put("opacity", 100);
+    for (const mode of ["truth", "prediction", "error"]) {
+      document.querySelector(`input[name=mode][value=${mode}]`).click();
+      const place = [Math.floor((x + 0.5) / across * canvas.width), Math.floor((y + 0.5) / down * canvas.height)];
+      found[`${axis} ${slice} ${mode}`] = at(...place);
+    }
+    found[`${axis} size`] = [canvas.width, canvas.height];
+  }
+  const result = document.createElement("pre");
+  result.id = "result";
+  result.textContent = btoa(JSON.stringify(found));
+  document.body.append(result);
+}
+look();
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: chromium is not installed")
+def test_the_viewer_shows_each_voxel_where_it_is(tmp_path):
+    shape, spacing_mm = (12, 14, 16), (1.0, 2.0, 3.0)
+    volume, truth, prediction = np.ones(shape), np.zeros(shape, int), np.zeros(shape, int)
+    # A block of 3 voxels, so that smoothing leaves its middle alone: necrosis missed, enhancing tumour added.
+    missed, added = (3, 4, 5), (8, 10, 12)
+    truth[tuple(slice(i - 1, i + 2) for i in missed)] = 1
+    prediction[tuple(slice(i - 1, i + 2) for i in added)] = 3
+    atlas = make_atlas(volume, truth, prediction, spacing_mm)
+    packed = dataclasses.asdict(atlas) | {"png": base64.b64encode(atlas.png).decode()}
+    html = page_parts.page("x", "y", {"Slices": page_parts.viewer(["case"])}, {"case": packed})
+    wanted = []
+    for h, w, d in (missed, added):  # Front and head on top, as a radiologist hangs them.
+        wanted += [("axial", d, w, h, 14, 12), ("coronal", h, w, 15 - d, 14, 16), ("sagittal", w, h, 15 - d, 12, 16)]
+    said = in_browser(tmp_path, html, PLACES.replace("WANTED", json.dumps(wanted)))
+    red, yellow, blue, orange = [213, 94, 0], [240, 228, 66], [0, 114, 178], [230, 159, 0]
+    for axis, index in (("axial", 2), ("coronal", 0), ("sagittal", 1)):
+        at_missed, at_added = f"{axis} {missed[index]}", f"{axis} {added[index]}"
+        assert said[f"{at_missed} truth"] == red and said[f"{at_missed} error"] == blue
+        assert said[f"{at_added} prediction"] == yellow and said[f"{at_added} error"] == orange
+        grey = {tuple(said[f"{at_missed} prediction"]), tuple(said[f"{at_added} truth"])}
+        assert all(len(set(colour)) == 1 for colour in grey)
+    # In mm: 14 x 2 across and 12 x 1 down, and so on.
+    for axis, across, down in (("axial", 28, 12), ("coronal", 28, 48), ("sagittal", 12, 48)):
+        width, height = said[f"{axis} size"]
+        assert height / width == pytest.approx(down / across, rel=0.01)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, in_one_line
 
 DTYPES = {
     "torch FloatStorage": "<f4",
@@ -62,8 +62,8 @@ def read_state_dict(path):
     path = Path(path)
     try:
         return _from_zip(path) if zipfile.is_zipfile(path) else _from_stream(path)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no readable PyTorch state dict: {error}.") from error
+    except Exception as error:  # zipfile, zlib and the followed instructions raise whatever the damage leads to.
+        raise InputError(f"{path} is no readable PyTorch state dict: {in_one_line(error)}.") from error
 
 
 def _from_zip(path):
@@ -187,4 +187,6 @@ def _made(what, given):
     if name == "torch._utils _rebuild_tensor_v2" and isinstance(given[0], _Storage):
         storage, offset, shape, strides = given[:4]
         return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+    if name == "torch._utils _rebuild_parameter" and isinstance(given[0], _Tensor):
+        return given[0]
     raise ValueError(f"a call of {name}")

@@ -88,6 +88,7 @@ def test_names_shapes_and_numbers_come_back(arrays, tmp_path, write):
         (b"\x80\x02}", "no readable PyTorch state dict"),
         (b"\x80\x02}h\x05.", "no readable PyTorch state dict"),
         (b"u.", "no readable PyTorch state dict"),
+        (b"\x80\x02" + number(1) + b"(" + word("x") + number(1) + b"u.", "no readable PyTorch state dict"),
     ],
 )
 def test_what_is_no_state_dict_is_refused_and_runs_nothing(arrays, tmp_path, monkeypatch, pickled, sentence):
@@ -95,6 +96,14 @@ def test_what_is_no_state_dict_is_refused_and_runs_nothing(arrays, tmp_path, mon
     with pytest.raises(InputError, match=sentence):
         read_state_dict(write_zip(tmp_path / "x.pth", arrays, pickled))
     assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
+
+
+def test_parameters_are_tensors(arrays, tmp_path):
+    name, array = "bn1.bias", arrays["bn1.bias"]
+    parameter = b"ctorch._utils\n_rebuild_parameter\n(" + tensor("0", array) + b"\x88" + ORDERED_DICT + b"tR"
+    pickled = b"\x80\x02" + ORDERED_DICT + b"(" + word(name) + parameter + b"u."
+    got = read_state_dict(write_zip(tmp_path / "x.pth", {name: array}, pickled))
+    np.testing.assert_array_equal(got[name], array)
 
 
 def test_damaged_files_are_refused(arrays, tmp_path):
