@@ -124,7 +124,7 @@ def _slide(config, volume, name):
     overlap = [1 - one / whole for one, whole in zip(step, size, strict=True)]
     case = _for_torch(torch, volume[None])
     with torch.inference_mode():
-        twin(case[(..., *(slice(0, one) for one in size))].contiguous())
+        twin(_for_torch(torch, _batch(config)[:1]))
         return _one(name, lambda: sliding_window_inference(case, size, 1, twin, overlap=overlap))
 
 

@@ -15,6 +15,7 @@ from brats_tf.models.weights import fill_backbone
 from brats_tf.pictures import save_overlay
 from brats_tf.presets import CROP, PHANTOM_SETTINGS
 from brats_tf.regions import MODALITIES
+from brats_tf.report import write_report
 from brats_tf.runs import WEIGHTS_FILE, build_network, device_name
 from brats_tf.screen import say
 from brats_tf.training import build, train
@@ -23,7 +24,7 @@ from brats_tf.training import build, train
 
 
 def demo(*, runs, out, results, **settings):
-    """Runs everything and leaves networks in `runs`, label maps in `out`, table and picture in `results`.
+    """Runs everything and leaves networks in `runs`, label maps in `out`, scores, report and picture in `results`.
 
     Args:
         runs, out, results: folders.
@@ -46,7 +47,9 @@ def demo(*, runs, out, results, **settings):
     show_table(summaries)
     picture = Path(results) / "overlay.png"
     save_case_overlay(picture, unseen[0], configs[0].crop, out)
-    say(f"Look at {picture}.")
+    runs = [Path(runs) / config.run_name for config in configs]
+    write_report(unseen, runs=runs, predictions=out, results=results)
+    say(f"Look at {picture} too.")
 
 
 def save_case_overlay(path, case, crop, predictions):

@@ -8,7 +8,7 @@ runs) and Figure 4 (boxplot of the cases' ET Dice, the first run of each method)
 Command:  python experiments/albunet_table1.py --data BraTS2020_TrainingData --length paper --seeds 5
 Time:     at full length (50 epochs x 100 batches of 24 patches of 128x128x24) 14 hours for a 3D run on the authors'
           P100 and 5.5 for a 2D one. `--length short` (2 mm, 15 epochs x 20 batches of 12 patches of 64x64x12, 2D: 64 of
-          64x64) 8 to 20 minutes for each on two CPU cores; it shows that the protocol runs, not what the paper claims.
+          64x64) some 17 minutes for each on two CPU cores; it shows that the protocol runs, not what the paper claims.
 Expected: at full length a validation Dice ET/WT/TC of about .72/.89/.78 (3D, pretrained) and .70/.88/.79 (3D, scratch).
 
 Writes into RESULTS/albunet_table1: `summary.json`, `curves.png`, `boxplot.png`, and <method>/<seed>/cases.csv.

@@ -103,4 +103,6 @@ def test_the_demo_goes_on_without_weights_and_says_so_first(tmp_path, capsys, mo
     assert "RANDOM WEIGHTS" in first
     assert any("untrained" in line for line in others)
     assert (tmp_path / "results" / "overlay.png").stat().st_size > 10_000
+    report = (tmp_path / "results" / "report.html").read_text()
+    assert "Rank correlation (Spearman) with Dice" in report and "flair: loss and Dice" in report
     assert json.loads((tmp_path / "results" / "summary.json").read_text())["ET"]["dice"]["n"] == 2
