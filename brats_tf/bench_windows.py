@@ -85,9 +85,9 @@ def _our_batch(config, volume):
 
 
 def _our_windows(config, volume):
+    network, run = _ours(config)  # First: it imports TensorFlow quietly.
     from brats_tf.members import Member
 
-    network, run = _ours(config)
     run(None, _batch(config)[:1])
     return _one("windows", lambda: Member(config, network, run).predict(volume))
 
