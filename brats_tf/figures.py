@@ -14,6 +14,7 @@ from brats_tf.screen import say
 
 FOLDER = "figures"
 TAPPED = ("planes", "decoded_planes")  # From the 3D encoder, and into the 3D decoder (models.interslice, .decoders).
+CAPTIONS = ("from the 3D encoder", "into the 3D decoder")
 SLICES = (0.3, 0.5, 0.7)  # Of the tumour's extent, or of the crop's where there is none.
 
 
@@ -46,7 +47,12 @@ def draw_figures(run, case):
     if config.patch is None:
         paths.append(folder / f"planes-{case.id}.png")
         where = _slices(next(iter(labels.values())))
-        rows = {"slice": [shown[:, :, d] for d in where]} | _tapped(network, prepared.volume)
+        tapped = _tapped(network, prepared.volume)
+        if all(np.ptp(plane) == 0 for plane in tapped[CAPTIONS[0]]):
+            say(
+                f"{case.id}: the planes from the 3D encoder are constant, so the 2D classifier sees nothing of this case."
+            )
+        rows = {"slice": [shown[:, :, d] for d in where]} | tapped
         rows |= {name: [blend(shown[:, :, d], its[:, :, d]) for d in where] for name, its in labels.items()}
         save_planes(paths[1], rows, title=title)
     say(f"Look at {', '.join(str(path) for path in paths)}.")
@@ -67,8 +73,7 @@ def _tapped(network, volume):
     """{caption: the planes (H, W)} of the two places where the volume is a few planes."""
     outputs = [network.get_layer(name).output for name in TAPPED]
     planes = keras.Model(network.inputs, outputs).predict([volume[None]], verbose=0)
-    captions = ("from the 3D encoder", "into the 3D decoder")
-    return {caption: list(np.moveaxis(its[0], -1, 0)) for caption, its in zip(captions, planes, strict=True)}
+    return {caption: list(np.moveaxis(its[0], -1, 0)) for caption, its in zip(CAPTIONS, planes, strict=True)}
 
 
 def _slices(classes):

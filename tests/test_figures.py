@@ -41,6 +41,17 @@ def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
     assert drawn["from the 3D encoder"][0].shape == drawn["into the 3D decoder"][0].shape == TINY_CROP[:2]
 
 
+def test_planes_without_anything_in_them_are_said(phantoms, tmp_path, capsys):
+    network = saved(tmp_path, preset="paper", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
+    draw_figures(tmp_path, phantoms[0])
+    assert "sees nothing" not in capsys.readouterr().out
+    kernel, bias = network.get_layer("planes_conv").get_weights()
+    network.get_layer("planes_conv").set_weights([0 * kernel, bias - 1])  # Below 0 everywhere: the ReLU is dead.
+    network.save_weights(tmp_path / "network.weights.h5")
+    draw_figures(tmp_path, phantoms[0])
+    assert "the planes from the 3D encoder are constant, so the 2D classifier sees nothing" in capsys.readouterr().out
+
+
 def test_networks_of_patches_have_no_planes(phantoms, tmp_path):
     saved(tmp_path, preset="albunet3d", crop=(40, 40, 26), patch=(32, 32, 4), step=(16, 16, 4))
     (overlay,) = draw_figures(tmp_path, phantoms[0])
