@@ -50,7 +50,8 @@ def draw_figures(run, case):
         tapped = _tapped(network, prepared.volume)
         if all(np.ptp(plane) == 0 for plane in tapped[CAPTIONS[0]]):
             say(
-                f"{case.id}: the planes from the 3D encoder are constant, so the 2D classifier sees nothing of this case."
+                f"{case.id}: the planes from the 3D encoder are constant, so the 2D classifier sees nothing "
+                "of this case."
             )
         rows = {"slice": [shown[:, :, d] for d in where]} | tapped
         rows |= {name: [blend(shown[:, :, d], its[:, :, d]) for d in where] for name, its in labels.items()}
