@@ -16,7 +16,7 @@ from brats_tf.empty_rules import EMPTY_RULES
 from brats_tf.errors import InputError
 from brats_tf.files import atomic, write_json
 from brats_tf.postprocessing import FILE, save_tuned, tune_et_threshold
-from brats_tf.records import read_record
+from brats_tf.records import disagreements, read_record
 from brats_tf.regions import REGIONS, classes_to_regions
 from brats_tf.scores import METRICS, score_region, shown
 from brats_tf.screen import console, say, track
@@ -169,7 +169,7 @@ def _check_tuning(cases, predictions, runs):
 
 def _disagreement(record, scored):
     """Rank correlation of the networks' disagreement with Dice, region by region; {} where it is not known."""
-    told = {case: its["disagreement"] for case, its in record.get("cases", {}).items() if its.get("disagreement")}
+    told = disagreements(record)
     both = [case for case in scored if case in told]
     if not both:
         return {}

@@ -104,10 +104,10 @@ def cases_of(given, part, config):
     if not given.data:
         say(f"No --data (make: DATA=) given: using made-up cases, the {part} phantoms.")
         return phantom_cases(given.runs, part, crop=config.crop, seed=config.seed)
-    return _found(given.data)
+    return found_cases(given.data)
 
 
-def _found(data):
+def found_cases(data):
     """The cases of a folder or list; says what was skipped."""
     from brats_tf.data.cases import find_cases
     from brats_tf.screen import say
@@ -129,4 +129,4 @@ def steps_given(given, runs):
 
 def validation_cases(given):
     """The cases of --validation; None without it."""
-    return _found(given.validation) if given.validation else None
+    return found_cases(given.validation) if given.validation else None

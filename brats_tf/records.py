@@ -21,3 +21,8 @@ def read_record(predictions):
         return record
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error!r}.") from None
+
+
+def disagreements(record):
+    """How far the networks disagreed on each case, where there were several: {case id: {region: float}}."""
+    return {case: its["disagreement"] for case, its in record.get("cases", {}).items() if its.get("disagreement")}

@@ -11,6 +11,7 @@ from brats_tf.empty_rules import EMPTY_RULES
 from brats_tf.evaluation import TABLE_ORDER
 from brats_tf.page_parts import image, paragraph, table
 from brats_tf.pictures import save_bands, save_boxes, save_curves, save_scatter
+from brats_tf.records import disagreements
 from brats_tf.scores import METRICS, shown
 
 SHOWN = ("dice", "hd95_mm", "sensitivity", "specificity", "nsd", "lesion_dice", "lesion_hd95_mm", "volume_error_ml")
@@ -81,9 +82,9 @@ def distribution_section(scored, folder):
 
 def case_section(scored, order, record):
     """A table to sort, the case with the lowest Dice first."""
-    disagreement = {case: its.get("disagreement") for case, its in record.get("cases", {}).items()}
+    disagreement = disagreements(record)
     head = ["case", *(f"{METRICS[metric].title} {region}" for metric in PER_CASE for region in TABLE_ORDER)]
-    more = any(disagreement.values())
+    more = bool(disagreement)
     rows = []
     for case in order:
         cells = [(shown(metric, value), _sortable(value)) for metric in PER_CASE for value in _of(scored[case], metric)]
@@ -104,7 +105,7 @@ def disagreement_section(summary, scored, record, folder):
     """How the networks' disagreement goes with Dice; draws into `folder`."""
     if not (summary.get("disagreement") and record):
         return paragraph("One network, or predictions without a record: there is nothing to compare.")
-    told = {case: its["disagreement"] for case, its in record["cases"].items() if its.get("disagreement")}
+    told = disagreements(record)
     both = [case for case in scored if case in told]
     panels = {
         region: ([told[case][region] for case in both], [scored[case][region]["dice"] for case in both])

@@ -26,10 +26,10 @@ import numpy as np  # noqa: E402
 
 from brats_tf.config import Config  # noqa: E402
 from brats_tf.curves import read_validation  # noqa: E402
-from brats_tf.data.cases import find_cases  # noqa: E402
 from brats_tf.errors import InputError  # noqa: E402
 from brats_tf.evaluation import CASES_FILE, TABLE_ORDER, evaluate, read_scores  # noqa: E402
 from brats_tf.files import write_json  # noqa: E402
+from brats_tf.given import found_cases  # noqa: E402
 from brats_tf.inference import load_ensemble, predict_cases  # noqa: E402
 from brats_tf.pictures import save_bands, save_boxes  # noqa: E402
 from brats_tf.regions import REGIONS  # noqa: E402
@@ -91,14 +91,6 @@ def main(arguments=None):
     show(summary)
     say(f"Look at {folder}.")
     return 0
-
-
-def found_cases(data):
-    """The cases of a folder; says what was skipped."""
-    cases, skipped = find_cases(data)
-    for path, reason in skipped:
-        say(f"Skipped {path}: {reason}.")
-    return cases
 
 
 def parted(data, validation):
