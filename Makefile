@@ -33,9 +33,7 @@ VERIFY ?=
 JSON ?=
 AUGMENTATION ?=
 SPACING ?=
-FOLDS ?=
 FOLD ?=
-HOLD_OUT ?=
 HELD_OUT ?=
 VALIDATE ?=
 VALIDATION ?=
@@ -52,6 +50,18 @@ STEP ?=
 BATCH ?=
 BATCHES ?=
 ACCUMULATION ?=
+SCHEDULE ?=
+WARM_UP ?=
+PLATEAU_ON ?=
+AVERAGE ?=
+PRECISION ?=
+REMAT ?=
+JIT ?=
+DEVICES ?=
+RESTART ?=
+MINUTES ?=
+BEST ?=
+NAME ?=
 WINDOW_WEIGHTS ?=
 FOREGROUND ?=
 
@@ -66,25 +76,28 @@ RUN_ARGS = $(call option,weights,WEIGHTS) $(call option,epochs,EPOCHS) $(call op
 STORE_ARGS = $(call option,store,STORE) $(call option,spacing-mm,SPACING) $(call option,workers,WORKERS)
 PREPARE_ARGS = $(PRESET_ARGS) $(call option,crop,CROP) $(call option,modality,MOD)
 BAD_ARGS = $(if $(SKIP_BAD),--skip-bad)
-SPLIT_ARGS = $(call option,folds,FOLDS) $(call option,fold,FOLD) $(call option,hold-out,HOLD_OUT) \
-	$(call option,validate-every,VALIDATE) $(call option,validation,VALIDATION)
+SPLIT_ARGS = $(call option,fold,FOLD) $(call option,validation,VALIDATION) $(call option,validate-every,VALIDATE)
 PATCH_ARGS = $(call option,step,STEP) $(call option,window-weights,WINDOW_WEIGHTS) $(call option,foreground,FOREGROUND) \
 	$(call option,batch-size,BATCH) $(call option,batches,BATCHES) $(call option,accumulation,ACCUMULATION)
 STEP_ARGS = $(call option,remove-below-ml,REMOVE_BELOW) $(if $(FILL_HOLES),--fill-holes) \
 	$(call option,drop-et-below-ml,DROP_ET_BELOW) $(if $(UNCERTAINTY),--save-uncertainty)
+COMPUTE_ARGS = $(call option,schedule,SCHEDULE) $(call option,warm-up,WARM_UP) $(call option,plateau-on,PLATEAU_ON) \
+	$(call option,average,AVERAGE) $(call option,precision,PRECISION) $(if $(REMAT),--remat) $(if $(JIT),--jit) \
+	$(call option,devices,DEVICES) $(if $(RESTART),--restart) $(call option,checkpoint-minutes,MINUTES)
 TABLE1_ARGS = $(call option,data,DATA) $(call option,validation,VALIDATION) $(call option,length,LENGTH) \
 	$(call option,seeds,SEEDS) $(call option,accumulation,ACCUMULATION)
-TRAIN_ARGS = $(PATCH_ARGS) $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS) $(STORE_ARGS) $(SPLIT_ARGS) $(call option,augmentation,AUGMENTATION) $(BAD_ARGS)
+TRAIN_ARGS = $(PATCH_ARGS) $(DATA_ARGS) $(NETWORK_ARGS) $(RUN_ARGS) $(STORE_ARGS) $(SPLIT_ARGS) $(call option,augmentation,AUGMENTATION) $(COMPUTE_ARGS) $(BAD_ARGS)
 PREDICT_ARGS = $(PRESET_ARGS) $(DATA_ARGS) --out "$(OUT)" $(call option,networks,NETWORKS) $(if $(HELD_OUT),--held-out)
 
-.PHONY: help setup demo prepare train-modality train train-all predict ensemble-predict tune evaluate report figures compare submit summary export cases bench backbones \
+.PHONY: help setup demo prepare train-modality train train-all predict ensemble-predict tune evaluate runs experiment report figures compare submit summary export cases bench backbones \
 	overfit traps albunet-table1 lock check test test-slow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: DATA RUNS OUT RESULTS PRESET EPOCHS CROP WEIGHTS SEED MOD NETWORKS BACKBONE PLANES"
 	@echo "    PATCH STEP BATCH BATCHES ACCUMULATION WINDOW_WEIGHTS FOREGROUND"
-	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLDS FOLD HOLD_OUT HELD_OUT VALIDATE VALIDATION EMPTY REMOVE_BELOW FILL_HOLES DROP_ET_BELOW UNCERTAINTY ARCHIVE A B CASE SLICES LENGTH SEEDS SKIP_BAD JSON MEASURE ONLY PYTHON GPU BENCH"
+	@echo "    SCHEDULE WARM_UP PLATEAU_ON AVERAGE PRECISION REMAT JIT DEVICES RESTART MINUTES BEST NAME"
+	@echo "    AUGMENTATION SPACING STORE WORKERS VERIFY FOLD VALIDATION VALIDATE HELD_OUT EMPTY REMOVE_BELOW FILL_HOLES DROP_ET_BELOW UNCERTAINTY ARCHIVE A B CASE SLICES LENGTH SEEDS SKIP_BAD JSON MEASURE ONLY PYTHON GPU BENCH"
 
 setup: $(READY) ## make the virtual environment .venv and install everything (PYTHON=python3.12 chooses one of 3.10-3.13; GPU=1 adds CUDA, BENCH=1 what `make bench` compares with)
 
@@ -106,7 +119,7 @@ demo: $(READY) ## the whole job on made-up cases, in minutes
 prepare: $(READY) ## read and normalise every case of DATA once; training does it by itself (VERIFY=1 checks the store, removes what is damaged)
 	$(BRATS) prepare $(DATA_ARGS) $(PREPARE_ARGS) $(STORE_ARGS) $(BAD_ARGS) $(if $(VERIFY),--verify)
 
-train-modality: $(READY) ## train one network: make train-modality MOD=flair DATA=BraTS2020
+train-modality: $(READY) ## train one network, or go on where it stopped: make train-modality MOD=flair DATA=BraTS2020
 	$(BRATS) train --modality "$(MOD)" $(TRAIN_ARGS)
 
 train: $(READY) ## train what a preset names: make train PRESET=albunet3d DATA=BraTS2020 (or authors, albunet2d, albunet3d-subsets ...)
@@ -114,17 +127,23 @@ train: $(READY) ## train what a preset names: make train PRESET=albunet3d DATA=B
 
 predict: ensemble-predict ## the same as ensemble-predict
 
-train-all: $(READY) ## train the four networks, one after another
+train-all: $(READY) ## train the four networks, side by side where there are several GPUs
 	$(BRATS) train --modality all $(TRAIN_ARGS)
 
 ensemble-predict: $(READY) ## average the trained networks and write OUT/<case>.nii.gz
-	$(BRATS) predict $(PREDICT_ARGS) $(STEP_ARGS)
+	$(BRATS) predict $(PREDICT_ARGS) $(if $(BEST),--epoch best) $(STEP_ARGS)
 
 tune: $(READY) ## find the ET volume to drop, on predictions in OUT of cases that training has not seen
 	$(BRATS) tune $(PREDICT_ARGS)
 
 evaluate: $(READY) ## score OUT against the truth in DATA: RESULTS/cases.csv, RESULTS/summary.json
 	$(BRATS) evaluate $(PREDICT_ARGS) --results "$(RESULTS)" $(call option,empty,EMPTY)
+
+runs: $(READY) ## list the runs in RUNS and compare them: how far, how long, how good, what differs (JSON=1)
+	$(BRATS) runs --runs "$(RUNS)" $(if $(JSON),--json)
+
+experiment: $(READY) ## run what is missing of a grid, one table: make experiment NAME=folds_and_seeds DATA=... (experiments/grid.py)
+	$(VENV)/bin/python experiments/grid.py "$(NAME)" --data "$(DATA)" --runs "$(RUNS)/experiments" --results "$(RESULTS)"
 
 report: $(READY) ## after predict and evaluate: RESULTS/report.html, one file with everything
 	$(BRATS) report $(PREDICT_ARGS) --results "$(RESULTS)" $(call option,slices,SLICES)
@@ -150,7 +169,7 @@ export: $(READY) ## write RUNS/MOD as a SavedModel to exported/MOD: make export 
 cases: $(READY) ## list what is in DATA, and what is skipped and why
 	$(BRATS) cases $(call option,data,DATA) $(if $(JSON),--json)
 
-bench: $(READY) ## measure this machine: network, windows and data (ONLY=network, windows or data)
+bench: $(READY) ## measure this machine: network, windows, data and training (ONLY= one of them)
 	$(BRATS) bench $(DATA_ARGS) --results "$(RESULTS)" $(NETWORK_ARGS) $(call option,only,ONLY)
 
 overfit: $(READY) ## learn one case of DATA by heart at full size (experiments/overfit_one_case.py)

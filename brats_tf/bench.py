@@ -127,7 +127,7 @@ def _step(config):
     from brats_tf.measuring import peak_gb
     from brats_tf.models.costs import training_bytes
     from brats_tf.runs import build_network
-    from brats_tf.training import compile_network
+    from brats_tf.trainer import compile_network
 
     network = build_network(config)
     compile_network(network, config)

@@ -172,15 +172,17 @@ def _small_network(crop):
 def _network(crop, *, filters, augmentation):
     import keras
 
-    from brats_tf.training import finishing_network
+    from brats_tf.trainer import Trainer
 
     inputs = x = keras.Input((*crop, 1))
     for count in filters:
         x = keras.layers.Conv3D(count, 3, padding="same", activation="relu")(x)
     network = keras.Model(inputs, keras.layers.Conv3D(3, 1, activation="sigmoid")(x))
-    network.compile("sgd", "mean_squared_error", jit_compile=False)
-    network.optimizer.build(network.trainable_variables)
-    return _Stepper(finishing_network(network, outputs="regions", augmentation=augmentation))
+    trainer = Trainer(network.inputs, network.outputs)
+    trainer.finishing = {"outputs": "regions", "augmentation": augmentation}
+    trainer.compile("sgd", "mean_squared_error", jit_compile=False)
+    trainer.optimizer.build(trainer.trainable_variables)
+    return _Stepper(trainer)
 
 
 def _show(figures):

@@ -1,48 +1,85 @@
-"""What happens beside a training: the learning rate, the files of the run, the progress bar, the stop at NaN."""
+"""What happens beside a training: the learning rate, the files of the run, the progress bar, the stop at NaN.
 
+Callbacks that a later process must go on from have `remembered()`, as JSON can hold it, and `recall(memory)`.
+"""
+
+import csv
+import math
+import signal
+import time
 from contextlib import contextmanager
+from functools import partial
 
 import keras
 import numpy as np
 
-from brats_tf.curves import HISTORY_FILE
-from brats_tf.errors import InputError
+from brats_tf.curves import HISTORY_FILE, VALIDATION_DICE
+from brats_tf.errors import InputError, Stopped
 from brats_tf.files import atomic
 from brats_tf.regions import REGIONS
-from brats_tf.runs import WEIGHTS_FILE
+from brats_tf.runs import BEST_FILE, WEIGHTS_FILE
 from brats_tf.screen import console, say
 
 PLATEAU_FACTOR = 0.1  # Paper A, Section 2.5: "reduced by a factor of 10".
+# Slurm sends the first at a job's end, and before it what `--signal` asks for.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
-@contextmanager
-def history_of(run):
-    """Keras's CSVLogger, whose file is closed after a failure too."""
-    logger = keras.callbacks.CSVLogger(run / HISTORY_FILE)
-    try:
-        yield logger
-    finally:
-        if getattr(logger, "csv_file", None):
-            logger.csv_file.close()
+def rate_of(config):
+    """The callback that has the learning rate in hand."""
+    if config.schedule != "plateau":
+        return keras.callbacks.LearningRateScheduler(partial(rate_at, config))
+    if config.plateau_on == "loss":
+        return Plateau(monitor="loss", mode="min", patience=config.plateau_epochs)
+    patience = math.ceil(config.plateau_epochs / config.validate_every)
+    return Plateau(monitor=VALIDATION_DICE, mode="max", patience=patience)
 
 
-def callbacks_of(config, run):
-    """The callbacks that need nothing but the config and the run's folder."""
-    callbacks = [StopWithoutNumber(), SaveWeights(run / WEIGHTS_FILE)]
-    if config.plateau_epochs:
-        plateau = keras.callbacks.ReduceLROnPlateau(
-            monitor="loss", mode="min", factor=PLATEAU_FACTOR, patience=config.plateau_epochs, min_delta=0.0
-        )
-        callbacks.insert(1, plateau)
-    return callbacks
+def rate_at(config, epoch, rate=None):
+    """The learning rate of an epoch, from 0: rising to the config's in `warm_up` epochs, then constant or a cosine.
+
+    The cosine comes to 0 after the last epoch.
+    """
+    if epoch < config.warm_up:
+        return config.learning_rate * (epoch + 1) / (config.warm_up + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (epoch - config.warm_up) / (config.epochs - config.warm_up)
+    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+class Plateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras's, which goes on counting where a training goes on, and counts the epochs that have its monitor alone."""
+
+    def __init__(self, **settings):
+        super().__init__(factor=PLATEAU_FACTOR, min_delta=0.0, **settings)
+
+    def on_train_begin(self, logs=None):
+        """Resets nothing: `recall` comes before."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.monitor in logs:
+            super().on_epoch_end(epoch, logs)
+
+    def remembered(self):
+        """Keras keeps these outside of every variable."""
+        return {"wait": self.wait, "best": None if self.best is None else float(self.best)}
+
+    def recall(self, memory):
+        """The counterpart of `remembered`."""
+        self.wait, self.best = memory["wait"], memory["best"]
 
 
 class StopWithoutNumber(keras.callbacks.Callback):
-    """Ends a training whose loss became NaN or infinite; the weights of the last good epoch stay."""
+    """Ends a training whose loss became NaN or infinite; weights and checkpoints of before stay.
 
-    def __init__(self):
+    Args:
+        cases_of: (epoch, step) -> the names of the cases in that batch.
+    """
+
+    def __init__(self, cases_of):
         super().__init__()
-        self.epoch = 0
+        self.cases_of, self.epoch = cases_of, 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -50,39 +87,159 @@ class StopWithoutNumber(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not np.isfinite(logs["loss"]):
             raise InputError(
-                f"The loss must be a number; received {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}. The "
-                "weights after the last complete epoch, if there was one, are kept. A lower --learning-rate may help."
+                f"The loss must be a number; received {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}, at "
+                f"{', '.join(self.cases_of(self.epoch, batch))}. The weights after the last complete epoch, if there "
+                "was one, are kept. A lower --learning-rate may help; `brats-tf prepare --verify` checks the cases."
             )
 
 
-class SaveWeights(keras.callbacks.Callback):
-    """Saves the weights after each epoch, without the optimiser's state; the file is always a complete one."""
+class History(keras.callbacks.Callback):
+    """Writes `history.csv`, a line an epoch, complete after each; Keras's CSVLogger cannot take lines back."""
 
-    def __init__(self, path):
+    def __init__(self, run, *, writes=True):
         super().__init__()
-        self.path = path
-
-    def on_train_begin(self, logs=None):
-        # The same layers without the optimiser, whose moments would make the file three times as large.
-        self.bare = keras.Model(self.model.inputs, self.model.outputs)
+        self.path, self.rows, self.writes = run / HISTORY_FILE, [], writes
 
     def on_epoch_end(self, epoch, logs=None):
-        with atomic(self.path) as temporary:
+        self.rows.append({"epoch": epoch} | {name: logs[name] for name in sorted(logs) if VALIDATION_DICE not in name})
+        if not self.writes:
+            return
+        with atomic(self.path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0])
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def remembered(self):
+        """All lines."""
+        return {"rows": self.rows}
+
+    def recall(self, memory):
+        """The counterpart of `remembered`."""
+        self.rows = memory["rows"]
+
+
+class SaveWeights(keras.callbacks.Callback):
+    """Saves the weights after each epoch, without the optimiser's state; the file is always a complete one.
+
+    Where cases are validated, those of the best epoch are kept in a second file.
+
+    Args:
+        run: the run's folder.
+        network: whose weights are trained.
+        averaged: a context manager in which the network has the weights to save.
+    """
+
+    def __init__(self, run, network, averaged, *, writes=True):
+        super().__init__()
+        self.run, self.averaged, self.best, self.writes = run, averaged, None, writes
+        # The same layers without the optimiser, whose moments would make the file three times as large.
+        self.bare = keras.Model(network.inputs, network.outputs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        with self.averaged():
+            self._save(self.run / WEIGHTS_FILE)
+            score = (logs or {}).get(VALIDATION_DICE)
+            if score is not None and (self.best is None or score > self.best[1]):
+                self.best = (epoch + 1, score)
+                self._save(self.run / BEST_FILE)
+
+    def remembered(self):
+        """The best epoch, from 1, and its score."""
+        return {"best": self.best}
+
+    def recall(self, memory):
+        """The counterpart of `remembered`."""
+        self.best = memory["best"] and tuple(memory["best"])
+
+    def _save(self, path):
+        if not self.writes:
+            return
+        with atomic(path) as temporary:
             try:
                 self.bare.save_weights(temporary)
             except RuntimeError as error:  # What h5py makes of a full disk when it closes the file.
                 raise OSError(str(error)) from error
 
 
-class ShowProgress(keras.callbacks.Callback):
-    """A bar over all steps with loss, Dice and time left; where there is no terminal, one line an epoch."""
+class SaveCheckpoint(keras.callbacks.Callback):
+    """Saves a checkpoint after each epoch, every so many minutes, and when the process is told to stop.
 
-    def __init__(self, name, bar, steps):
+    Args:
+        checkpoints: `checkpoints.Checkpoints`.
+        minutes: the longest time that a kill may cost.
+        agree: (told to stop, minutes are over) -> the same for all machines, as numbers.
+
+    Attributes:
+        others: what has memories that belong to it.
+        is_long: (epoch) -> whether much follows its last step, so that it is saved before.
+    """
+
+    def __init__(self, checkpoints, *, minutes, agree):
         super().__init__()
-        self.name, self.bar, self.steps = name, bar, steps
+        self.checkpoints, self.seconds, self.agree = checkpoints, 60 * minutes, agree
+        self.others, self.is_long = [], lambda epoch: False
+        self.told, self.epoch, self.last = None, 0, time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        stop, due = self.agree(self.told is not None, time.monotonic() - self.last >= self.seconds)
+        last = batch + 1 == self.params["steps"]
+        if stop or (self.is_long(self.epoch) if last else due):
+            self._save(self.epoch, batch + 1)
+        if stop:
+            self._stop(self.epoch, batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        (stop,) = self.agree(self.told is not None)
+        self._save(epoch + 1, 0)
+        if stop and epoch + 1 < self.params["epochs"]:
+            self._stop(epoch + 1, 0)
+
+    def stop_if_told(self):
+        """For the long work after an epoch's last step, which is saved."""
+        if self.told:
+            self._stop(self.epoch, self.params["steps"])
+
+    def _save(self, epoch, step):
+        memories = {type(one).__name__: one.remembered() for one in self.others if hasattr(one, "remembered")}
+        self.checkpoints.save(epoch, step, memories)
+        self.last = time.monotonic()
+
+    def _stop(self, epoch, step):
+        done = f"{epoch} epochs" + (f" and {step} steps" if step else "")
+        raise Stopped(
+            f"Stopped by {self.told or 'another machine'} after {done}; everything is saved. The same command goes on "
+            "from there."
+        )
+
+    @contextmanager
+    def listening(self):
+        """Inside it, the signals of a scheduler end the training after the step that runs."""
+        before = {}
+
+        def tell(number, frame):
+            self.told = signal.Signals(number).name
+
+        try:
+            for number in SIGNALS:
+                before[number] = signal.signal(number, tell)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """A bar over all steps with loss, Dice, rate and time left; where there is no terminal, one line an epoch."""
+
+    def __init__(self, name, bar, *, steps, done=0):
+        super().__init__()
+        self.name, self.bar, self.steps, self.done = name, bar, steps, done
 
     def on_train_begin(self, logs=None):
-        self.task = self.bar.add_task(f"Training {self.name}", total=self.steps, note="compiling")
+        self.task = self.bar.add_task(f"Training {self.name}", total=self.steps, completed=self.done, note="compiling")
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update(self.task, advance=1, note=_scores(logs))
@@ -94,4 +251,4 @@ class ShowProgress(keras.callbacks.Callback):
 
 def _scores(logs):
     dice = " ".join(f"{region} {logs[f'dice_{region.lower()}']:.2f}" for region in REGIONS)
-    return f"loss {logs['loss']:.2f} {dice}"
+    return f"loss {logs['loss']:.2f} {dice} lr {logs['learning_rate']:.1g}"

@@ -3,6 +3,8 @@
 A command's docstring is its help text. It takes the parsed arguments and returns an exit code, or None for 0.
 """
 
+import sys
+
 from brats_tf.config import Config
 from brats_tf.errors import InputError, WriteError
 from brats_tf.given import (
@@ -24,12 +26,14 @@ FAILED_CASES = 2
 
 
 def train(given):
-    """Train one network, or with `--modality all` four of them one after another.
+    """Train one network, or with `--modality all` four of them; go on where one was stopped.
 
     Paper A: presets paper, authors, plus; paper B: albunet3d, albunet2d and more. A run lies in RUNS/<modality>:
-    config.json, split.json, network.weights.h5, history.csv. With --hold-out 0.2, or
-    with --folds 5 --fold 0, some patients are kept from training, the same for every modality: `predict --held-out`;
-    with --validate-every 5 their Dice is taken every fifth epoch (validation.csv).
+    config.json, split.json, network.weights.h5, history.csv, run.json, a log for TensorBoard and its picture
+    training.png. With --validation 0.2, or --fold 0/5, some patients are kept from training, the same for every
+    modality (`predict --held-out`), and their Dice is taken every fifth epoch (validation.csv, best.weights.h5).
+    The same command goes on where a training was killed, and exit code 75 says that one was told to stop (SIGTERM,
+    SIGUSR1) and saved. With --modality all and several GPUs the networks train side by side.
     Without --data, made-up cases are used, at a small crop.
 
     brats-tf train --data BraTS2020 --modality flair
@@ -38,8 +42,13 @@ def train(given):
 
     import_tensorflow()
     from brats_tf import training
+    from brats_tf.devices import gpu_numbers
+    from brats_tf.side_by_side import train_modalities
 
     configs = [config_of(given, modalities=modalities) for modalities in wanted_networks(given)]
+    gpus = gpu_numbers()
+    if given.modality == "all" and len(gpus) > 1 and given.devices == 1:
+        return train_modalities(sys.argv[1:], gpus, logs=given.runs)
     cases = cases_of(given, "training", configs[0])
     store = given.store or given.runs / "store"
     training.train(
@@ -50,6 +59,9 @@ def train(given):
         validation=validation_cases(given),
         skip_bad=given.skip_bad,
         workers=given.workers,
+        devices=given.devices,
+        restart=given.restart,
+        checkpoint_minutes=given.checkpoint_minutes,
     )
 
 
@@ -69,7 +81,7 @@ def predict(given):
 
     runs = [given.runs / name for name in networks_given(given)]
     steps = steps_given(given, runs)
-    members = load_ensemble(runs)
+    members = load_ensemble(runs, given.epoch)
     cases = scored_cases(given, members[0].config)
     failures = predict_cases(
         members,
@@ -113,7 +125,17 @@ def export(given):
     import_tensorflow()
     from brats_tf.export import export_saved_model
 
-    export_saved_model(given.run, out=given.out)
+    export_saved_model(given.run, epoch=given.epoch, out=given.out)
+
+
+def runs(given):
+    """List the runs of a folder and compare them: how far, how long, how good, and the settings in which they differ.
+
+    brats-tf runs --runs runs
+    """
+    from brats_tf.runs_table import show_runs
+
+    show_runs(given.runs, as_json=given.json)
 
 
 def cases(given):
@@ -177,16 +199,18 @@ def demo(given):
 
 
 def bench(given):
-    """Measure this machine: the network (a pass, a step, memory), sliding windows, data (reading, augmentation).
+    """Measure this machine: the network, sliding windows, data, and training in each precision.
 
     Data: preparing the cases of DATA with one worker and two, streaming them, memory over 1,000 steps, and each
     augmentation beside batchgenerators and MONAI where they are installed. Windows: preset albunet3d beside its twin in
-    PyTorch. Writes RESULTS/bench.json, bench_windows.json, bench_data.json.
+    PyTorch. Training: step, memory and loss with and without --remat. Writes RESULTS/bench.json, bench_windows.json,
+    bench_data.json, bench_training.json.
 
     brats-tf bench --data BraTS2020 --only data
     """
     from brats_tf.bench import bench as measure
     from brats_tf.bench_data import bench_data
+    from brats_tf.bench_training import bench_training
     from brats_tf.bench_windows import bench_windows
 
     config = one_config(given)
@@ -195,6 +219,8 @@ def bench(given):
     found = [] if given.only == "network" else cases_of(given, "bench", config)
     if given.only in (None, "windows"):
         bench_windows(windows_config(given, config), found[0], results=given.results)
+    if given.only in (None, "training"):
+        bench_training(config, next(case for case in found if case.segmentation), results=given.results)
     if given.only in (None, "data"):
         whole = [case for case in found if case.segmentation and len(case.volumes) == len(MODALITIES)]
         bench_data(whole, results=given.results, crop=config.crop)

@@ -5,25 +5,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from brats_tf.allowed import BUILT_FROM, check
 from brats_tf.errors import InputError
 from brats_tf.files import write_json
 from brats_tf.presets import CROP, NETWORKS_OF, PRESETS
 from brats_tf.regions import MODALITIES
-from brats_tf.splits import check_split
 
 FILE = "config.json"
-CHOICES = {
-    "optimizer": ("adam", "nadam"),
-    "loss": ("ce_minus_dice", "multiple_dice", "multiple_dice_background"),
-    "window_weights": ("uniform", "gaussian"),
-    "window_average": ("probabilities", "logits"),
-}
-AUGMENTATIONS = ("none", "paper_b", "authors_b", "plus")  # The presets of data.augment.
-SEEDS = 2**32  # NumPy takes no more.
-
-# Which fields each network is built from; any other network's must keep their defaults.
-_EMBEDDING = ("depth_factors", "planes", "backbone", "input_scaling", "batch_norm", "stochastic_depth")
-BUILT_FROM = {"embedding": _EMBEDDING, "embedding_authors": _EMBEDDING, "albunet": ("depth_layers",)}
 
 
 @dataclass(frozen=True)
@@ -80,8 +68,22 @@ class Config:
     optimizer: str = "adam"
     # Paper A, Section 2.5: 1e-4, divided by 10 after 50 epochs without improvement of the loss.
     learning_rate: float = 1e-4
-    # None keeps the learning rate.
-    plateau_epochs: int | None = 50
+    plateau_epochs: int = 50
+    # "plateau", "cosine" (to 0 at the last epoch) or "constant"; and what the plateau watches: the "loss" of training
+    # (the text names no other) or the mean Dice of "validation".
+    schedule: str = "plateau"
+    plateau_on: str = "loss"
+    # Epochs in which the rate of "cosine" or "constant" rises from 0.
+    warm_up: int = 0
+    # Which weights are kept: those of the last step ("none"), their exponential moving average over steps ("ema"), or
+    # the mean of those after each epoch of the last quarter ("swa").
+    average: str = "none"
+    # What layers compute in; weights, losses, normalisation and the last activation are float32 in any case.
+    precision: str = "float32"
+    # Compute block interiors again on the way back instead of keeping them: less memory, more time, the same step.
+    remat: bool = False
+    # Compile the step with XLA; for GPUs.
+    jit: bool = False
     # Paper A, Section 2.1.
     batch_size: int = 1
     # A batch goes through the network in so many equal parts, whose gradients are averaged: less memory, the same step,
@@ -97,7 +99,7 @@ class Config:
         for name in ("modalities", "crop", "patch", "step", "depth_factors"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        _check(self)
+        check(self)
 
     @classmethod
     def from_preset(cls, preset, **changes):
@@ -175,71 +177,3 @@ def networks_of(preset):
 def run_names(preset):
     """The names of the runs that a preset trains, in order."""
     return tuple(Config.from_preset(preset, modalities=modalities).run_name for modalities in networks_of(preset))
-
-
-def _check(config):
-    for modality in config.modalities:
-        if modality not in MODALITIES:
-            raise InputError(f"`modalities` must be from {', '.join(MODALITIES)}. Received: {modality!r}.")
-    if len(set(config.modalities)) != len(config.modalities):
-        raise InputError(f"`modalities` must not repeat. Received: {', '.join(config.modalities)}.")
-    if len(config.crop) != 3 or not all(isinstance(size, int) and size > 0 for size in config.crop):
-        raise InputError(f"`crop` must be three positive whole numbers, H x W x D. Received: {config.crop}.")
-    _check_network(config)
-    _check_patch(config)
-    for name, known in CHOICES.items():
-        if getattr(config, name) not in known:
-            raise InputError(f"`{name}` must be {' or '.join(known)}. Received: {getattr(config, name)!r}.")
-    if config.augmentation not in AUGMENTATIONS:
-        raise InputError(
-            f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}. Received: {config.augmentation!r}."
-        )
-    if config.spacing_mm is not None and not 0.1 <= config.spacing_mm <= 10:
-        raise InputError(f"`spacing_mm` must be from 0.1 to 10. Received: {config.spacing_mm}.")
-    check_split(config.folds, config.fold, config.hold_out)
-    optional = ("plateau_epochs", "batches", "validate_every")
-    for name in ("planes", "epochs", "batch_size", "accumulation", *optional):
-        value = getattr(config, name)
-        if value is None and name in optional:
-            continue
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"`{name}` must be a whole number of at least 1. Received: {value}.")
-    if not config.learning_rate > 0:
-        raise InputError(f"`learning_rate` must be above 0. Received: {config.learning_rate}.")
-    if not isinstance(config.seed, int) or not 0 <= config.seed < SEEDS:
-        raise InputError(f"`seed` must be a whole number from 0 to {SEEDS - 1}. Received: {config.seed}.")
-    if config.batch_size % config.accumulation:
-        raise InputError(
-            f"`accumulation` must divide the batch size {config.batch_size}. Received: {config.accumulation}."
-        )
-
-
-def _check_network(config):
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    used = BUILT_FROM.get(config.network, ())
-    for name in {*_EMBEDDING, *BUILT_FROM["albunet"]} - {*used}:
-        if getattr(config, name) != defaults[name] and config.network in BUILT_FROM:
-            raise InputError(f"The network {config.network} has no `{name}`. Received: {getattr(config, name)}.")
-    if config.patch is None and config.network == "albunet":
-        raise InputError("AlbuNet sees patches: `patch` must be H x W x D. Received: none.")
-
-
-def _check_patch(config):
-    for name, most in (("patch", config.crop), ("step", config.patch)):
-        sizes = getattr(config, name)
-        if sizes is None:
-            continue
-        if most is None:
-            raise InputError(f"`{name}` is for networks that see patches. Received: {sizes} without `patch`.")
-        if len(sizes) != 3 or not all(
-            isinstance(one, int) and 1 <= one <= top for one, top in zip(sizes, most, strict=False)
-        ):
-            raise InputError(f"`{name}` must be three whole numbers from 1 to {most}, H x W x D. Received: {sizes}.")
-    for name in ("foreground", "window_weights", "window_average"):
-        default = type(config).__dataclass_fields__[name].default
-        if config.patch is None and getattr(config, name) != default:
-            raise InputError(
-                f"`{name}` is for networks that see patches. Received: {getattr(config, name)} without `patch`."
-            )
-    if not 0 <= config.foreground <= 1:
-        raise InputError(f"`foreground` must be from 0 to 1. Received: {config.foreground}.")

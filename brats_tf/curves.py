@@ -6,6 +6,7 @@ from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
 
 HISTORY_FILE, VALIDATION_FILE = "history.csv", "validation.csv"
+VALIDATION_DICE = "validation_dice"  # In the logs of an epoch: the mean over cases and regions.
 COLUMNS = ("epoch", "case", "region", "dice")  # Of validation.csv.
 
 

@@ -18,7 +18,8 @@ from brats_tf.regions import MODALITIES
 from brats_tf.report import write_report
 from brats_tf.runs import WEIGHTS_FILE, build_network, device_name
 from brats_tf.screen import say
-from brats_tf.training import build, train
+from brats_tf.trainer import build
+from brats_tf.training import train
 
 # A third of the paper's resolution, and a higher learning rate because there are only minutes.
 

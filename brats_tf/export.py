@@ -14,7 +14,7 @@ from brats_tf.screen import say
 TOLERANCE = 1e-5
 
 
-def export_saved_model(run, *, out):
+def export_saved_model(run, *, out, epoch="last"):
     """Writes `<out>`, reloads it and compares both on one random volume, before it gets its name.
 
     The SavedModel's `serve` takes (B, H, W, D, C) float32, z-scored and cropped as the run's config says, and returns
@@ -29,7 +29,7 @@ def export_saved_model(run, *, out):
     out = Path(out)
     if out.exists() and not (out / "saved_model.pb").is_file():
         raise InputError(f"{out} exists and is no SavedModel; it would be replaced. Choose another --out.")
-    config, network = load_network(run)
+    config, network = load_network(run, epoch)
     volume = np.random.default_rng(config.seed).standard_normal((1, *config.input_shape))
     volume = tf.constant(volume, tf.float32)
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.

@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from brats_tf.data.preparation import prepare_case
 from brats_tf.errors import InputError
-from brats_tf.members import Member, runner, to_classes
+from brats_tf.members import Member, planes_of, runner, to_classes
 from brats_tf.pictures import blend, save_overlay, save_planes
 from brats_tf.runs import load_network
 from brats_tf.screen import say
 
 FOLDER = "figures"
-TAPPED = ("planes", "decoded_planes")  # From the 3D encoder, and into the 3D decoder (models.interslice, .decoders).
 CAPTIONS = ("from the 3D encoder", "into the 3D decoder")
 SLICES = (0.3, 0.5, 0.7)  # Of the tumour's extent, or of the crop's where there is none.
 
@@ -47,7 +45,7 @@ def draw_figures(run, case):
     if config.patch is None:
         paths.append(folder / f"planes-{case.id}.png")
         where = _slices(next(iter(labels.values())))
-        tapped = _tapped(network, prepared.volume)
+        tapped = dict(zip(CAPTIONS, planes_of(network, prepared.volume), strict=True))
         if all(np.ptp(plane) == 0 for plane in tapped[CAPTIONS[0]]):
             say(
                 f"{case.id}: the planes from the 3D encoder are constant, so the 2D classifier sees nothing "
@@ -68,13 +66,6 @@ def pick_case(cases, case_id, *, parts=()):
     if case_id is None:
         raise InputError(f"One case must have {', '.join(parts)}. Received {len(cases)} cases, none of which has.")
     raise InputError(f"`--case` must be one of {', '.join(case.id for case in cases)}. Received: {case_id}.")
-
-
-def _tapped(network, volume):
-    """{caption: the planes (H, W)} of the two places where the volume is a few planes."""
-    outputs = [network.get_layer(name).output for name in TAPPED]
-    planes = keras.Model(network.inputs, outputs).predict([volume[None]], verbose=0)
-    return {caption: list(np.moveaxis(its[0], -1, 0)) for caption, its in zip(CAPTIONS, planes, strict=True)}
 
 
 def _slices(classes):

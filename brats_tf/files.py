@@ -33,6 +33,13 @@ def atomic(path):
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
+def flush(folder):
+    """Makes sure that the files of a folder are on the disk, should the power fail after it is renamed."""
+    for path in Path(folder).iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+
 def remove_partial(folder):
     """Removes what killed processes of this machine left half-written in a folder; what others write now stays."""
     for path in Path(folder).glob(f"{_partial()}*"):

@@ -1,8 +1,17 @@
 """What the parsed arguments of a command ask for: a run, or cases."""
 
+from pathlib import Path
+
 from brats_tf.config import Config, networks_of, run_names
 from brats_tf.errors import InputError
-from brats_tf.presets import PHANTOM_PATCH, PHANTOM_PATCHES, PHANTOM_SETTINGS, PHANTOM_STEP, PRESETS
+from brats_tf.presets import (
+    PHANTOM_PATCH,
+    PHANTOM_PATCHES,
+    PHANTOM_SETTINGS,
+    PHANTOM_STEP,
+    PRESETS,
+    VALIDATE_EVERY,
+)
 from brats_tf.regions import MODALITIES
 
 
@@ -79,9 +88,6 @@ def given_settings(given):
         "accumulation",
         "spacing_mm",
         "augmentation",
-        "folds",
-        "fold",
-        "hold_out",
         "validate_every",
         "backbone",
         "depth_factors",
@@ -91,9 +97,25 @@ def given_settings(given):
         "weights",
         "epochs",
         "learning_rate",
+        "schedule",
+        "warm_up",
+        "plateau_on",
+        "average",
+        "precision",
         "seed",
     )
-    return {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
+    settings = {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
+    settings |= {name: True for name in ("remat", "jit") if getattr(given, name, False)}
+    return _held_out(given) | settings
+
+
+def _held_out(given):
+    """What is kept from training, and how often it is scored."""
+    fold, validation = getattr(given, "fold", None), getattr(given, "validation", None)
+    settings = {"fold": fold[0], "folds": fold[1]} if fold else {}
+    if isinstance(validation, float):
+        settings["hold_out"] = validation
+    return settings | {"validate_every": VALIDATE_EVERY} if fold or validation is not None else settings
 
 
 def cases_of(given, part, config):
@@ -128,5 +150,5 @@ def steps_given(given, runs):
 
 
 def validation_cases(given):
-    """The cases of --validation; None without it."""
-    return found_cases(given.validation) if given.validation else None
+    """The cases of --validation where it is a path; None where it is not."""
+    return found_cases(given.validation) if isinstance(given.validation, Path) else None

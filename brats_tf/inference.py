@@ -23,7 +23,7 @@ from brats_tf.models.costs import prediction_bytes
 from brats_tf.postprocessing import Steps, postprocess
 from brats_tf.records import RECORD, read_record
 from brats_tf.regions import REGIONS, classes_to_labels
-from brats_tf.runs import WEIGHTS_FILE, build_network, device_name, enough_memory, load_weights
+from brats_tf.runs import EPOCHS, build_network, device_name, enough_memory, load_weights
 from brats_tf.screen import say, track
 
 PROBABILITIES, UNCERTAINTY = "probabilities", "uncertainty"
@@ -68,10 +68,11 @@ class Predicted:
         return np.sqrt(np.maximum(self._squares / len(self.networks) - np.square(self.regions()), 0))
 
 
-def load_ensemble(runs):
+def load_ensemble(runs, epoch="last"):
     """Loads the networks of several runs' folders; those that differ only in their weights share one network.
 
-    So the ensemble takes the memory of one network and of everybody's weights.
+    So the ensemble takes the memory of one network and of everybody's weights. `epoch` is "last", or "best" of the
+    validation.
 
     Raises:
         InputError: when a folder holds no run, or weights that do not fit its config.
@@ -86,10 +87,10 @@ def load_ensemble(runs):
             network = build_network(config)
             shared[key] = (network, runner(network))
         network, run_network = shared[key]
-        load_weights(network, run)
+        load_weights(network, run, epoch)
         weights = [np.array(weight) for weight in network.get_weights()]
         members.append(
-            Member(config, network, run_network, weights, sha256_of(Path(run) / WEIGHTS_FILE), Path(run).name)
+            Member(config, network, run_network, weights, sha256_of(Path(run) / EPOCHS[epoch]), Path(run).name)
         )
     return members
 

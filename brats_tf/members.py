@@ -14,6 +14,7 @@ from brats_tf.windows import slide
 # What is outside the brain, by what a network's channels are; and the smallest probability that has a logarithm here.
 BACKGROUND = {"regions": np.zeros(len(REGIONS)), "classes": np.eye(len(CLASSES))[0]}
 LEAST = 1e-30
+TAPPED = ("planes", "decoded_planes")  # From the 3D encoder, and into the 3D decoder (models.interslice, .decoders).
 
 
 @dataclass
@@ -71,6 +72,13 @@ def to_classes(probabilities, outputs):
     if outputs == "classes":
         return probabilities.argmax(axis=-1).astype(np.uint8)
     return regions_to_classes(probabilities > THRESHOLD)
+
+
+def planes_of(network, volume):
+    """The planes from the 3D encoder and into the 3D decoder of paper A: (H, W, D, C) -> two lists of (H, W)."""
+    outputs = [network.get_layer(name).output for name in TAPPED]
+    planes = keras.Model(network.inputs, outputs).predict([volume[None]], verbose=0)
+    return [list(np.moveaxis(its[0], -1, 0)) for its in planes]
 
 
 def runner(network):

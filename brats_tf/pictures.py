@@ -106,6 +106,30 @@ def save_planes(path, rows, *, title):
     _save(figure, path)
 
 
+def save_log(path, curves, pictures, *, title):
+    """Draws a training's log: {name: [(epoch, value)]} in panels of like names, {name: picture (H, W, 3)} below."""
+    panels = {}
+    for name in sorted(curves):
+        panels.setdefault("dice" if "dice" in name else name, []).append(name)
+    most = max(len(panels), len(pictures))
+    figure, axes = plt.subplots(2, most, figsize=(4 * most, 7), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(panels) : most]:
+        axis.axis("off")
+    for (panel, names), axis in zip(panels.items(), axes[0], strict=False):
+        for name in names:
+            axis.plot(*zip(*curves[name], strict=True), marker=".", label=name)
+        axis.set(title=panel, xlabel="epoch", yscale="log" if "rate" in panel else "linear")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    for axis in axes[1]:
+        axis.axis("off")
+    for (name, picture), axis in zip(pictures.items(), axes[1], strict=False):
+        axis.imshow(picture, interpolation="nearest")
+        axis.set_title(name, fontsize=9)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
 def save_scatter(path, panels, *, title, x_label, y_label):
     """Draws {panel: (x, y)} beside each other, a dot for each pair."""
     figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 3.4), squeeze=False, layout="constrained")

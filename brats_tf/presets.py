@@ -8,6 +8,7 @@ PHANTOM_SETTINGS = {"crop": (64, 64, 36), "epochs": 4, "learning_rate": 5e-4}  #
 # The same for networks that see patches; depth 1 stays 1.
 PHANTOM_PATCHES = {"crop": (80, 80, 52), "epochs": 4, "batches": 10, "batch_size": 2}
 PHANTOM_PATCH, PHANTOM_STEP = (64, 64, 12), (16, 16, 12)
+VALIDATE_EVERY = 5  # Epochs, where cases are held out and nothing is said.
 PRESETS = {
     "paper": {},
     "authors": {
@@ -31,7 +32,7 @@ _ALBUNET3D = {
     "augmentation": "paper_b",
     "loss": "multiple_dice",
     "learning_rate": 1e-3,
-    "plateau_epochs": None,
+    "schedule": "constant",
     "batch_size": 24,
     "batches": 100,
     "epochs": 50,

@@ -1,54 +1,105 @@
 """The folder of a run: its files, and the way from a folder back to its network."""
 
+import json
 import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
+from brats_tf.checkpoints import different
 from brats_tf.config import FILE as CONFIG_FILE
 from brats_tf.config import Config
 from brats_tf.data.nifti import by
 from brats_tf.errors import InputError, in_one_line
+from brats_tf.files import remove_partial
 from brats_tf.measuring import machine_gb
 from brats_tf.models.networks import get_network
+from brats_tf.run_record import FILE as RECORD_FILE
+from brats_tf.run_record import FINISHED, TRAINING, read_run
 from brats_tf.screen import say
 
-WEIGHTS_FILE = "network.weights.h5"
+WEIGHTS_FILE, BEST_FILE = "network.weights.h5", "best.weights.h5"
+EPOCHS = {"last": WEIGHTS_FILE, "best": BEST_FILE}  # Whose weights predict.
 
 
-def new_run(run):
-    """Makes a run's folder; an older run of that name is moved to <name>.1, <name>.2, ..., never overwritten."""
-    if (run / CONFIG_FILE).exists():
-        number = 1
-        while (aside := run.with_name(f"{run.name}.{number}")).exists():
-            number += 1
-        run.rename(aside)
-        say(f"The earlier run {run} was moved to {aside}.")
+def open_run(run, identity, *, restart=False):
+    """Makes a run's folder, or finds the one of a training that is to go on, or that is finished.
+
+    A run of other settings or data is moved to <name>.1, <name>.2, ..., never overwritten.
+
+    Args:
+        run: the folder.
+        identity: {"config", "data", "validation"}, what decides the numbers of the training.
+        restart: move aside whatever is there.
+
+    Returns:
+        `run_record.FINISHED` when there is nothing to do, else `run_record.TRAINING`.
+    """
+    if not (run / CONFIG_FILE).exists():
+        return _make(run)
+    record = None if restart else read_run(run)
+    if record is None:
+        return _make(_aside(run, "it is to be trained anew" if restart else f"it has no {RECORD_FILE}"))
+    there = {"config": record["settings"], "data": record["data"], "validation": record["validation"]}
+    other = different(there, json.loads(json.dumps(identity)))
+    if other:
+        return _make(_aside(run, f"it has {other}"))
+    remove_partial(run)
+    if record["status"] == FINISHED:
+        say(f"{run} is trained already, with these settings and data; --restart (make: RESTART=1) trains it anew.")
+    return record["status"]
+
+
+def _make(run):
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The run's folder {run} could not be made: {error.strerror}.") from error
+    return TRAINING
+
+
+def _aside(run, reason):
+    number = 1
+    while (aside := run.with_name(f"{run.name}.{number}")).exists():
+        number += 1
+    run.rename(aside)
+    say(f"The earlier run {run} was moved to {aside}: {reason}.")
     return run
 
 
-def build_network(config):
-    """Builds the network that a `Config` describes, with random weights."""
-    return get_network(config.network).build(**config.network_settings())
+def build_network(config, *, precision="float32"):
+    """Builds the network that a `Config` describes, with random weights.
+
+    Its weights are float32 in any `precision`, which only says what layers compute in; prediction takes float32.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
+    try:
+        return get_network(config.network).build(**config.network_settings())
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
-def load_network(run):
+def load_network(run, epoch="last"):
     """Loads a run: (config, network with its trained weights). Raises `InputError` as `load_weights` does."""
     config = Config.load(run)
     network = build_network(config)
-    load_weights(network, run)
+    load_weights(network, run, epoch)
     return config, network
 
 
-def load_weights(network, run):
-    """Fills a network with a run's weights. Raises `InputError` when they are missing or of another network."""
-    path = Path(run) / WEIGHTS_FILE
+def load_weights(network, run, epoch="last"):
+    """Fills a network with a run's weights, of the last epoch or of the one with the best validation.
+
+    Raises:
+        InputError: when they are missing or of another network.
+    """
+    path = Path(run) / EPOCHS[epoch]
+    if not path.is_file() and epoch == "best":
+        raise InputError(f"{run} holds no best epoch: {path.name} is missing. Train it with --validate-every.")
     if not path.is_file():
         raise InputError(f"{run} holds no trained network: {path.name} is missing. Train it first.")
     try:
@@ -63,12 +114,15 @@ def load_weights(network, run):
 
 
 @contextmanager
-def enough_memory(config):
+def enough_memory(config, needed_gb=None):
     """Turns running out of memory inside it, for a run of `config`, into one sentence, an `InputError`."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        raise InputError(f"There is too little memory on {device_name()} for {_what_takes_memory(config)}.") from error
+        needed = f", about {needed_gb:.1f} GB" if needed_gb else ""
+        raise InputError(
+            f"There is too little memory on {device_name()} for {_what_takes_memory(config)}{needed}."
+        ) from error
 
 
 def check_memory(config, needed_gb):
@@ -83,12 +137,13 @@ def check_memory(config, needed_gb):
 
 def _what_takes_memory(config):
     """What is too large, and which option makes it smaller."""
+    half = ["--precision bfloat16"] if config.precision == "float32" else []
     if config.patch is None:
-        return f"the crop {by(config.crop)}; try a smaller --crop"
-    return (
-        f"{config.batch_size // config.accumulation} patches of {by(config.patch)} at once; try a larger "
-        "--accumulation, a smaller --batch-size or a smaller --patch"
-    )
+        tries = [*([] if config.remat else ["--remat"]), *half, "a smaller --crop"]
+        return f"the crop {by(config.crop)}; try {', '.join(tries)}"
+    tries = ["a larger --accumulation", "a smaller --batch-size", "a smaller --patch", *half]
+    at_once = config.batch_size // config.accumulation
+    return f"{at_once} patches of {by(config.patch)} at once; try {', '.join(tries)}"
 
 
 def device_name():

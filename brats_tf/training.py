@@ -1,212 +1,236 @@
-"""Train networks: prepare the cases, build, fill in, fit, leave the folder of a run behind.
+"""Train networks: prepare the cases, build, fill in, fit, leave the folder of a run behind; go on where one stopped.
 
-A run's folder holds `config.json`, `network.weights.h5` and `history.csv` (one line an epoch).
+A run's folder holds `config.json`, `split.json`, `network.weights.h5`, `history.csv` (one line an epoch), `run.json`,
+and while it trains `checkpoints`.
 """
 
-import math
-import time
-from dataclasses import dataclass, replace
+import dataclasses
+import re
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
-from brats_tf.callbacks import ShowProgress, callbacks_of, history_of
-from brats_tf.data.layouts import SEGMENTATION
+from brats_tf.averaging import Average
+from brats_tf.callbacks import (
+    History,
+    SaveCheckpoint,
+    SaveWeights,
+    ShowProgress,
+    StopWithoutNumber,
+    rate_of,
+)
+from brats_tf.checkpoints import Checkpoints
 from brats_tf.data.nifti import by
-from brats_tf.data.pipeline import Patches, finish, read_ahead, training_stream
-from brats_tf.data.store import Settings
+from brats_tf.devices import agree, choose_strategy, is_first, machines
 from brats_tf.errors import InputError
-from brats_tf.losses import CrossEntropyMinusDice, MultipleDice, region_dice
-from brats_tf.measuring import peak_gb
+from brats_tf.jobs import make_job
 from brats_tf.models.costs import training_bytes
-from brats_tf.models.networks import get_network
-from brats_tf.preparing import prepare_cases
-from brats_tf.regions import REGIONS
-from brats_tf.runs import build_network, check_memory, device_name, enough_memory, new_run
+from brats_tf.run_record import FINISHED, RunRecord
+from brats_tf.runs import check_memory, device_name, enough_memory, open_run
 from brats_tf.screen import progress_bar, say
-from brats_tf.splits import split_cases
-from brats_tf.validation import Validate, check_validation
+from brats_tf.trainer import build, fit, make_trainer
+from brats_tf.validation import Validate
+from brats_tf.watching import Watch, draw_log
+
+CHECKPOINT_MINUTES = 10
 
 
 @dataclass
 class Ready:
-    """A compiled network, where its weights are from, and the state in which every training of it starts."""
+    """A network in training, where its weights are from, and the state in which every training of it starts."""
 
-    settings: tuple
+    settings: dict
     network: keras.Model
+    trainer: keras.Model
     origin: str
-    start: list
+    start: list  # Empty where only one training is to come.
 
 
-def train(configs, cases, *, runs, store, validation=None, skip_bad=False, workers=None):
+def train(
+    configs,
+    cases,
+    *,
+    runs,
+    store,
+    validation=None,
+    skip_bad=False,
+    workers=None,
+    devices=1,
+    restart=False,
+    checkpoint_minutes=CHECKPOINT_MINUTES,
+):
     """Trains a network for each config, one after another, and returns their folders, `runs`/<modality>.
+
+    A run that was stopped goes on where it was, and one that is finished is kept, if settings and data are the same.
 
     Args:
         configs: `Config`s. Networks that differ only in what they see are built and compiled once; each starts from the
             same weights as if it had been trained alone.
         cases: `Case`s with truth.
-        runs: the folder of all runs. A run of the same name that is there is moved aside, never overwritten.
+        runs: the folder of all runs. A run of other settings that is there is moved aside, never overwritten.
         store: the folder for prepared cases, reused by later runs.
         validation: the `Case`s that a config's `validate_every` asks for; None takes those that its split holds out.
-        workers: cases prepared at once; None for one a core.
         skip_bad: leave bad cases out, with a line for each, instead of refusing to train.
+        workers: cases prepared at once; None for one a core.
+        devices: how many GPUs of this machine share each batch.
+        restart: train anew, whatever is there.
+        checkpoint_minutes: the longest time that a kill may cost.
 
     Raises:
         InputError: when a case is bad, the weights cannot be had, the crop does not fit the network, or the loss is
             no number any more.
+        Stopped: when a signal ended it; everything is saved.
     """
     # First what fails at once: a crop that does not fit, weights that are not there. Then all cases are prepared, so
     # that a bad one shows before the first step, not after a night.
-    ready = _make_ready(configs[0], keep_start=len(configs) > 1)
-    check_memory(configs[0], _memory_gb(configs[0], ready))
-    splits = [split_cases(cases, seed=config.seed, **config.split_settings()) for config in configs]
-    validated = [
-        _validation_cases(config, split, cases, validation) for config, split in zip(configs, splits, strict=True)
-    ]
-    stored = [
-        prepare_cases(
-            [case for case in cases if case.id in set(split.training)],
-            parts=(*config.modalities, SEGMENTATION),
-            settings=Settings(config.crop, config.spacing_mm),
-            folder=store,
-            workers=workers,
-            skip_bad=skip_bad,
-        )
-        for config, split in zip(configs, splits, strict=True)
-    ]
+    strategy = choose_strategy(devices)
+    check_devices(configs, strategy.num_replicas_in_sync)
+    ready = _make_ready(configs[0], strategy, keep_start=len(configs) > 1)
+    check_memory(configs[0], _memory_gb(configs[0], ready, strategy))
+    if configs[0].jit and not tf.config.list_physical_devices("GPU"):
+        say("--jit: XLA is several times slower than TensorFlow's own operations on a CPU for paper A's network.")
+    jobs = [make_job(config, cases, validation, store=store, workers=workers, skip_bad=skip_bad) for config in configs]
     folders = []
-    for config, split, its_cases, unseen in zip(configs, splits, stored, validated, strict=True):
-        if folders:
-            ready = _make_ready(config, ready)
-        say(_first_line(config, ready, len(its_cases)))
-        run = new_run(Path(runs) / config.run_name)
-        replace(split, training=[case.id for case in its_cases]).save(run)
-        folders.append(_train(config, ready.network, its_cases, run, unseen))
+    for job in jobs:
+        run = Path(runs) / job.config.run_name
+        if is_first():
+            going_on = open_run(run, job.identity, restart=restart)
+        # All wait here for the first machine, which says whether there is anything to do.
+        if agree(strategy, going_on != FINISHED if is_first() else 0)[0]:
+            ready = _make_ready(job.config, strategy, ready)
+            say(_first_line(job, ready, strategy))
+            _train(job, ready, run, strategy, checkpoint_minutes)
+        folders.append(run)
     return folders
 
 
-def _train(config, network, stored, run, validation):
-    config.save(run)
-    network, dataset = _with_data(network, config, stored)
-    started = time.monotonic()
-    steps = (config.batches or math.ceil(len(stored) / config.batch_size)) * config.accumulation
-    with progress_bar() as bar, enough_memory(config), history_of(run) as history:
-        callbacks = [*callbacks_of(config, run), history, ShowProgress(config.run_name, bar, config.epochs * steps)]
-        if validation:
-            callbacks.append(Validate(config, validation, run))
-        network.fit(dataset, epochs=config.epochs, steps_per_epoch=steps, callbacks=callbacks, verbose=0, shuffle=False)
+def check_devices(configs, devices):
+    """Raises `InputError` unless what goes through the network at once can be parted evenly."""
+    for config in configs:
+        if config.batch_size // config.accumulation % devices:
+            raise InputError(
+                f"`batch_size` / `accumulation` must be a multiple of the {devices} devices. Received: "
+                f"{config.batch_size} / {config.accumulation}."
+            )
+
+
+def _train(job, ready, run, strategy, minutes):
+    """Trains one job in its folder, from its last checkpoint on."""
+    config, trainer, devices = job.config, ready.trainer, strategy.num_replicas_in_sync
+    facts = {"device": device_name(), "devices": devices, "cases": len(job.stored)}
+    facts |= {"data": job.identity["data"], "validation": job.identity["validation"]}
+    writes = {"writes": is_first()}
+    record = RunRecord(run, config, facts, **writes)
+    average = Average(ready.network, config.average, config.epochs) if config.average != "none" else None
+    averaged = average.applied if average else nullcontext
+    state = [*trainer.state, *(average.variables if average else [])]
+    checkpoints = Checkpoints(run, [one.value for one in state], job.identity, **writes)
+    saving = SaveCheckpoint(checkpoints, minutes=minutes, agree=partial(agree, strategy))
+    remembering = [rate_of(config), History(run, **writes), SaveWeights(run, ready.network, averaged, **writes), record]
+    if job.validation:
+        between = saving.stop_if_told if machines() == 1 else lambda: None
+        options = {"network": ready.network, "averaged": averaged, "between_cases": between}
+        remembering.insert(0, Validate(config, job.validation, run, **options))
+        saving.is_long = remembering[0].is_due
+    saving.others = remembering
+    place = _recall(checkpoints, remembering)
+    if is_first():
+        config.save(run)
+        job.split.save(run)
+        record.write(place[0])
+    with progress_bar() as bar, saving.listening():
+        callbacks = [StopWithoutNumber(job.names(devices)), *([average] if average else []), *remembering]
+        callbacks += [Watch(config, run, network=ready.network, case=job.watched())] if is_first() else []
+        callbacks += [
+            saving,
+            ShowProgress(config.run_name, bar, steps=config.epochs * job.steps, done=_done(job, place)),
+        ]
+        with _sentences(config, _memory_gb(config, ready, strategy)):
+            batches = job.batches(strategy, place)
+            fit(trainer, batches, steps=job.steps, epochs=config.epochs, start=place, callbacks=callbacks)
+    if is_first():
+        record.write(config.epochs, status=FINISHED)
+        draw_log(run)
+    checkpoints.remove()
     say(
-        f"{config.run_name}: {config.epochs} epochs in {time.monotonic() - started:.0f} s, peak memory "
-        f"{peak_gb():.1f} GB; the run lies in {run}."
+        f"{config.run_name}: {config.epochs} epochs in {record.seconds:.0f} s, peak memory {record.peak:.1f} GB; "
+        f"the run lies in {run}."
     )
-    return run
 
 
-def _validation_cases(config, split, cases, validation):
-    if config.validate_every is None:
-        if validation is not None:
-            raise InputError("Validation cases need to be told when: --validate-every. Received: none.")
-        return []
-    chosen = [case for case in cases if case.id in set(split.held_out)] if validation is None else validation
-    check_validation(config, chosen, [case for case in cases if case.id in set(split.training)])
-    return chosen
+def _recall(checkpoints, remembering):
+    """The place to begin at, after variables and callbacks are what they were there."""
+    found = checkpoints.load()
+    if found is None:
+        return 0, 0
+    epoch, step, memories = found
+    for one in remembering:
+        if type(one).__name__ in memories:
+            one.recall(memories[type(one).__name__])
+    say(f"Going on after {epoch} epochs and {step} steps, from {checkpoints.folder}.")
+    return epoch, step
 
 
-def _with_data(network, config, stored):
-    """What to fit, and on which batches."""
-    stream = training_stream(
-        stored,
-        modalities=config.modalities,
-        crop=config.crop,
-        batch_size=config.batch_size // config.accumulation,
-        seed=config.seed,
-        samples=config.batches and config.batches * config.batch_size,
-        patches=Patches(config.patch, config.foreground) if config.patch else None,
-    )
-    outputs = get_network(config.network).outputs
-    return finishing_network(network, outputs=outputs, augmentation=config.augmentation), read_ahead(stream)
+def _done(job, place):
+    return place[0] * job.steps + place[1]
 
 
-class FinishingNetwork(keras.Model):
-    """Takes raw batches of `pipeline.training_stream`: augments and makes targets inside the step, on its device."""
-
-    def train_step(self, batch):
-        """One step; `batch` is (volumes, classes, seed)."""
-        return super().train_step(finish(*batch, **self.finishing))
-
-
-def finishing_network(network, *, outputs, augmentation):
-    """The layers, variables and compilation of `network` as a `FinishingNetwork`."""
-    finishing = FinishingNetwork(network.inputs, network.outputs)
-    finishing.finishing = {"outputs": outputs, "augmentation": augmentation}
-    finishing.compile(
-        optimizer=network.optimizer,
-        loss=network.loss,
-        metrics=[region_dice(region, outputs) for region in REGIONS],
-        jit_compile=False,
-        run_eagerly=network.run_eagerly,
-    )
-    return finishing
+@contextmanager
+def _sentences(config, needed_gb):
+    """Turns what TensorFlow says of too little memory, or of a case that is gone, into one sentence."""
+    try:
+        with enough_memory(config, needed_gb):
+            yield
+    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        file = re.search(r"\S+\.(volume|classes)\b", error.message)
+        raise InputError(
+            f"The prepared case {file.group() if file else ''} could not be read while training "
+            f"({type(error).__name__}). The checkpoints stay; the same command prepares again what is missing, and "
+            "goes on. `brats-tf prepare --verify` removes what is damaged."
+        ) from error
 
 
-def _make_ready(config, before=None, *, keep_start=True):
+def _make_ready(config, strategy, before=None, *, keep_start=True):
     """Builds and compiles, or takes the network of the run before back to where it started."""
-    start = (config.weights, config.optimizer, config.learning_rate, config.accumulation, config.loss, config.seed)
-    settings = (config.network, *config.network_settings().values(), *start)
-    keras.utils.set_random_seed(config.seed)
+    settings = dataclasses.asdict(config) | {"modalities": len(config.modalities)}
     if before and before.settings == settings:
-        for variable, value in zip(_state(before.network), before.start, strict=True):
-            variable.assign(value)
+        if before.start:
+            for variable, value in zip(before.trainer.state, before.start, strict=True):
+                variable.assign(value)
         return before
     keras.utils.clear_session()
-    network, origin = build(config)
-    compile_network(network, config)
-    return Ready(settings, network, origin, [variable.numpy() for variable in _state(network)] if keep_start else [])
-
-
-def _state(network):
-    return [*network.variables, *network.optimizer.variables]
-
-
-def build(config):
-    """Builds a config's network and fills in its ImageNet weights. Returns (network, where the weights are from)."""
-    network = build_network(config)
-    return network, get_network(config.network).fill(network, config.weights, config.network_settings())
-
-
-def make_loss(config):
-    """The loss that a config names."""
-    if config.loss == "ce_minus_dice":
-        return CrossEntropyMinusDice(get_network(config.network).outputs)
-    return MultipleDice(background=config.loss == "multiple_dice_background")
-
-
-def compile_network(network, config):
-    """Gives a network its loss, its optimiser and the Dice of each region to watch."""
-    outputs = get_network(config.network).outputs
-    optimizer = {"adam": keras.optimizers.Adam, "nadam": keras.optimizers.Nadam}[config.optimizer]
-    network.compile(
-        optimizer=optimizer(
-            config.learning_rate, gradient_accumulation_steps=config.accumulation if config.accumulation > 1 else None
-        ),
-        loss=make_loss(config),
-        metrics=[region_dice(region, outputs) for region in REGIONS],
-        jit_compile=False,  # XLA is several times slower than oneDNN on a CPU for this network.
+    with strategy.scope():
+        keras.utils.set_random_seed(config.seed)
+        network, origin = build(config)
+        trainer = make_trainer(network, config)
+    devices = strategy.num_replicas_in_sync
+    trainer.prepare(strategy, batch_size=config.batch_size // config.accumulation // devices, jit=config.jit)
+    return Ready(
+        settings,
+        network,
+        trainer,
+        origin,
+        [keras.ops.convert_to_numpy(one) for one in trainer.state] if keep_start else [],
     )
-    # Built here, outside the step's graph, its variables do not make TensorFlow trace that graph twice.
-    network.optimizer.build(network.trainable_variables)
 
 
-def _memory_gb(config, ready):
-    return training_bytes(ready.network, batch_size=config.batch_size // config.accumulation) / 1e9
+def _memory_gb(config, ready, strategy):
+    batch_size = config.batch_size // config.accumulation // strategy.num_replicas_in_sync
+    return training_bytes(ready.network, batch_size=batch_size, precision=config.precision, remat=config.remat) / 1e9
 
 
-def _first_line(config, ready, cases):
-    memory = _memory_gb(config, ready)
+def _first_line(job, ready, strategy):
+    config = job.config
     seen = f"patches {by(config.patch)}, batch {config.batch_size}" if config.patch else f"crop {by(config.crop)}"
     encoder = "resnet34" if config.network == "albunet" else config.backbone
+    several = f"{strategy.num_replicas_in_sync} devices, the first " if strategy.num_replicas_in_sync > 1 else ""
+    memory = _memory_gb(config, ready, strategy)
     return (
-        f"Training {config.run_name} ({config.preset}, {encoder}): {cases} cases, "
+        f"Training {config.run_name} ({config.preset}, {encoder}): {len(job.stored)} cases, "
         f"{seen}, {ready.network.count_params():,} parameters, {ready.origin}, "
-        f"on {device_name()}, about {memory:.1f} GB of memory."
+        f"on {several}{device_name()}, {config.precision}, about {memory:.1f} GB of memory."
     )

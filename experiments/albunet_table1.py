@@ -35,7 +35,8 @@ from brats_tf.pictures import save_bands, save_boxes  # noqa: E402
 from brats_tf.regions import REGIONS  # noqa: E402
 from brats_tf.runs import device_name  # noqa: E402
 from brats_tf.splits import Split, split_cases  # noqa: E402
-from brats_tf.training import build, train  # noqa: E402
+from brats_tf.trainer import build  # noqa: E402
+from brats_tf.training import train  # noqa: E402
 
 METHODS = {
     "AlbuNet3D, pretrained": ("albunet3d", "imagenet"),

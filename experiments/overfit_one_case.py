@@ -33,7 +33,7 @@ from brats_tf.metrics import dice  # noqa: E402
 from brats_tf.pictures import save_curves, save_overlay  # noqa: E402
 from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions, regions_to_classes  # noqa: E402
 from brats_tf.runs import device_name  # noqa: E402
-from brats_tf.training import build, compile_network  # noqa: E402
+from brats_tf.trainer import build, compile_network  # noqa: E402
 
 
 def main(arguments=None):

@@ -44,7 +44,7 @@ from brats_tf.metrics import dice  # noqa: E402
 from brats_tf.models.backbones import BATCH_NORM, INPUT_SCALING  # noqa: E402
 from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions  # noqa: E402
 from brats_tf.runs import device_name  # noqa: E402
-from brats_tf.training import build, compile_network  # noqa: E402
+from brats_tf.trainer import build, compile_network  # noqa: E402
 
 # How the layers of the 3D encoder, and of its last block, begin.
 GRADIENTS = {"encoder_gradient": ("stem_conv", "squeeze", "planes_conv"), "last_gradient": ("squeeze4", "planes_conv")}

@@ -223,9 +223,39 @@ def windows():
     return lines
 
 
+def training():
+    """A training step in each precision, with and without rematerialisation."""
+    run = read("bench_training")
+    crop, small = ("x".join(str(size) for size in run[name]) for name in ("crop", "small_crop"))
+    lines = [
+        f"Measured on {run['machine']} ({run['device']}), preset `paper`, {crop}, in one run; the loss is that of one "
+        f"case at {small}, learned for {run['steps']} steps.",
+        "",
+        f"| precision | `REMAT` | step | peak memory | loss, first {run['rows'][0]['first_loss']:.3f} |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for row in run["rows"]:
+        step = f"{row['step_s']:.1f} s, × {row['step_s_share']:.2f}"
+        memory, remat = f"{row['step_peak_gb']:.1f} GB", "1" if row["remat"] else ""
+        lines.append(f"| `{row['precision']}` | {remat} | {step} | {memory} | {row['last_loss']:.3f} |")
+    return lines
+
+
 def filled(text):
     """A page with its tables made anew."""
-    for table in (results, overfit, bench, data, augmentation, backbones, scaling, batch_norm, albunet, windows):
+    for table in (
+        results,
+        overfit,
+        bench,
+        data,
+        augmentation,
+        backbones,
+        scaling,
+        batch_norm,
+        albunet,
+        windows,
+        training,
+    ):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:
             body = "\n".join(table())

@@ -12,7 +12,7 @@ import_tensorflow()
 
 import keras  # noqa: E402
 
-from brats_tf import training  # noqa: E402
+from brats_tf import trainer  # noqa: E402
 from brats_tf.data.cases import find_cases  # noqa: E402
 from brats_tf.data.phantom import write_phantoms  # noqa: E402
 from brats_tf.models import backbones  # noqa: E402
@@ -71,13 +71,13 @@ def damaged(phantoms, tmp_path):
 @pytest.fixture
 def untraced(monkeypatch):
     """Training steps run operation by operation, without the ten seconds that TensorFlow takes to trace a network."""
-    compile_network = training.compile_network
+    compile_network = trainer.compile_network
 
     def compile_untraced(network, config):
         compile_network(network, config)
         network.run_eagerly = True
 
-    monkeypatch.setattr(training, "compile_network", compile_untraced)
+    monkeypatch.setattr(trainer, "compile_network", compile_untraced)
 
 
 def _beside(variable, default):

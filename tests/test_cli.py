@@ -67,7 +67,7 @@ def test_every_command_teaches(call, command):
         (["prepare", "--workers", "0"], "expected a whole number of at least 1, received '0'"),
         (["prepare", "--verify", "--store", "/nowhere"], "The store /nowhere does not exist"),
         (["train", "--modality", "t1", "--augmentation", "all"], "invalid choice: 'all'"),
-        (["train", "--modality", "t1", "--folds", "5"], "`folds` and `fold` belong together"),
+        (["train", "--modality", "t1", "--fold", "5/5"], "`fold` must be from 0 to folds - 1"),
         (["train", "--modality", "t1", "--spacing-mm", "-1"], "`spacing_mm` must be from 0.1 to 10. Received: -1.0"),
         (["predict", "--runs", "/nowhere", "--held-out"], "/nowhere/flair holds no trained network"),
         (["fly"], "invalid choice: 'fly'"),

@@ -5,7 +5,8 @@ import json
 import pytest
 from conftest import REPOSITORY
 
-from brats_tf.config import BUILT_FROM, Config, run_names
+from brats_tf.allowed import BUILT_FROM
+from brats_tf.config import Config, run_names
 from brats_tf.errors import InputError
 from brats_tf.models.networks import NETWORKS
 from brats_tf.presets import CROP, PRESETS
@@ -107,12 +108,12 @@ def test_the_presets_of_paper_b():
         (128, 128, 24, 3),
         (32, 32, 24),
     )
-    assert (three.batch_size, three.batches, three.epochs, three.learning_rate, three.plateau_epochs) == (
+    assert (three.batch_size, three.batches, three.epochs, three.learning_rate, three.schedule) == (
         24,
         100,
         50,
         1e-3,
-        None,
+        "constant",
     )
     assert (two.input_shape, two.batch_size, two.depth_layers, three.depth_layers) == (
         (128, 128, 1, 3),

@@ -16,7 +16,8 @@ from brats_tf.evaluation import score_case
 from brats_tf.inference import load_ensemble, predict_cases
 from brats_tf.presets import SUBSETS
 from brats_tf.runs import build_network
-from brats_tf.training import build, compile_network, train
+from brats_tf.trainer import build, compile_network
+from brats_tf.training import train
 
 SMALL = {"crop": (40, 40, 26), "patch": (32, 32, 4), "step": (16, 16, 4), "weights": "none"}
 assert TINY_SPACING_MM == 6  # Phantoms of 40x40x26 voxels, which the crop takes whole.

@@ -1,4 +1,5 @@
 import csv
+from contextlib import nullcontext
 
 import h5py
 import keras
@@ -6,15 +7,17 @@ import numpy as np
 import pytest
 from conftest import TINY_CROP
 
-from brats_tf.callbacks import SaveWeights, ShowProgress, StopWithoutNumber
+from brats_tf.averaging import Average
+from brats_tf.callbacks import SaveWeights, ShowProgress, StopWithoutNumber, rate_at
 from brats_tf.config import Config
 from brats_tf.data.pipeline import training_dataset, training_stream
 from brats_tf.data.store import Settings, Store
 from brats_tf.errors import InputError
-from brats_tf.runs import load_network, load_weights, new_run
+from brats_tf.runs import build_network, load_network, load_weights
 from brats_tf.screen import progress_bar
 from brats_tf.splits import Split
-from brats_tf.training import build, compile_network, finishing_network, train
+from brats_tf.trainer import build, compile_network, make_trainer
+from brats_tf.training import train
 
 
 def tiny(modality="flair", **changes):
@@ -51,7 +54,10 @@ def test_a_run_holds_config_weights_and_history(trained):
         "config.json",
         "history.csv",
         "network.weights.h5",
+        "run.json",
         "split.json",
+        "tensorboard",
+        "training.png",
     ]
     assert Config.load(flair) == tiny("flair")
     rows = list(csv.DictReader((flair / "history.csv").read_text().splitlines()))
@@ -76,15 +82,6 @@ def test_the_saved_weights_are_those_after_the_last_epoch(trained):
     saved = np.concatenate([values.ravel() for values in weights_of(trained[0]).values()])
     loaded = np.concatenate([values.ravel() for values in network.get_weights()])
     np.testing.assert_array_equal(np.sort(saved), np.sort(loaded))
-
-
-def test_an_earlier_run_is_moved_aside_not_overwritten(tmp_path, capsys):
-    for number in range(3):
-        run = new_run(tmp_path / "flair")
-        tiny(seed=number).save(run)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["flair", "flair.1", "flair.2"]
-    assert [Config.load(tmp_path / name).seed for name in ("flair.1", "flair.2", "flair")] == [0, 1, 2]
-    assert f"The earlier run {run} was moved to {run}.2." in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("untraced")
@@ -115,10 +112,10 @@ def test_bad_cases_can_be_left_out_and_the_first_line_says_what_is_used(phantoms
 
 
 def test_a_loss_that_is_no_number_stops():
-    guard = StopWithoutNumber()
+    guard = StopWithoutNumber(lambda epoch, step: [f"case {epoch} {step}"])
     guard.on_epoch_begin(2)
     guard.on_train_batch_end(0, {"loss": 0.5})
-    with pytest.raises(InputError, match="received nan in epoch 3, step 5"):
+    with pytest.raises(InputError, match="received nan in epoch 3, step 5, at case 2 4."):
         guard.on_train_batch_end(4, {"loss": float("nan")})
 
 
@@ -139,8 +136,6 @@ def test_the_learning_rate_falls_by_ten_on_a_plateau(phantoms, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(trained, tmp_path):
-    from brats_tf.runs import build_network
-
     other = build_network(Config(modalities=("t1", "t2"), crop=TINY_CROP, backbone="tiny"))
     with pytest.raises(InputError, match="must hold the weights of the network that its config.json describes"):
         load_weights(other, trained[0])
@@ -169,13 +164,11 @@ def test_other_families_learn(backbone, phantoms, tmp_path):
     assert losses[-1] < losses[0] - 0.1
 
 
-def test_a_stream_of_unknown_length_does_not_matter():
-    # On a GPU the prefetched stream does not say how long it is.
+def test_the_bar_begins_where_a_training_goes_on():
     with progress_bar() as bar:
-        progress = ShowProgress("flair", bar, steps=4)
-        progress.set_params({"epochs": 2, "steps": None})
+        progress = ShowProgress("flair", bar, steps=4, done=3)
         progress.on_train_begin()
-        assert bar.tasks[0].total == 4
+        assert (bar.tasks[0].total, bar.tasks[0].completed) == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +188,8 @@ def test_a_full_disk_while_saving_is_a_sentence(tmp_path):
             path.write_bytes(b"half")
             raise RuntimeError("Can't decrement id ref count")
 
-    callback = SaveWeights(tmp_path / "network.weights.h5")
+    inputs = keras.Input((1,))
+    callback = SaveWeights(tmp_path, keras.Model(inputs, inputs), nullcontext)
     callback.bare = Network()
     with pytest.raises(InputError, match="network.weights.h5 could not be written"):
         callback.on_epoch_end(0)
@@ -231,15 +225,63 @@ def test_augmented_cases_train_and_a_seed_repeats_them(phantoms, tmp_path):
 def test_a_network_that_augments_in_its_step_learns_what_finished_batches_give(phantoms, tmp_path):
     store = Store(tmp_path)
     stored = [store.store(case, ("flair", "seg"), Settings(TINY_CROP))[0] for case in phantoms]
-    config, last = tiny(), {"outputs": "regions", "augmentation": "plus"}
-    losses = []
+    config, losses = tiny(augmentation="plus"), []
     for in_step in (False, True):
         keras.utils.set_random_seed(0)
         network, _ = build(config)
+        network = make_trainer(network, config) if in_step else network
         compile_network(network, config)
         network.run_eagerly = True
         stream = training_stream(stored, modalities=("flair",), crop=TINY_CROP, batch_size=2, seed=0)
-        dataset = stream if in_step else training_dataset(stream, **last)
-        network = finishing_network(network, **last) if in_step else network
+        dataset = stream if in_step else training_dataset(stream, outputs="regions", augmentation="plus")
         losses.append(network.fit(dataset, steps_per_epoch=2, verbose=0, shuffle=False).history["loss"])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_the_rate_rises_and_falls_as_its_schedule_says():
+    cosine = Config.from_preset("paper", modalities=("t1",), schedule="cosine", warm_up=3, epochs=7, learning_rate=1.0)
+    assert [rate_at(cosine, epoch) for epoch in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    np.testing.assert_allclose([rate_at(cosine, epoch) for epoch in (5, 7)], [0.5, 0], atol=1e-12)
+    constant = Config.from_preset("albunet3d", warm_up=1)
+    assert [rate_at(constant, epoch) for epoch in range(3)] == [5e-4, 1e-3, 1e-3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    # Steps 1, 2 (epoch 0), 3, 4 (epoch 1) ...; the weight is the step's number. Of 8 epochs "swa" takes the last two.
+    [("swa", (14 + 16) / 2), ("ema", None)],
+)
+def test_averages_are_those_of_the_books(kind, expected):
+    inputs = keras.Input((1,))
+    network = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs))
+    (weight,) = network.trainable_variables
+    average, mean = Average(network, kind, epochs=8), 0.0
+    for epoch in range(8):
+        for step in range(2):
+            number = 2 * epoch + step + 1
+            weight.assign([[number]])
+            average.on_train_batch_end(step)
+            mean += (1 - min(0.999, number / (9 + number))) * (number - mean)
+        average.on_epoch_end(epoch)
+    with average.applied():
+        assert float(weight[0, 0]) == pytest.approx(expected or mean, rel=1e-6)
+    assert float(weight[0, 0]) == 16
+
+
+@pytest.mark.usefixtures("untraced")
+def test_the_best_epoch_of_the_validation_is_kept_beside_the_last(phantoms, tmp_path):
+    config = tiny(epochs=3, hold_out=0.25, validate_every=1, plateau_on="validation", plateau_epochs=1)
+    (run,) = train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    scores = [float(row["dice"]) for row in csv.DictReader((run / "validation.csv").read_text().splitlines())]
+    means = [np.mean(scores[start : start + 3]) for start in (0, 3, 6)]
+    rates = [float(row["learning_rate"]) for row in csv.DictReader((run / "history.csv").read_text().splitlines())]
+    best, expected = -1.0, [1e-3]
+    for mean in means:
+        expected.append(expected[-1] if mean > best else expected[-1] / 10)
+        best = max(best, mean)
+    np.testing.assert_allclose(rates, expected[:3], rtol=1e-5)
+    _, network = load_network(run, "best")
+    same = np.array_equal(network.get_weights()[0], load_network(run)[1].get_weights()[0])
+    assert same == (int(np.argmax(means)) == 2)
+    with pytest.raises(InputError, match="holds no best epoch: best.weights.h5 is missing"):
+        load_network(train([tiny(epochs=1)], phantoms[:1], runs=tmp_path / "b", store=tmp_path / "store")[0], "best")

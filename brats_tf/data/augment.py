@@ -67,7 +67,7 @@ INTENSITY = ("noise", "blur", "brightness", "contrast", "low_resolution", "inver
 DRAWS = ("mirror", "elastic", "rotation", "scale", *INTENSITY)  # Their order decides which random numbers each draws.
 
 
-def augment(volumes, classes, *, seed, preset):
+def augment(volumes, classes, *, seeds, preset):
     """Augments a batch: (B, H, W, D, C) float32 and (B, H, W, D) uint8 -> the same shapes and types.
 
     Every case draws its own operations and strengths.
@@ -75,7 +75,7 @@ def augment(volumes, classes, *, seed, preset):
     Args:
         volumes: z-scored modalities, background 0.
         classes: see `regions.CLASSES`.
-        seed: two integers, an int64 tensor (2,).
+        seeds: two integers for each case, an int64 tensor (B, 2).
         preset: a key of `PRESETS`.
     """
     if not PRESETS[preset]:
@@ -84,8 +84,7 @@ def augment(volumes, classes, *, seed, preset):
     cases = tf.range(tf.shape(volumes)[0])
 
     def one(case):
-        case_seed = tf.random.fold_in(seed, case)
-        return augment_case(tf.ensure_shape(volumes[case], shape), classes[case], seed=case_seed, preset=preset)
+        return augment_case(tf.ensure_shape(volumes[case], shape), classes[case], seed=seeds[case], preset=preset)
 
     types = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec(shape[:3], tf.uint8))
     return tf.map_fn(one, cases, fn_output_signature=types)

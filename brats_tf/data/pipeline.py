@@ -1,10 +1,12 @@
 """Streams of batches in tf.data. No Python runs while a stream flows, only graph operations.
 
-Which case, which patch and which augmentation comes when follows from the seed and the number of the epoch alone, so a
-stream that begins at a later epoch is the one that came that far.
+Which case, which patch and which augmentation comes when follows from the seed, the number of the epoch and the place
+in it alone. So a stream that begins later is the one that came that far, and devices that share a batch get what one
+would.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import tensorflow as tf
 
@@ -25,10 +27,19 @@ class Patches:
     foreground: float = 0.0  # How often it is centred on a voxel of the tumour; else it lies in the brain's box
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one machine of several reads: of every `of` batches in turn `count`, from number `first`."""
+
+    first: int = 0
+    count: int = 1
+    of: int = 1
+
+
 def training_stream(
-    stored, *, modalities, crop, batch_size, seed, samples=None, first_epoch=0, epochs=None, patches=None
+    stored, *, modalities, crop, batch_size, seed, samples=None, start=(0, 0), epochs=None, patches=None, share=None
 ):
-    """Streams prepared cases, shuffled anew each epoch: (B, H, W, D, C) float32, classes (B, H, W, D) uint8, seed (2,).
+    """Streams prepared cases, shuffled anew each epoch: (B, H, W, D, C) float32, classes (B, H, W, D) uint8, seeds.
 
     Args:
         stored: `StoredCase`s with classes.
@@ -37,12 +48,14 @@ def training_stream(
         batch_size: cases or patches a batch; the last one of an epoch may be smaller.
         seed: the same seed gives the same batches.
         samples: cases or patches an epoch; None for as many as there are cases. Every case comes equally often, to one.
-        first_epoch: where to begin; the stream is then what one from 0 yields after that many epochs.
-        epochs: how many; None for ever.
+        start: where to begin, as (epochs, samples of the next one) that others have taken; the stream is then what one
+            from (0, 0) yields after them.
+        epochs: how many; None for ever. One that is begun counts.
         patches: `Patches`; None for whole crops.
+        share: `Share`; None reads all batches.
 
     Returns:
-        A `tf.data.Dataset`; its seeds are for `augment`.
+        A `tf.data.Dataset`; its seeds, int64 (B, 2), are for `augment`.
 
     Raises:
         InputError: when a patch is larger than the crop.
@@ -52,8 +65,8 @@ def training_stream(
     files = tf.constant([[str(case.volumes[name]) for name in modalities] for case in stored])
     class_files = tf.constant([str(case.classes) for case in stored])
     boxes = tf.constant([case.box for case in stored], tf.int32)
-    count = len(stored)
-    total = samples or count
+    total, (first_epoch, taken) = samples or len(stored), start
+    share = share or Share()
 
     def read(epoch, number, index):
         channels = read_channels(files[index], crop, len(modalities))
@@ -61,20 +74,29 @@ def training_stream(
         if patches:
             where = _seed(seed, epoch, number, _PATCH)
             channels, classes = cut_patch(channels, classes, boxes[index], patches=patches, seed=where)
-        volume = _stacked(channels)
-        return (volume[None], classes[None]) if batch_size == 1 else (volume, classes)  # Free; batching would copy.
+        sample = (_stacked(channels), classes, _seed(seed, epoch, number, _AUGMENTATION))
+        return tuple(part[None] for part in sample) if batch_size == 1 else sample  # Free; batching would copy.
 
     def one_epoch(epoch):
-        order = _shuffled(count, _seed(seed, epoch, 0, _ORDER))
-        if total != count:
-            order = tf.gather(order, _shuffled(total, _seed(seed, epoch, 1, _ORDER)) % count)
-        numbered = tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, total), tf.range(total, dtype=tf.int64), order))
+        order, numbers = order_of_epoch(len(stored), total, seed, epoch), tf.range(total, dtype=tf.int64)
+        numbered = tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, total), numbers, order))
+        if share.of > 1:
+            numbered = numbered.filter(partial(_is_mine, share, batch_size))
+        if taken:
+            numbered = numbered.filter(lambda epoch, number, _: (epoch > first_epoch) | (number >= taken))
         batches = numbered.map(read, num_parallel_calls=READ_AHEAD, deterministic=True)
-        batches = batches if batch_size == 1 else batches.batch(batch_size)
-        return batches.enumerate().map(lambda n, batch: (*batch, _seed(seed, epoch, n, _AUGMENTATION)))
+        return batches if batch_size == 1 else batches.batch(batch_size)
 
     last = FOREVER if epochs is None else first_epoch + epochs
     return tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch)
+
+
+def order_of_epoch(count, samples, seed, epoch):
+    """Which of `count` cases each sample of an epoch is from: int32 (samples,)."""
+    order = _shuffled(count, _seed(seed, epoch, 0, _ORDER))
+    if samples != count:
+        order = tf.gather(order, _shuffled(samples, _seed(seed, epoch, 1, _ORDER)) % count)
+    return order
 
 
 def training_dataset(stream, *, outputs, augmentation="none"):
@@ -96,9 +118,9 @@ def read_ahead(dataset):
     return dataset.prefetch(READ_AHEAD)
 
 
-def finish(volumes, classes, seed, *, outputs, augmentation):
+def finish(volumes, classes, seeds, *, outputs, augmentation):
     """Augments a batch of a stream and makes its target; on the device where it is called."""
-    volumes, classes = augment(volumes, classes, seed=seed, preset=augmentation)
+    volumes, classes = augment(volumes, classes, seeds=seeds, preset=augmentation)
     return volumes, to_target(classes, outputs)
 
 
@@ -145,6 +167,12 @@ def _stacked(channels):
     return channels[0][..., None] if len(channels) == 1 else tf.stack(channels, axis=-1)
 
 
+def _is_mine(share, batch_size, epoch, number, index):
+    """Whether a sample belongs to a machine's share of the batches."""
+    turn = number // batch_size % share.of
+    return (turn >= share.first) & (turn < share.first + share.count)
+
+
 def _shuffled(count, seed):
     return tf.random.experimental.stateless_shuffle(tf.range(count), seed)
 
@@ -156,5 +184,5 @@ def _around(tumour, size, crop, seed):
 
 
 def _seed(seed, epoch, number, purpose):
-    """Two integers that no other epoch, batch or purpose shares."""
+    """Two integers that no other epoch, place in it or purpose shares."""
     return tf.stack([tf.cast(epoch, tf.int64) * 2**32 + seed, tf.cast(number, tf.int64) * 4 + purpose])

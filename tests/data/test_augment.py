@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from brats_tf.config import AUGMENTATIONS
+from brats_tf.allowed import AUGMENTATIONS
 from brats_tf.data.augment import DRAWS, INTENSITY, KEEP_BACKGROUND, PRESETS, Chance, augment
 from brats_tf.data.pipeline import to_target
 
@@ -21,8 +21,8 @@ def batch():
     return tf.constant(volume), tf.constant(np.stack([classes] * 4))
 
 
-def seed(number):
-    return tf.constant([number, 1], tf.int64)
+def seeds(number, count=4):
+    return tf.constant([[number, case] for case in range(count)], tf.int64)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_single_slice_stays_in_its_plane(always, name):
     volume = np.zeros((1, 32, 32, 1, 1), np.float32)
     volume[:, 6:26, 6:26] = 1
     classes = (volume[..., 0] > 0).astype(np.uint8)
-    changed, moved = augment(tf.constant(volume), tf.constant(classes), seed=seed(3), preset=always(name))
+    changed, moved = augment(tf.constant(volume), tf.constant(classes), seeds=seeds(3, 1), preset=always(name))
     np.testing.assert_allclose(changed[0, 12:20, 12:20], 1, atol=1e-5)
     assert (moved.numpy()[0, 12:20, 12:20] == 1).all()
     assert (changed.numpy() != volume).any()
@@ -74,20 +74,20 @@ def test_presets_are_those_of_the_papers():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_shapes_and_types_stay(batch, preset):
-    volumes, classes = augment(*batch, seed=seed(1), preset=preset)
+    volumes, classes = augment(*batch, seeds=seeds(1), preset=preset)
     assert (volumes.shape, volumes.dtype) == (batch[0].shape, tf.float32)
     assert (classes.shape, classes.dtype) == (batch[1].shape, tf.uint8)
     assert np.isfinite(volumes).all()
 
 
 def test_none_changes_nothing(batch):
-    assert augment(*batch, seed=seed(1), preset="none") == batch
+    assert augment(*batch, seeds=seeds(1), preset="none") == batch
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS, "mirror"])
 def test_regions_stay_nested_and_binary(batch, always, name):
     for number in range(3):
-        volumes, classes = augment(*batch, seed=seed(number), preset=always(name))
+        volumes, classes = augment(*batch, seeds=seeds(number), preset=always(name))
         assert not np.array_equal(volumes, batch[0])
         assert np.array_equal(classes, batch[1]) == (name in INTENSITY)
         regions = to_target(classes, "regions").numpy()
@@ -101,18 +101,18 @@ def test_regions_stay_nested_and_binary(batch, always, name):
 def test_each_case_and_each_seed_draws_its_own(batch, always, name):
     preset = always(name)
     same = tf.repeat(batch[0][:1], 4, axis=0), batch[1]
-    first, _ = augment(*same, seed=seed(1), preset=preset)
+    first, _ = augment(*same, seeds=seeds(1), preset=preset)
     assert len({case.numpy().tobytes() for case in first}) == 4
-    other, _ = augment(*same, seed=seed(2), preset=preset)
+    other, _ = augment(*same, seeds=seeds(2), preset=preset)
     assert not np.array_equal(first, other)
-    again, _ = augment(*same, seed=seed(1), preset=preset)
+    again, _ = augment(*same, seeds=seeds(1), preset=preset)
     np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_eager_and_in_a_graph_are_equal(batch, preset):
-    eager = augment(*batch, seed=seed(5), preset=preset)
-    graph = tf.function(lambda v, c: augment(v, c, seed=seed(5), preset=preset))(*batch)
+    eager = augment(*batch, seeds=seeds(5), preset=preset)
+    graph = tf.function(lambda v, c: augment(v, c, seeds=seeds(5), preset=preset))(*batch)
     np.testing.assert_allclose(eager[0], graph[0], atol=1e-5)
     np.testing.assert_array_equal(eager[1], graph[1])
 
@@ -120,7 +120,7 @@ def test_eager_and_in_a_graph_are_equal(batch, preset):
 def test_operations_happen_as_often_as_they_should(monkeypatch):
     monkeypatch.setitem(PRESETS, "half", {"brightness": Chance(0.25, 0.5, 1.5)})
     ones = tf.ones((2000, 1, 1, 1, 1))
-    changed, _ = augment(ones, tf.zeros((2000, 1, 1, 1), tf.uint8), seed=seed(1), preset="half")
+    changed, _ = augment(ones, tf.zeros((2000, 1, 1, 1), tf.uint8), seeds=seeds(1, 2000), preset="half")
     factors = np.ravel(changed)
     assert np.mean(factors != 1) == pytest.approx(0.25, abs=0.03)
     applied = factors[factors != 1]
@@ -133,14 +133,16 @@ def test_each_axis_is_mirrored_half_of_the_time(monkeypatch):
     monkeypatch.setitem(PRESETS, "only_mirror", {"mirror": PRESETS["paper_b"]["mirror"]})
     corner = np.zeros((1000, 2, 2, 2, 1), np.float32)
     corner[:, 0, 0, 0] = 1
-    turned, _ = augment(tf.constant(corner), tf.zeros((1000, 2, 2, 2), tf.uint8), seed=seed(1), preset="only_mirror")
+    turned, _ = augment(
+        tf.constant(corner), tf.zeros((1000, 2, 2, 2), tf.uint8), seeds=seeds(1, 1000), preset="only_mirror"
+    )
     assert np.asarray(turned).mean(axis=0).ravel().tolist() == pytest.approx([1 / 8] * 8, abs=0.04)
 
 
 def test_scale_above_1_makes_things_smaller(monkeypatch, batch):
     for low, high, larger in ((1.0, 1.3, False), (0.7, 1.0, True)):
         monkeypatch.setitem(PRESETS, "scaled", {"scale": Chance(1.0, low, high)})
-        _, classes = augment(*batch, seed=seed(3), preset="scaled")
+        _, classes = augment(*batch, seeds=seeds(3), preset="scaled")
         sizes = np.count_nonzero(classes, axis=(1, 2, 3)) / np.count_nonzero(batch[1][0])
         moved = sizes[sizes != 1]
         assert moved.size
@@ -151,6 +153,6 @@ def test_the_background_stays_0_where_a_preset_keeps_it(batch, monkeypatch):
     chances = dict(PRESETS["plus"])
     for name in INTENSITY:
         monkeypatch.setitem(PRESETS, "plus", {name: Chance(1.0, chances[name].low, chances[name].high)})
-        volumes, _ = augment(*batch, seed=seed(1), preset="plus")
+        volumes, _ = augment(*batch, seeds=seeds(1), preset="plus")
         assert not np.asarray(volumes)[np.asarray(batch[0]) == 0].any(), name
     assert KEEP_BACKGROUND == ("plus",)

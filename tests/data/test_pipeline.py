@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from conftest import TINY_CROP
 
-from brats_tf.data.pipeline import Patches, cut_patch, finish, training_dataset, training_stream
+from brats_tf.data.pipeline import Patches, Share, cut_patch, finish, order_of_epoch, training_dataset, training_stream
 from brats_tf.data.preparation import prepare_case
 from brats_tf.data.store import Settings, Store
 from brats_tf.errors import InputError
@@ -21,6 +21,13 @@ def stored(phantoms, tmp_path_factory):
 def stream(stored, seed=0, **changes):
     settings = {"modalities": MODALITIES, "crop": TINY_CROP, "batch_size": 1, "epochs": 1} | changes
     return training_stream(stored, seed=seed, **settings)
+
+
+def prepared_volumes(stored):
+    """(1, H, W, D, C) of each case, as the stream has it."""
+    for case in stored:
+        parts = [np.fromfile(case.volumes[name], "<f4").reshape(TINY_CROP) for name in MODALITIES]
+        yield np.stack(parts, axis=-1)[None]
 
 
 def batches(dataset):
@@ -75,15 +82,40 @@ def test_a_seed_gives_one_order_and_each_epoch_another(stored):
 @pytest.mark.parametrize("changes", [{}, {"samples": 10, "patches": Patches((8, 16, 8), foreground=0.5)}])
 def test_a_stream_that_begins_later_is_the_one_that_came_that_far(stored, changes):
     whole = batches(stream(stored, 7, epochs=5, **changes))
-    rest = batches(stream(stored, 7, epochs=2, first_epoch=3, **changes))
+    rest = batches(stream(stored, 7, epochs=2, start=(3, 0), **changes))
     assert len(rest) == len(whole) * 2 // 5
     for one, other in zip(whole[-len(rest) :], rest, strict=True):
         for left, right in zip(one, other, strict=True):  # Volumes, classes, and the seeds of the augmentation.
             np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.parametrize("changes", [{}, {"samples": 12, "patches": Patches((8, 16, 8), foreground=0.5)}])
+def test_a_stream_may_begin_within_an_epoch(stored, changes):
+    whole = batches(stream(stored, 7, epochs=3, batch_size=2, **changes))
+    rest = batches(stream(stored, 7, epochs=2, batch_size=2, start=(1, 2), **changes))
+    assert len(rest) == len(whole) * 2 // 3 - 1
+    for one, other in zip(whole[-len(rest) :], rest, strict=True):
+        for left, right in zip(one, other, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_machines_share_the_batches_and_lose_none(stored):
+    changes = {"epochs": 3, "samples": 8, "patches": Patches((8, 16, 8))}
+    whole = batches(stream(stored, 7, batch_size=4, **changes))
+    halves = [batches(stream(stored, 7, batch_size=2, share=Share(first, 1, 2), **changes)) for first in (0, 1)]
+    for both, *parts in zip(whole, *halves, strict=True):
+        for together, *alone in zip(both, *parts, strict=True):
+            np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_the_order_of_an_epoch_can_be_asked_for(stored):
+    volumes = [volume.tobytes() for volume, *_ in batches(stream(stored, 3, start=(5, 0), samples=8))]
+    known = {volume[0].tobytes(): n for n, volume in enumerate(prepared_volumes(stored))}
+    assert [known[volume] for volume in volumes] == order_of_epoch(len(stored), 8, 3, 5).numpy().tolist()
+
+
 def test_no_two_batches_share_a_seed(stored):
-    seeds = [tuple(seed) for *_, seed in batches(stream(stored, 7, epochs=5))]
+    seeds = [tuple(seed) for *_, (seed,) in batches(stream(stored, 7, epochs=5))]
     assert len(set(seeds)) == len(seeds) == 20
 
 

@@ -1,0 +1,66 @@
+"""Run the grid that an experiment's file states: train, predict and score every cell on the cases it holds out.
+
+A file of this folder states `GRID = {option: values}`, options of `brats-tf train` (seeds, folds, presets ...), and
+`OPTIONS` for all cells. What is finished is kept and what was stopped goes on, so the same command may be given again.
+With several GPUs as many cells train side by side.
+
+Command:  make experiment NAME=folds_and_seeds DATA=BraTS2020_TrainingData
+          python experiments/grid.py folds_and_seeds --data DIR [--set epochs=2 --set crop=64x64x36]
+Writes RUNS/<name>/<cell>/ (runs, predictions), RESULTS/<name>/<cell>/ (scores) and RESULTS/<name>/summary.json (the
+table).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from brats_tf.screen import import_tensorflow
+
+import_tensorflow()
+
+from brats_tf.devices import gpu_numbers  # noqa: E402
+from brats_tf.errors import InputError, Stopped  # noqa: E402
+from brats_tf.screen import say  # noqa: E402
+from brats_tf.sweeps import cells_of, read_grid, run_grid, show_grid  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+BAD_INPUT, TRY_AGAIN = 2, 75
+
+
+def main(arguments=None):
+    """Reads the arguments and runs the grid. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="the file's name without .py")
+    parser.add_argument("--data", type=Path, required=True, help="folder with BraTS cases")
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="for all cells")
+    parser.add_argument("--folder", type=Path, default=HERE, help="where the experiment's file lies")
+    parser.add_argument("--runs", type=Path, default=Path("runs/experiments"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    given = parser.parse_args(arguments)
+    try:
+        grid, options = read_grid(given.folder, given.name)
+        options |= dict(_setting(text) for text in given.set)
+        places = {"data": given.data, "folder": given.runs, "results": given.results}
+        summary, failed = run_grid(given.name, cells_of(grid), options, **places, devices=gpu_numbers() or [None])
+    except InputError as error:
+        print(f"grid: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except Stopped as stopped:
+        print(f"grid: {stopped}", file=sys.stderr)
+        return TRY_AGAIN
+    show_grid(summary)
+    say(f"Written to {given.results / given.name / 'summary.json'}.")
+    if failed:
+        say(f"Failed: {', '.join(failed)}.")
+    return BAD_INPUT if failed else 0
+
+
+def _setting(text):
+    option, equals, value = text.partition("=")
+    if not (option and equals):
+        raise InputError(f"--set must be OPTION=VALUE. Received: {text!r}.")
+    return option, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
