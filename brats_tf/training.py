@@ -21,13 +21,13 @@ from brats_tf.callbacks import (
     SaveWeights,
     ShowProgress,
     StopWithoutNumber,
-    rate_of,
 )
 from brats_tf.checkpoints import Checkpoints
 from brats_tf.data.nifti import by
 from brats_tf.devices import agree, choose_strategy, is_first, machines
 from brats_tf.errors import InputError
 from brats_tf.jobs import make_job
+from brats_tf.learning_rate import rate_of
 from brats_tf.models.costs import training_bytes
 from brats_tf.run_record import FINISHED, RunRecord
 from brats_tf.runs import check_memory, device_name, enough_memory, open_run

@@ -82,9 +82,7 @@ def check_validation(config, cases, training):
         InputError: when there is none, one is bad, or a patient of one is among the cases for `training`.
     """
     if not cases:
-        raise InputError(
-            "Validation needs cases that training does not see: --hold-out, --folds or --validation. Received: none."
-        )
+        raise InputError("Validation needs cases that training does not see: --fold or --validation. Received: none.")
     both = sorted({case.patient for case in cases} & {case.patient for case in training})
     if both:
         raise InputError(f"Patients must not train and validate. Received in both: {', '.join(both[:5])}.")

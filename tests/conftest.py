@@ -11,11 +11,12 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Byte-equal runs and golden values a
 import_tensorflow()
 
 import keras  # noqa: E402
+from small_training import small_networks  # noqa: E402
 
-from brats_tf import trainer  # noqa: E402
+from brats_tf import trainer, validation, watching  # noqa: E402
 from brats_tf.data.cases import find_cases  # noqa: E402
 from brats_tf.data.phantom import write_phantoms  # noqa: E402
-from brats_tf.models import backbones  # noqa: E402
+from brats_tf.models import backbones, networks  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_CROP = (32, 32, 24)
@@ -77,7 +78,19 @@ def untraced(monkeypatch):
         compile_network(network, config)
         network.run_eagerly = True
 
+    def eager(network):
+        return lambda weights, volumes: network(keras.ops.convert_to_tensor(volumes), training=False).numpy()
+
     monkeypatch.setattr(trainer, "compile_network", compile_untraced)
+    for room in (watching, validation):
+        monkeypatch.setattr(room, "runner", eager)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The network `embedding` is one of two convolutions, which trains in no time."""
+    for name, network in small_networks().items():
+        monkeypatch.setitem(networks.NETWORKS, name, network)
 
 
 def _beside(variable, default):

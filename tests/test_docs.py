@@ -13,7 +13,9 @@ from conftest import REPOSITORY
 from brats_tf.cli import COMMANDS, parser
 
 MORE_VARIABLES = (
-    "PLANES=6 MEASURE=1 STORE=/s WORKERS=2 VERIFY=1 JSON=1 AUGMENTATION=plus SPACING=1 FOLD=0/5 HELD_OUT=1 SKIP_BAD=1"
+    "PLANES=6 MEASURE=1 STORE=/s WORKERS=2 VERIFY=1 JSON=1 AUGMENTATION=plus SPACING=1 FOLD=0/5 HELD_OUT=1 SKIP_BAD=1 "
+    "SCHEDULE=cosine WARM_UP=5 PLATEAU_ON=loss AVERAGE=ema PRECISION=bfloat16 REMAT=1 JIT=1 DEVICES=2 RESTART=1 "
+    "MINUTES=5"
 ).split()
 PAGES = ("README.md", "experiments/README.md", "CONTRIBUTING.md")
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
@@ -68,7 +70,8 @@ def test_the_makefile_passes_its_variables_on(tmp_path):
         '--modality "t2" --data "/d" --runs "/r" --preset "plus" --crop "64x64x36" '
         '--backbone "vgg16" --planes "6" '
         '--weights "none" --epochs "3" --seed "5" --store "/s" --spacing-mm "1" --workers "2" --fold "0/5" '
-        '--augmentation "plus" --skip-bad'
+        '--augmentation "plus" --schedule "cosine" --warm-up "5" --plateau-on "loss" --average "ema" '
+        '--precision "bfloat16" --remat --jit --devices "2" --restart --checkpoint-minutes "5" --skip-bad'
     )
     assert f"brats-tf train {expected}" in " ".join(printed.split())
 

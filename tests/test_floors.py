@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 FLOORS = (
     {"errors", "__init__", "data.__init__", "models.__init__"},
     {"regions", "screen", "files", "empty_rules", "measuring", "page_parts"},
+    {"curves"},
     {
         "presets",
         "splits",
@@ -20,12 +21,12 @@ FLOORS = (
         "metrics",
         "losses",
         "aggregates",
-        "curves",
         "records",
         "checkpoints",
         "devices",
         "run_record",
         "averaging",
+        "learning_rate",
         "side_by_side",
     },
     {

@@ -146,7 +146,7 @@ def _reference():
     return folder, rows
 
 
-@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 5))])
 def test_the_reference_table_is_reproduced(part):
     folder, rows = _reference()
     assert len(rows) == 150

@@ -92,7 +92,7 @@ def test_the_subsets_serve_a_case_that_lacks_a_modality(phantoms, tmp_path, caps
     np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "one", case))
 
 
-@pytest.mark.parametrize("preset", ["albunet3d", "albunet2d"])
+@pytest.mark.parametrize("preset", ["albunet3d", pytest.param("albunet2d", marks=pytest.mark.slow)])
 def test_patches_train(preset, phantoms, tmp_path, untraced):
     depth = 4 if preset == "albunet3d" else 1
     short = {"patch": (32, 32, depth), "step": (16, 16, depth), "batch_size": 2, "batches": 2, "epochs": 1}
@@ -120,7 +120,7 @@ def test_out_of_memory_names_what_to_change():
             Config.from_preset("albunet3d", accumulation=6),
             "4 patches of 128x128x24 at once; try a larger",
         ),
-        (Config.from_preset("paper", modalities=("t1",)), "the crop 192x160x108; try a smaller --crop"),
+        (Config.from_preset("paper", modalities=("t1",)), "the crop 192x160x108; try --remat, --precision bfloat16, a smaller --crop"),
     ):
         with pytest.raises(InputError, match=f"too little memory on .* for {advice}"), runs.enough_memory(config):
             raise MemoryError

@@ -8,11 +8,12 @@ import pytest
 from conftest import TINY_CROP
 
 from brats_tf.averaging import Average
-from brats_tf.callbacks import SaveWeights, ShowProgress, StopWithoutNumber, rate_at
+from brats_tf.callbacks import SaveWeights, ShowProgress, StopWithoutNumber
 from brats_tf.config import Config
 from brats_tf.data.pipeline import training_dataset, training_stream
 from brats_tf.data.store import Settings, Store
 from brats_tf.errors import InputError
+from brats_tf.learning_rate import rate_at
 from brats_tf.runs import build_network, load_network, load_weights
 from brats_tf.screen import progress_bar
 from brats_tf.splits import Split
@@ -119,7 +120,7 @@ def test_a_loss_that_is_no_number_stops():
         guard.on_train_batch_end(4, {"loss": float("nan")})
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.usefixtures("small")
 def test_the_learning_rate_falls_by_ten_on_a_plateau(phantoms, tmp_path):
     # A learning rate of nearly nothing cannot improve the loss much; two epochs without improvement are the limit.
     config = tiny(epochs=6, learning_rate=1e-12, plateau_epochs=2)
@@ -211,7 +212,7 @@ def test_held_out_cases_are_not_trained_on(phantoms, damaged, tmp_path):
     assert prepared == set(split.training)
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.usefixtures("small")
 def test_augmented_cases_train_and_a_seed_repeats_them(phantoms, tmp_path):
     config = tiny(epochs=1, augmentation="authors_b")
     runs = [
@@ -268,7 +269,7 @@ def test_averages_are_those_of_the_books(kind, expected):
     assert float(weight[0, 0]) == 16
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.usefixtures("small")
 def test_the_best_epoch_of_the_validation_is_kept_beside_the_last(phantoms, tmp_path):
     config = tiny(epochs=3, hold_out=0.25, validate_every=1, plateau_on="validation", plateau_epochs=1)
     (run,) = train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
