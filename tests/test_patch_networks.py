@@ -120,7 +120,10 @@ def test_out_of_memory_names_what_to_change():
             Config.from_preset("albunet3d", accumulation=6),
             "4 patches of 128x128x24 at once; try a larger",
         ),
-        (Config.from_preset("paper", modalities=("t1",)), "the crop 192x160x108; try --remat, --precision bfloat16, a smaller --crop"),
+        (
+            Config.from_preset("paper", modalities=("t1",)),
+            "the crop 192x160x108; try --remat, --precision bfloat16, a smaller --crop",
+        ),
     ):
         with pytest.raises(InputError, match=f"too little memory on .* for {advice}"), runs.enough_memory(config):
             raise MemoryError
