@@ -56,8 +56,8 @@ def import_tensorflow():
 
             gpus = tensorflow.config.list_physical_devices("GPU")  # Looks for GPUs, which is chatty too.
             if not gpus and "TF_NUM_INTEROP_THREADS" not in os.environ:
-                # One operation at a time, each on all cores: as fast, and a sum of three gradients or more then has
-                # one order, so that a seed repeats a training bit by bit (`AddN` adds in the order of readiness).
+                # One operation at a time, each on all cores: as fast, and what is added up then has one order, so that
+                # a seed repeats a training bit by bit. `Trainer.prepare` has the other half of it.
                 tensorflow.config.threading.set_inter_op_parallelism_threads(1)
         except BaseException:
             held.seek(0)
