@@ -17,9 +17,7 @@ from brats_tf.files import atomic
 from brats_tf.regions import REGIONS
 from brats_tf.runs import BEST_FILE, WEIGHTS_FILE
 from brats_tf.screen import console, say
-
-# Slurm sends the first at a job's end, and before it what `--signal` asks for.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from brats_tf.side_by_side import SIGNALS
 
 
 class StopWithoutNumber(keras.callbacks.Callback):
@@ -42,6 +40,19 @@ class StopWithoutNumber(keras.callbacks.Callback):
                 f"The loss must be a number; received {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}, at "
                 f"{', '.join(self.cases_of(self.epoch, batch))}. The weights after the last complete epoch, if there "
                 "was one, are kept. A lower --learning-rate may help; `brats-tf prepare --verify` checks the cases."
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        check_weights(self.model)
+
+
+def check_weights(network):
+    """Raises `InputError` when a step with a finite loss left weights that are no numbers; before they are saved."""
+    for weight in network.trainable_variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise InputError(
+                f"Weights must be numbers; received NaN or infinity in {weight.path}. The last good state is kept. A "
+                "lower --learning-rate may help."
             )
 
 
@@ -155,6 +166,7 @@ class SaveCheckpoint(keras.callbacks.Callback):
             self._stop(self.epoch, self.params["steps"])
 
     def _save(self, epoch, step):
+        check_weights(self.model)
         memories = {type(one).__name__: one.remembered() for one in self.others if hasattr(one, "remembered")}
         self.checkpoints.save(epoch, step, memories)
         self.last = time.monotonic()

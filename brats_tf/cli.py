@@ -52,6 +52,7 @@ def parser():
             help=text.splitlines()[0],
             description=textwrap.dedent(f"    {text}"),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         for option in options.split():
             _add(command, option)

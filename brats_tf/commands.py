@@ -42,12 +42,12 @@ def train(given):
 
     import_tensorflow()
     from brats_tf import training
-    from brats_tf.devices import gpu_numbers
+    from brats_tf.devices import gpu_numbers, machines
     from brats_tf.side_by_side import train_modalities
 
     configs = [config_of(given, modalities=modalities) for modalities in wanted_networks(given)]
     gpus = gpu_numbers()
-    if given.modality == "all" and len(gpus) > 1 and given.devices == 1:
+    if given.modality == "all" and given.data and len(gpus) > 1 and given.devices == 1 and machines() == 1:
         return train_modalities(sys.argv[1:], gpus, logs=given.runs)
     cases = cases_of(given, "training", configs[0])
     store = given.store or given.runs / "store"

@@ -26,6 +26,8 @@ def choose_strategy(count=1):
     """
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if machines() > 1:
+        if count > 1:
+            raise InputError(f"Several machines each use all their GPUs; `--devices` must be 1. Received: {count}.")
         os.environ["TF_CONFIG"] = json.dumps(_cluster())
         return tf.distribute.MultiWorkerMirroredStrategy()
     there = tf.config.list_logical_devices(kind)
@@ -82,4 +84,7 @@ def _cluster():
         port_base=PORT, gpus_per_node=int(tasks), gpus_per_task=1, auto_set_gpu=False
     )
     workers = resolver.cluster_spec().job_tasks("worker")
-    return {"cluster": {"worker": workers}, "task": {"type": "worker", "index": int(os.environ["SLURM_PROCID"])}}
+    # The workers are sorted by name, not as Slurm counts its tasks.
+    mine = f"{os.environ.get('SLURMD_NODENAME')}:{PORT + int(os.environ.get('SLURM_LOCALID', 0))}"
+    index = workers.index(mine) if mine in workers else int(os.environ["SLURM_PROCID"])
+    return {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from brats_tf.checkpoints import FOLDER as CHECKPOINTS
 from brats_tf.checkpoints import different
 from brats_tf.config import FILE as CONFIG_FILE
 from brats_tf.config import Config
@@ -47,8 +49,10 @@ def open_run(run, identity, *, restart=False):
     other = different(there, json.loads(json.dumps(identity)))
     if other:
         return _make(_aside(run, f"it has {other}"))
-    remove_partial(run)
+    for folder in (run, run / CHECKPOINTS):
+        remove_partial(folder)
     if record["status"] == FINISHED:
+        shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)  # What a kill at the very end leaves.
         say(f"{run} is trained already, with these settings and data; --restart (make: RESTART=1) trains it anew.")
     return record["status"]
 

@@ -1,6 +1,7 @@
 """The runs of a folder beside each other: how far, how long, how good, and in which settings they differ."""
 
 import json
+import sys
 from pathlib import Path
 
 from rich.table import Table
@@ -23,7 +24,7 @@ def show_runs(folder, *, as_json=False):
         try:
             rows.append(summary_of(path.parent, folder))
         except InputError as error:
-            say(f"Left out: {error}")
+            print(f"Left out: {error}", file=sys.stderr)
     if not rows:
         raise InputError(f"{folder} holds no run with a {FILE}. `brats-tf train` writes one.")
     rows.sort(key=lambda row: row["began"])

@@ -13,7 +13,9 @@ from brats_tf.screen import progress_bar, say
 
 POLL_S = 0.2
 DEVICE_VARIABLE = "CUDA_VISIBLE_DEVICES"
-TRY_AGAIN = 75  # What a command that was stopped and saved leaves with; `cli` has it too.
+BAD_INPUT, TRY_AGAIN = 2, 75  # As in `cli`: something failed; what was stopped has saved its state.
+# Slurm sends the first at a job's end, and before it what `--signal` asks for.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def run_side_by_side(commands, *, devices, logs):
@@ -32,7 +34,14 @@ def run_side_by_side(commands, *, devices, logs):
     """
     waiting, running, failed, told = list(commands), {}, {}, []
     Path(logs).mkdir(parents=True, exist_ok=True)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+
+    def tell(number, frame):
+        if not told:  # Once each: a second signal might find a child that is leaving.
+            for _, process in running.values():
+                process.send_signal(number)
+        told.append(number)
+
+    before = {number: signal.signal(number, tell) for number in SIGNALS}
     try:
         with progress_bar() as bar:
             task = bar.add_task(f"{len(commands)} commands on {len(devices)} devices", total=len(commands), note="")
@@ -42,8 +51,6 @@ def run_side_by_side(commands, *, devices, logs):
                         name = waiting.pop(0)
                         running[device] = name, _start(commands[name], device, Path(logs) / f"{name}.log")
                 for device, (name, process) in list(running.items()):
-                    if told and process.poll() is None:
-                        process.terminate()
                     if process.poll() is not None:
                         del running[device]
                         bar.advance(task)
@@ -53,9 +60,11 @@ def run_side_by_side(commands, *, devices, logs):
     finally:
         for _, process in running.values():
             process.terminate()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if told:
-        raise Stopped("Stopped by SIGTERM; what ran has saved its state. The same command goes on from there.")
+        name = signal.Signals(told[0]).name
+        raise Stopped(f"Stopped by {name}; what ran has saved its state. The same command goes on from there.")
     return failed
 
 
@@ -63,7 +72,14 @@ def train_modalities(arguments, gpus, *, logs):
     """The command `train --modality all`, whose arguments are given, as one for each modality. Returns an exit code."""
     commands = {name: alone(arguments, name) for name in MODALITIES}
     say(f"{len(commands)} networks on {len(gpus)} GPUs; what they say is in {logs}/<modality>.log.")
-    return max(run_side_by_side(commands, devices=gpus, logs=logs).values(), default=0)
+    return worst(run_side_by_side(commands, devices=gpus, logs=logs))
+
+
+def worst(failed):
+    """One exit code for several commands: 2 when one failed, 75 when one only was stopped and saved, else 0."""
+    if set(failed.values()) - {TRY_AGAIN}:
+        return BAD_INPUT
+    return TRY_AGAIN if failed else 0
 
 
 def alone(arguments, modality):

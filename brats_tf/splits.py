@@ -109,7 +109,7 @@ def held_out_cases(cases, runs):
     if not found:
         raise InputError(
             f"None of the {len(cases)} cases was held out from {first} ({splits[first].how}). Train it with "
-            "--hold-out or --folds, and name the same data."
+            "--validation or --fold, and name the same data."
         )
     if len(found) < len(wanted):
         say(f"{len(found)} of the {len(wanted)} cases that {first} holds out are here.")

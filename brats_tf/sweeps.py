@@ -11,12 +11,12 @@ from rich.table import Table
 from brats_tf.errors import InputError
 from brats_tf.evaluation import TABLE_ORDER, read_summary
 from brats_tf.files import write_json
-from brats_tf.run_record import FINISHED, read_run
+from brats_tf.run_record import FILE, FINISHED, read_run
 from brats_tf.screen import console, say
 from brats_tf.side_by_side import run_side_by_side
 
 REPEATED = ("seed", "fold")  # Cells that differ in these alone make up one row.
-FLAGS = ("remat", "jit")  # Options without a value.
+FLAGS = ("remat", "jit", "skip-bad", "restart")  # Options without a value.
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -65,16 +65,19 @@ def run_grid(name, cells, options, *, data, folder, results, devices):
         here = home / cell
         place = ["--data", data, "--runs", here]
         named = ["--preset", settings.get("preset", options.get("preset", "paper"))]
-        chosen = ["--networks", options["modality"]] if options.get("modality", "all") != "all" else []
+        modality = (options | settings).get("modality", "all")
+        chosen = ["--networks", modality] if modality != "all" else []
         seen = [*place, *named, *chosen, "--held-out", "--out", here / "predictions"]
         train[cell] = ["train", *place, "--store", home / "store", *_options(options | settings)]
         predict[cell], evaluate[cell] = ["predict", *seen], ["evaluate", *seen, "--results", results / cell]
     failed, logs = {}, home / "logs"
-    missing = [cell for cell in cells if not _is_scored(results / cell, home / cell)]
+    missing = list(cells)  # Training keeps what is finished, and sees by itself what other options or data made.
     for what, commands in (("train", train), ("predict", predict), ("evaluate", evaluate)):
         wanted = {cell: commands[cell] for cell in missing if cell not in failed}
         say(f"{name}: {what} {len(wanted)} of {len(cells)} cells.")
         failed |= run_side_by_side(wanted, devices=devices, logs=logs)
+        if what == "train":
+            missing = [cell for cell in cells if not _is_scored(results / cell, home / cell)]
     summary = {"experiment": name, "options": options, "rows": _rows(cells, home, results, failed)}
     write_json(results / "summary.json", summary)
     return summary, failed
@@ -104,7 +107,7 @@ def _row(title, names, home, results):
     summaries = [read_summary(results / name) for name in names]
     means = {region: [summary[region]["dice"]["mean"] for summary in summaries] for region in TABLE_ORDER}
     dice = {region: {"mean": float(np.mean(its)), "std": float(np.std(its))} for region, its in means.items()}
-    records = [read_run(path.parent) for name in names for path in (home / name).glob("*/run.json")]
+    records = [read_run(run) for name in names for run in _runs(home / name)]
     seconds = sum(record["seconds"] for record in records) / len(names)
     return {"cell": title, "runs": len(names), "cells": names, "dice": dice, "seconds": seconds}
 
@@ -112,11 +115,16 @@ def _row(title, names, home, results):
 def _is_scored(results, runs):
     """Whether a cell's scores are newer than its networks, all of which are finished."""
     scores = results / "summary.json"
-    records = list(runs.glob("*/run.json"))
-    if not scores.is_file() or not records:
+    found = _runs(runs)
+    if not scores.is_file() or not found:
         return False
-    done = all((read_run(path.parent) or {}).get("status") == FINISHED for path in records)
-    return done and scores.stat().st_mtime > max(path.stat().st_mtime for path in records)
+    done = all(read_run(run)["status"] == FINISHED for run in found)
+    return done and scores.stat().st_mtime > max((run / FILE).stat().st_mtime for run in found)
+
+
+def _runs(folder):
+    """The folders of a cell's runs, without those that were moved aside (flair.1)."""
+    return [path.parent for path in sorted(folder.glob(f"*/{FILE}")) if "." not in path.parent.name]
 
 
 def _options(settings):

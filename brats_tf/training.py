@@ -25,7 +25,7 @@ from brats_tf.callbacks import (
 from brats_tf.checkpoints import Checkpoints
 from brats_tf.data.nifti import by
 from brats_tf.devices import agree, choose_strategy, is_first, machines
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, Stopped
 from brats_tf.jobs import make_job
 from brats_tf.learning_rate import rate_of
 from brats_tf.models.costs import training_bytes
@@ -103,7 +103,9 @@ def train(
         if agree(strategy, going_on != FINISHED if is_first() else 0)[0]:
             ready = _make_ready(job.config, strategy, ready)
             say(_first_line(job, ready, strategy))
-            _train(job, ready, run, strategy, checkpoint_minutes)
+            told = _train(job, ready, run, strategy, checkpoint_minutes)
+            if told and job is not jobs[-1]:
+                raise Stopped(f"Stopped by {told} after {job.config.run_name}. The same command goes on from there.")
         folders.append(run)
     return folders
 
@@ -111,6 +113,8 @@ def train(
 def check_devices(configs, devices):
     """Raises `InputError` unless what goes through the network at once can be parted evenly."""
     for config in configs:
+        if config.plateau_on == "validation" and machines() > 1:
+            raise InputError("`plateau_on` validation is for one machine: the scores of several may differ in a digit.")
         if config.batch_size // config.accumulation % devices:
             raise InputError(
                 f"`batch_size` / `accumulation` must be a multiple of the {devices} devices. Received: "
@@ -153,13 +157,14 @@ def _train(job, ready, run, strategy, minutes):
             batches = job.batches(strategy, place)
             fit(trainer, batches, steps=job.steps, epochs=config.epochs, start=place, callbacks=callbacks)
     if is_first():
-        record.write(config.epochs, status=FINISHED)
         draw_log(run)
+        record.write(config.epochs, status=FINISHED)
     checkpoints.remove()
     say(
         f"{config.run_name}: {config.epochs} epochs in {record.seconds:.0f} s, peak memory {record.peak:.1f} GB; "
         f"the run lies in {run}."
     )
+    return saving.told
 
 
 def _recall(checkpoints, remembering):

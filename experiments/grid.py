@@ -24,7 +24,7 @@ from brats_tf.screen import say  # noqa: E402
 from brats_tf.sweeps import cells_of, read_grid, run_grid, show_grid  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-BAD_INPUT, TRY_AGAIN = 2, 75
+BAD_INPUT, TRY_AGAIN, INTERRUPTED = 2, 75, 130
 
 
 def main(arguments=None):
@@ -48,6 +48,9 @@ def main(arguments=None):
     except Stopped as stopped:
         print(f"grid: {stopped}", file=sys.stderr)
         return TRY_AGAIN
+    except KeyboardInterrupt:
+        print("grid: interrupted. The same command goes on from there.", file=sys.stderr)
+        return INTERRUPTED
     show_grid(summary)
     say(f"Written to {given.results / given.name / 'summary.json'}.")
     if failed:

@@ -126,13 +126,14 @@ def test_a_tf_config_that_is_none_is_a_sentence(monkeypatch, text):
 
 def test_slurm_is_recognised(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    said = {"STEP_NUM_TASKS": "3", "STEP_NODELIST": "gpu[07-08]", "STEP_TASKS_PER_NODE": "2,1", "PROCID": "2"}
+    said = {"STEP_NUM_TASKS": "3", "STEP_NODELIST": "gpu[9-10]", "STEP_TASKS_PER_NODE": "1,2", "PROCID": "0"}
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu9")
     for name, value in said.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert devices.machines() == 3
     assert not devices.is_first()
     cluster = devices._cluster()
-    assert cluster["cluster"]["worker"] == ["gpu07:29400", "gpu07:29401", "gpu08:29400"]
+    assert cluster["cluster"]["worker"] == ["gpu10:29400", "gpu10:29401", "gpu9:29400"]  # Sorted as text.
     assert cluster["task"] == {"type": "worker", "index": 2}
 
 

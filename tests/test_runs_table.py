@@ -60,7 +60,8 @@ def test_what_differs_is_shown(two, capsys):
 def test_a_damaged_record_is_named_and_left_out(two, capsys):
     (two / "flair" / "run.json").write_text("{}")
     show_runs(two, as_json=True)
-    said = capsys.readouterr().out
+    out, said = capsys.readouterr()
+    assert len(json.loads(out)) == 1
     assert f"Left out: {two / 'flair' / 'run.json'} is no readable record of a run" in said
     with pytest.raises(InputError, match="missing"):
         read_run(two / "flair")

@@ -109,7 +109,8 @@ if words[0] == 'train':
     assert given('--store') == str(runs.parent / 'store') and given('--epochs') == '2'
     (runs / 'flair').mkdir(parents=True, exist_ok=True)
     record = dict(status='finished', epochs=2, settings={{}}, data='x', validation=[], seconds=30)
-    (runs / 'flair' / 'run.json').write_text(json.dumps(record))
+    if not (runs / 'flair' / 'run.json').exists():
+        (runs / 'flair' / 'run.json').write_text(json.dumps(record))
 if words[0] == 'evaluate':
     results = pathlib.Path(given('--results'))
     results.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,10 @@ def test_a_grid_runs_what_is_missing_and_sums_up_over_folds_and_seeds(program, t
     assert failed == {}
     assert len(said) == 6
     summary, failed = run_grid("folds", cells, options, **places)
-    assert (tmp_path / "runs" / "said").read_text().splitlines()[6:12] == [f"train {cell}" for cell in list(cells)[2:]]
+    said = (tmp_path / "runs" / "said").read_text().splitlines()[6:]
+    assert said[:8] == [f"train {cell}" for cell in cells]  # Which keeps what is finished.
+    assert said[8:14] == [f"predict {cell}" for cell in list(cells)[2:]]
+    assert len(said) == 8 + 6 + 6
     assert [(row["cell"], row["runs"]) for row in summary["rows"]] == [("preset=paper", 4), ("preset=plus", 4)]
     paper, plus = (row["dice"]["ET"] for row in summary["rows"])
     assert (paper["mean"], paper["std"]) == (pytest.approx(0.505), pytest.approx(0.005))
