@@ -16,7 +16,7 @@ from brats_tf.screen import console, import_tensorflow, say, track
 STEPS = 50
 SMALL = (32, 32, 36)  # Where the losses are compared.
 PRECISIONS = ("float32", "bfloat16")
-ON_A_GPU = ("float16",)  # The oneDNN library has no float16 for this CPU's convolutions.
+ON_A_GPU = ("float16",)
 
 
 def bench_training(config, case, *, results):
@@ -24,7 +24,7 @@ def bench_training(config, case, *, results):
 
     Args:
         config: a `Config` of a network that sees whole crops.
-        case: a `Case` with truth, to learn by heart at the small crop of phantoms: the loss after 50 steps.
+        case: a `Case` with truth, to learn by heart at a small crop: the loss after 50 steps.
         results: the folder for `bench_training.json`.
 
     Returns:
@@ -32,17 +32,16 @@ def bench_training(config, case, *, results):
     """
     from brats_tf.data.preparation import prepare_case
 
-    small = SMALL
-    prepared = prepare_case(case, modalities=config.modalities, crop=small, with_truth=True)
+    prepared = prepare_case(case, modalities=config.modalities, crop=SMALL, with_truth=True)
     say(f"Measuring training at {'x'.join(map(str, config.crop))}: about ten minutes on two cores.")
-    figures = {"machine": machine(), "crop": config.crop, "small_crop": small, "case": case.id, "steps": STEPS}
+    figures = {"machine": machine(), "crop": config.crop, "small_crop": SMALL, "case": case.id, "steps": STEPS}
     figures |= in_own_process(_about)
     precisions = PRECISIONS + (ON_A_GPU if figures["on_a_gpu"] else ())
     rows = []
     for precision, remat in track([(one, remat) for one in precisions for remat in (False, True)], "Measuring"):
         settings = {"precision": precision, "remat": remat}
         row = settings | in_own_process(_step, config, settings)
-        row |= in_own_process(_losses, config, settings, small, prepared.volume, prepared.classes)
+        row |= in_own_process(_losses, config, settings, prepared.volume, prepared.classes)
         row |= {f"{name}_share": row[name] / (rows or [row])[0][name] for name in ("step_s", "step_peak_gb")}
         rows.append(row)
     figures["rows"] = rows
@@ -98,9 +97,9 @@ def _step(config, settings):
     }
 
 
-def _losses(config, settings, crop, volume, classes):
+def _losses(config, settings, volume, classes):
     tf = import_tensorflow()
-    changes = settings | {"crop": crop, "learning_rate": PHANTOM_SETTINGS["learning_rate"]}
+    changes = settings | {"crop": SMALL, "learning_rate": PHANTOM_SETTINGS["learning_rate"]}
     _, trainer = _trainer(config, changes)
     batch = (tf.constant(volume[None]), tf.constant(classes[None]), tf.zeros((1, 2), tf.int64))
     losses = []

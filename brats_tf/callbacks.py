@@ -6,18 +6,17 @@ Callbacks that a later process must go on from have `remembered()`, as JSON can 
 import csv
 import signal
 import time
-from contextlib import contextmanager
 
 import keras
 import numpy as np
 
+from brats_tf.config import BEST_FILE, WEIGHTS_FILE
 from brats_tf.curves import HISTORY_FILE, VALIDATION_DICE
 from brats_tf.errors import InputError, Stopped
+from brats_tf.exits import listening
 from brats_tf.files import atomic
 from brats_tf.regions import REGIONS
-from brats_tf.runs import BEST_FILE, WEIGHTS_FILE
 from brats_tf.screen import console, say
-from brats_tf.side_by_side import SIGNALS
 
 
 class StopWithoutNumber(keras.callbacks.Callback):
@@ -150,6 +149,7 @@ class SaveCheckpoint(keras.callbacks.Callback):
         stop, due = self.agree(self.told is not None, time.monotonic() - self.last >= self.seconds)
         last = batch + 1 == self.params["steps"]
         if stop or (self.is_long(self.epoch) if last else due):
+            check_weights(self.model)
             self._save(self.epoch, batch + 1)
         if stop:
             self._stop(self.epoch, batch + 1)
@@ -166,7 +166,6 @@ class SaveCheckpoint(keras.callbacks.Callback):
             self._stop(self.epoch, self.params["steps"])
 
     def _save(self, epoch, step):
-        check_weights(self.model)
         memories = {type(one).__name__: one.remembered() for one in self.others if hasattr(one, "remembered")}
         self.checkpoints.save(epoch, step, memories)
         self.last = time.monotonic()
@@ -178,21 +177,13 @@ class SaveCheckpoint(keras.callbacks.Callback):
             "from there."
         )
 
-    @contextmanager
     def listening(self):
         """Inside it, the signals of a scheduler end the training after the step that runs."""
-        before = {}
 
         def tell(number, frame):
             self.told = signal.Signals(number).name
 
-        try:
-            for number in SIGNALS:
-                before[number] = signal.signal(number, tell)
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return listening(tell)
 
 
 class ShowProgress(keras.callbacks.Callback):

@@ -26,12 +26,12 @@ class Checkpoints:
     Args:
         run: the run's folder.
         variables: what to keep, TensorFlow variables in a fixed order.
-        identity: what decides the numbers of the training; a checkpoint of another one is refused.
+        identity: what decides the numbers of the training, as JSON holds it; a checkpoint of another one is refused.
         writes: whether this process keeps what it writes; of several machines only one does, but all must take part.
     """
 
     def __init__(self, run, variables, identity, *, writes=True):
-        self.folder, self.identity, self.writes = Path(run) / FOLDER, json.loads(json.dumps(identity)), writes
+        self.folder, self.identity, self.writes = Path(run) / FOLDER, identity, writes
         self.saver = tf.train.Checkpoint(variables=list(variables))
 
     def save(self, epoch, step, callbacks):

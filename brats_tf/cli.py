@@ -1,16 +1,13 @@
 """The front door: `brats-tf <command>`. It only reads the arguments; `commands` does the rest."""
 
 import argparse
-import sys
 import textwrap
+from functools import partial
 
 from brats_tf import __version__, commands, scoring
-from brats_tf.errors import InputError, Stopped
+from brats_tf.exits import BAD_INPUT, run_program
 from brats_tf.options import OPTIONS, POSITIONAL
 
-BAD_INPUT = 2
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h.
-INTERRUPTED = 130
 FRONT = "Embed a 2D ImageNet classifier in a 3D brain-tumour segmenter (BraTS): train, predict, evaluate, export."
 
 
@@ -24,20 +21,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments=None):
     """Runs one command. Returns the exit code: 0, 2 after bad input, 75 when stopped and saved, 130 after Ctrl-C."""
     given = parser().parse_args(arguments)
-    try:
-        return given.command(given) or 0
-    except InputError as error:
-        print(f"brats-tf: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except OSError as error:
-        print(f"brats-tf: {error.filename or 'A file'}: {error.strerror or error}.", file=sys.stderr)
-        return BAD_INPUT
-    except Stopped as stopped:
-        print(f"brats-tf: {stopped}", file=sys.stderr)
-        return TRY_AGAIN
-    except KeyboardInterrupt:
-        print("brats-tf: interrupted.", file=sys.stderr)
-        return INTERRUPTED
+    return run_program("brats-tf", partial(given.command, given))
 
 
 def parser():

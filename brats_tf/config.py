@@ -12,6 +12,8 @@ from brats_tf.presets import CROP, NETWORKS_OF, PRESETS
 from brats_tf.regions import MODALITIES
 
 FILE = "config.json"
+WEIGHTS_FILE, BEST_FILE = "network.weights.h5", "best.weights.h5"
+EPOCHS = {"last": WEIGHTS_FILE, "best": BEST_FILE}  # Whose weights predict.
 
 
 @dataclass(frozen=True)

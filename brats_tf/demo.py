@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from brats_tf.config import Config
+from brats_tf.config import WEIGHTS_FILE, Config
 from brats_tf.data.phantom import phantom_cases
 from brats_tf.data.preparation import prepare_case
 from brats_tf.errors import InputError
@@ -16,7 +16,7 @@ from brats_tf.pictures import save_overlay
 from brats_tf.presets import CROP, PHANTOM_SETTINGS
 from brats_tf.regions import MODALITIES
 from brats_tf.report import write_report
-from brats_tf.runs import WEIGHTS_FILE, build_network, device_name
+from brats_tf.runs import build_network, device_name
 from brats_tf.screen import say
 from brats_tf.trainer import build
 from brats_tf.training import train

@@ -15,7 +15,7 @@ class WriteError(InputError):
 class Stopped(Exception):
     """Told to stop, and everything is saved: the command line says where, and leaves with exit code 75.
 
-    75 is EX_TEMPFAIL of sysexits.h, "try again": a job script may queue the same command once more.
+    A job script may then queue the same command once more.
     """
 
 

@@ -102,10 +102,11 @@ def given_settings(given):
         "plateau_on",
         "average",
         "precision",
+        "remat",
+        "jit",
         "seed",
     )
     settings = {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
-    settings |= {name: True for name in ("remat", "jit") if getattr(given, name, False)}
     return _held_out(given) | settings
 
 

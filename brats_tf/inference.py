@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf import __version__
-from brats_tf.config import Config
+from brats_tf.config import EPOCHS, Config
 from brats_tf.data.preparation import prepare_case
 from brats_tf.data.volumes import spacing_mm, write_volume
 from brats_tf.errors import InputError
@@ -23,7 +23,7 @@ from brats_tf.models.costs import prediction_bytes
 from brats_tf.postprocessing import Steps, postprocess
 from brats_tf.records import RECORD, read_record
 from brats_tf.regions import REGIONS, classes_to_labels
-from brats_tf.runs import EPOCHS, build_network, device_name, enough_memory, load_weights
+from brats_tf.runs import build_network, device_name, enough_memory, load_weights
 from brats_tf.screen import say, track
 
 PROBABILITIES, UNCERTAINTY = "probabilities", "uncertainty"

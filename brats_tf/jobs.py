@@ -1,8 +1,10 @@
 """What one training learns from and is scored on: its cases, its epochs, its batches on one device or several."""
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,10 +37,10 @@ class Job:
         """How often that happens in an epoch."""
         return (self.config.batches or math.ceil(len(self.stored) / self.config.batch_size)) * self.config.accumulation
 
-    @property
+    @cached_property
     def identity(self):
-        """What decides the numbers of the training."""
-        config = dataclasses.asdict(self.config)
+        """What decides the numbers of the training, as JSON holds it."""
+        config = json.loads(json.dumps(dataclasses.asdict(self.config)))  # Lists for tuples.
         return {"config": config, "data": data_hash(self.stored), "validation": [case.id for case in self.validation]}
 
     def samples(self, devices):

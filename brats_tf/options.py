@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from brats_tf.allowed import AUGMENTATIONS, CHOICES
+from brats_tf.config import EPOCHS
 from brats_tf.empty_rules import EMPTY_RULES
 from brats_tf.presets import PRESETS
 from brats_tf.regions import MODALITIES
@@ -50,6 +51,10 @@ def _names(text):
     return names
 
 
+def _folder(default, text):
+    return {"type": Path, "metavar": "DIR", "default": Path(default), "help": text}
+
+
 POSITIONAL = ("first", "second")
 OPTIONS = {
     "first": {"type": Path, "metavar": "FIRST", "help": "a folder that `brats-tf evaluate` wrote"},
@@ -57,22 +62,17 @@ OPTIONS = {
     "case": {"metavar": "ID", "help": "which case (default: the first that has what the network sees)"},
     "slices": {"type": _count, "metavar": "N", "default": 8, "help": "how many cases can be scrolled through"},
     "archive": {"type": Path, "metavar": "ZIP", "default": Path("submission.zip"), "help": "the zip to write"},
-    "submit out": {"type": Path, "metavar": "DIR", "default": Path("predictions"), "help": "the predictions to check"},
+    "submit out": _folder("predictions", "the predictions to check"),
     "data": {"type": Path, "metavar": "PATH", "help": "folder with BraTS cases, or a .csv or .json list of cases"},
-    "runs": {"type": Path, "metavar": "DIR", "default": Path("runs"), "help": "folder of the trained networks"},
-    "demo runs": {"type": Path, "metavar": "DIR", "default": Path("demo/runs"), "help": "folder of its networks"},
-    "demo out": {
-        "type": Path,
-        "metavar": "DIR",
-        "default": Path("demo/predictions"),
-        "help": "folder of its predictions",
-    },
-    "demo results": {"type": Path, "metavar": "DIR", "default": Path("demo/results"), "help": "folder of its pictures"},
+    "runs": _folder("runs", "folder of the trained networks"),
+    "demo runs": _folder("demo/runs", "folder of its networks"),
+    "demo out": _folder("demo/predictions", "folder of its predictions"),
+    "demo results": _folder("demo/results", "folder of its pictures"),
     "run": {"type": Path, "metavar": "DIR", "help": "folder of one trained network, such as runs/flair"},
     "store": {"type": Path, "metavar": "DIR", "help": "folder for prepared cases (default: RUNS/store)"},
-    "out": {"type": Path, "metavar": "DIR", "default": Path("predictions"), "help": "folder of the predictions"},
+    "out": _folder("predictions", "folder of the predictions"),
     "export out": {"type": Path, "metavar": "DIR", "help": "folder to write the SavedModel to"},
-    "results": {"type": Path, "metavar": "DIR", "default": Path("results"), "help": "folder for scores and pictures"},
+    "results": _folder("results", "folder for scores and pictures"),
     "preset": {
         "choices": tuple(PRESETS),
         "default": "paper",
@@ -81,13 +81,8 @@ OPTIONS = {
     },
     "modality": {"choices": (*MODALITIES, "all"), "help": "what the network sees; all: four networks in turn"},
     "prepare modality": {"choices": (*MODALITIES, "all"), "default": "all", "help": "what to prepare"},
-    "tune out": {"type": Path, "metavar": "DIR", "default": Path("predictions"), "help": "the predictions to read"},
-    "evaluate out": {
-        "type": Path,
-        "metavar": "DIR",
-        "default": Path("predictions"),
-        "help": "the predictions to score",
-    },
+    "tune out": _folder("predictions", "the predictions to read"),
+    "evaluate out": _folder("predictions", "the predictions to score"),
     "networks": {
         "type": _names,
         "metavar": "NAMES",
@@ -151,12 +146,16 @@ OPTIONS = {
         "help": "which weights are kept: the last, or an average (default: none)",
     },
     "precision": {"choices": CHOICES["precision"], "help": "what layers compute in while training (default: float32)"},
-    "remat": {"action": "store_true", "help": "compute block interiors again on the way back: less memory, same step"},
-    "jit": {"action": "store_true", "help": "compile the step with XLA (GPUs; slower on a CPU)"},
+    "remat": {
+        "action": "store_true",
+        "default": None,
+        "help": "compute block interiors again on the way back: less memory, same step",
+    },
+    "jit": {"action": "store_true", "default": None, "help": "compile the step with XLA (GPUs; slower on a CPU)"},
     "devices": {"type": _count, "metavar": "N", "default": 1, "help": "GPUs of this machine that share each batch"},
     "restart": {"action": "store_true", "help": "train anew instead of going on; what is there is moved aside"},
     "checkpoint-minutes": {"type": float, "metavar": "N", "default": 10.0, "help": "the longest time a kill may cost"},
-    "epoch": {"choices": ("last", "best"), "default": "last", "help": "whose weights predict; best: of the validation"},
+    "epoch": {"choices": tuple(EPOCHS), "default": "last", "help": "whose weights predict; best: of the validation"},
     "held-out": {"action": "store_true", "help": "only the cases that the networks' training kept out"},
     "workers": {"type": _count, "metavar": "N", "help": "cases prepared at once (default: one per CPU core)"},
     "verify": {"action": "store_true", "help": "check the store instead of filling it, remove what is damaged"},

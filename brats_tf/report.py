@@ -99,7 +99,7 @@ def _check_networks(runs, record, predictions):
             f"Received: {', '.join(names)}."
         )
     for run in runs:
-        weights = Path(run) / "network.weights.h5"
+        weights = Path(run) / WEIGHTS_FILE
         if record and weights.is_file() and sha256_of(weights) != record["networks"][Path(run).name]:
             raise InputError(f"{predictions} was predicted with other weights than those of {run}. Predict again.")
 

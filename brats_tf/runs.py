@@ -1,6 +1,5 @@
 """The folder of a run: its files, and the way from a folder back to its network."""
 
-import json
 import os
 import shutil
 import warnings
@@ -12,8 +11,8 @@ import tensorflow as tf
 
 from brats_tf.checkpoints import FOLDER as CHECKPOINTS
 from brats_tf.checkpoints import different
+from brats_tf.config import EPOCHS, Config
 from brats_tf.config import FILE as CONFIG_FILE
-from brats_tf.config import Config
 from brats_tf.data.nifti import by
 from brats_tf.errors import InputError, in_one_line
 from brats_tf.files import remove_partial
@@ -23,9 +22,6 @@ from brats_tf.run_record import FILE as RECORD_FILE
 from brats_tf.run_record import FINISHED, TRAINING, read_run
 from brats_tf.screen import say
 
-WEIGHTS_FILE, BEST_FILE = "network.weights.h5", "best.weights.h5"
-EPOCHS = {"last": WEIGHTS_FILE, "best": BEST_FILE}  # Whose weights predict.
-
 
 def open_run(run, identity, *, restart=False):
     """Makes a run's folder, or finds the one of a training that is to go on, or that is finished.
@@ -34,7 +30,7 @@ def open_run(run, identity, *, restart=False):
 
     Args:
         run: the folder.
-        identity: {"config", "data", "validation"}, what decides the numbers of the training.
+        identity: {"config", "data", "validation"}, what decides the numbers of the training, as JSON holds it.
         restart: move aside whatever is there.
 
     Returns:
@@ -46,7 +42,7 @@ def open_run(run, identity, *, restart=False):
     if record is None:
         return _make(_aside(run, "it is to be trained anew" if restart else f"it has no {RECORD_FILE}"))
     there = {"config": record["settings"], "data": record["data"], "validation": record["validation"]}
-    other = different(there, json.loads(json.dumps(identity)))
+    other = different(there, identity)
     if other:
         return _make(_aside(run, f"it has {other}"))
     for folder in (run, run / CHECKPOINTS):

@@ -8,14 +8,12 @@ import time
 from pathlib import Path
 
 from brats_tf.errors import Stopped
+from brats_tf.exits import BAD_INPUT, TRY_AGAIN, listening
 from brats_tf.regions import MODALITIES
 from brats_tf.screen import progress_bar, say
 
 POLL_S = 0.2
 DEVICE_VARIABLE = "CUDA_VISIBLE_DEVICES"
-BAD_INPUT, TRY_AGAIN = 2, 75  # As in `cli`: something failed; what was stopped has saved its state.
-# Slurm sends the first at a job's end, and before it what `--signal` asks for.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def run_side_by_side(commands, *, devices, logs):
@@ -41,13 +39,12 @@ def run_side_by_side(commands, *, devices, logs):
                 process.send_signal(number)
         told.append(number)
 
-    before = {number: signal.signal(number, tell) for number in SIGNALS}
     try:
-        with progress_bar() as bar:
+        with listening(tell), progress_bar() as bar:
             task = bar.add_task(f"{len(commands)} commands on {len(devices)} devices", total=len(commands), note="")
             while running or (waiting and not told):
-                for device in [one for one in devices if one not in running][: 0 if told else None]:
-                    if waiting:
+                for device in devices:
+                    if waiting and not told and device not in running:
                         name = waiting.pop(0)
                         running[device] = name, _start(commands[name], device, Path(logs) / f"{name}.log")
                 for device, (name, process) in list(running.items()):
@@ -60,8 +57,6 @@ def run_side_by_side(commands, *, devices, logs):
     finally:
         for _, process in running.values():
             process.terminate()
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if told:
         name = signal.Signals(told[0]).name
         raise Stopped(f"Stopped by {name}; what ran has saved its state. The same command goes on from there.")

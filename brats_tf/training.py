@@ -97,10 +97,9 @@ def train(
     folders = []
     for job in jobs:
         run = Path(runs) / job.config.run_name
-        if is_first():
-            going_on = open_run(run, job.identity, restart=restart)
+        missing = is_first() and open_run(run, job.identity, restart=restart) != FINISHED
         # All wait here for the first machine, which says whether there is anything to do.
-        if agree(strategy, going_on != FINISHED if is_first() else 0)[0]:
+        if agree(strategy, missing)[0]:
             ready = _make_ready(job.config, strategy, ready)
             say(_first_line(job, ready, strategy))
             told = _train(job, ready, run, strategy, checkpoint_minutes)
@@ -151,7 +150,7 @@ def _train(job, ready, run, strategy, minutes):
         callbacks += [Watch(config, run, network=ready.network, case=job.watched())] if is_first() else []
         callbacks += [
             saving,
-            ShowProgress(config.run_name, bar, steps=config.epochs * job.steps, done=_done(job, place)),
+            ShowProgress(config.run_name, bar, steps=config.epochs * job.steps, done=place[0] * job.steps + place[1]),
         ]
         with _sentences(config, _memory_gb(config, ready, strategy)):
             batches = job.batches(strategy, place)
@@ -178,10 +177,6 @@ def _recall(checkpoints, remembering):
             one.recall(memories[type(one).__name__])
     say(f"Going on after {epoch} epochs and {step} steps, from {checkpoints.folder}.")
     return epoch, step
-
-
-def _done(job, place):
-    return place[0] * job.steps + place[1]
 
 
 @contextmanager

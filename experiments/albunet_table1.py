@@ -16,6 +16,7 @@ Writes into RESULTS/albunet_table1: `summary.json`, `curves.png`, `boxplot.png`,
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from brats_tf.screen import import_tensorflow, say
@@ -28,6 +29,7 @@ from brats_tf.config import Config  # noqa: E402
 from brats_tf.curves import read_validation  # noqa: E402
 from brats_tf.errors import InputError  # noqa: E402
 from brats_tf.evaluation import CASES_FILE, TABLE_ORDER, evaluate, read_scores  # noqa: E402
+from brats_tf.exits import run_program  # noqa: E402
 from brats_tf.files import write_json  # noqa: E402
 from brats_tf.given import found_cases  # noqa: E402
 from brats_tf.inference import load_ensemble, predict_cases  # noqa: E402
@@ -68,17 +70,18 @@ def main(arguments=None):
     parser.add_argument("--runs", type=Path, default=Path("runs/albunet_table1"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     given = parser.parse_args(arguments)
-    try:
-        configs, left_out = planned(given.methods.split(";"), given.length, given.seeds, given.accumulation)
-        training, validation = parted(given.data, given.validation)
-        folder = given.results / Path(__file__).stem
-        for done, (method, seed) in enumerate(configs):
-            say(f"{method}, seed {seed}: run {done + 1} of {len(configs)}.")
-            run_once(configs[method, seed], training, validation, place(given.runs, method, seed), folder)
-        summary = summed_up(configs, given.runs, folder)
-    except InputError as error:
-        print(f"albunet_table1: {error}", file=sys.stderr)
-        return 2
+    return run_program(Path(__file__).stem, partial(run, given))
+
+
+def run(given):
+    """Does what the arguments ask for."""
+    configs, left_out = planned(given.methods.split(";"), given.length, given.seeds, given.accumulation)
+    training, validation = parted(given.data, given.validation)
+    folder = given.results / Path(__file__).stem
+    for done, (method, seed) in enumerate(configs):
+        say(f"{method}, seed {seed}: run {done + 1} of {len(configs)}.")
+        run_once(configs[method, seed], training, validation, place(given.runs, method, seed), folder)
+    summary = summed_up(configs, given.runs, folder)
     about = {
         "device": device_name(),
         "length": given.length,
@@ -91,7 +94,6 @@ def main(arguments=None):
     draw(summary, configs, folder, title=f"{given.length} runs, {len(training)} cases, {given.seeds} seeds")
     show(summary)
     say(f"Look at {folder}.")
-    return 0
 
 
 def parted(data, validation):

@@ -12,6 +12,7 @@ table).
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from brats_tf.screen import import_tensorflow
@@ -19,12 +20,12 @@ from brats_tf.screen import import_tensorflow
 import_tensorflow()
 
 from brats_tf.devices import gpu_numbers  # noqa: E402
-from brats_tf.errors import InputError, Stopped  # noqa: E402
+from brats_tf.errors import InputError  # noqa: E402
+from brats_tf.exits import BAD_INPUT, run_program  # noqa: E402
 from brats_tf.screen import say  # noqa: E402
 from brats_tf.sweeps import cells_of, read_grid, run_grid, show_grid  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-BAD_INPUT, TRY_AGAIN, INTERRUPTED = 2, 75, 130
 
 
 def main(arguments=None):
@@ -37,20 +38,15 @@ def main(arguments=None):
     parser.add_argument("--runs", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     given = parser.parse_args(arguments)
-    try:
-        grid, options = read_grid(given.folder, given.name)
-        options |= dict(_setting(text) for text in given.set)
-        places = {"data": given.data, "folder": given.runs, "results": given.results}
-        summary, failed = run_grid(given.name, cells_of(grid), options, **places, devices=gpu_numbers() or [None])
-    except InputError as error:
-        print(f"grid: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except Stopped as stopped:
-        print(f"grid: {stopped}", file=sys.stderr)
-        return TRY_AGAIN
-    except KeyboardInterrupt:
-        print("grid: interrupted. The same command goes on from there.", file=sys.stderr)
-        return INTERRUPTED
+    return run_program("grid", partial(run, given))
+
+
+def run(given):
+    """Runs the grid that the arguments name. Returns the exit code."""
+    grid, options = read_grid(given.folder, given.name)
+    options |= dict(_setting(text) for text in given.set)
+    places = {"data": given.data, "folder": given.runs, "results": given.results}
+    summary, failed = run_grid(given.name, cells_of(grid), options, **places, devices=gpu_numbers() or [None])
     show_grid(summary)
     say(f"Written to {given.results / given.name / 'summary.json'}.")
     if failed:

@@ -15,6 +15,7 @@ import argparse
 import csv
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from brats_tf.screen import import_tensorflow, progress_bar, say
@@ -28,6 +29,7 @@ from brats_tf.config import Config  # noqa: E402
 from brats_tf.data.cases import find_cases  # noqa: E402
 from brats_tf.data.preparation import prepare_case  # noqa: E402
 from brats_tf.errors import InputError  # noqa: E402
+from brats_tf.exits import run_program  # noqa: E402
 from brats_tf.files import atomic, write_json  # noqa: E402
 from brats_tf.metrics import dice  # noqa: E402
 from brats_tf.pictures import save_curves, save_overlay  # noqa: E402
@@ -47,14 +49,14 @@ def main(arguments=None):
     given = parser.parse_args(arguments)
     if given.steps < 1:
         parser.error(f"--steps must be at least 1, received {given.steps}")
-    try:
-        case = pick(find_cases(given.data)[0], given.case)
-        config = Config.from_preset("paper", modalities=("flair",), weights=given.weights)
-        learn(case, config, steps=given.steps, folder=given.results / Path(__file__).stem)
-    except InputError as error:
-        print(f"overfit_one_case: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_program(Path(__file__).stem, partial(run, given))
+
+
+def run(given):
+    """Does what the arguments ask for."""
+    case = pick(find_cases(given.data)[0], given.case)
+    config = Config.from_preset("paper", modalities=("flair",), weights=given.weights)
+    learn(case, config, steps=given.steps, folder=given.results / Path(__file__).stem)
 
 
 def pick(cases, case_id):

@@ -23,6 +23,7 @@ import argparse
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from brats_tf.screen import import_tensorflow, say, track
@@ -37,7 +38,7 @@ from overfit_one_case import pick  # noqa: E402
 from brats_tf.config import Config  # noqa: E402
 from brats_tf.data.cases import find_cases  # noqa: E402
 from brats_tf.data.preparation import prepare_case  # noqa: E402
-from brats_tf.errors import InputError  # noqa: E402
+from brats_tf.exits import run_program  # noqa: E402
 from brats_tf.files import atomic, write_json  # noqa: E402
 from brats_tf.losses import CrossEntropyMinusDice  # noqa: E402
 from brats_tf.metrics import dice  # noqa: E402
@@ -61,14 +62,14 @@ def main(arguments=None):
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--results", type=Path, default=Path("results"))
     given = parser.parse_args(arguments)
-    try:
-        case = pick(find_cases(given.data)[0], given.case)
-        config = Config.from_preset("paper", modalities=("flair",), weights=given.weights)
-        measure(case, config, seeds=given.seeds, steps=given.steps, folder=given.results / Path(__file__).stem)
-    except InputError as error:
-        print(f"scaling_and_batch_norm: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_program(Path(__file__).stem, partial(run, given))
+
+
+def run(given):
+    """Does what the arguments ask for."""
+    case = pick(find_cases(given.data)[0], given.case)
+    config = Config.from_preset("paper", modalities=("flair",), weights=given.weights)
+    measure(case, config, seeds=given.seeds, steps=given.steps, folder=given.results / Path(__file__).stem)
 
 
 def measure(case, config, *, seeds, steps, folder):

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 # Neighbours on a floor do not import each other.
 FLOORS = (
     {"errors", "__init__", "data.__init__", "models.__init__"},
-    {"regions", "screen", "files", "empty_rules", "measuring", "page_parts"},
+    {"regions", "exits", "screen", "files", "empty_rules", "measuring", "page_parts"},
     {"curves", "side_by_side"},
     {
         "presets",
