@@ -2,6 +2,6 @@
 
 import sys
 
-from brats_tf.cli import main
+from brats_tf.cli.main import main
 
 sys.exit(main())

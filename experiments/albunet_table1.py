@@ -19,26 +19,26 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from brats_tf.screen import import_tensorflow, say
+from brats_tf.runtime.console import import_tensorflow, say
 
 import_tensorflow()
 
 import numpy as np  # noqa: E402
 
-from brats_tf.config import Config  # noqa: E402
-from brats_tf.curves import read_validation  # noqa: E402
+from brats_tf.cli.arguments import found_cases  # noqa: E402
+from brats_tf.config.settings import Config  # noqa: E402
+from brats_tf.data.splits import Split, split_cases  # noqa: E402
 from brats_tf.errors import InputError  # noqa: E402
-from brats_tf.evaluation import CASES_FILE, TABLE_ORDER, evaluate, read_scores  # noqa: E402
-from brats_tf.exits import run_program  # noqa: E402
-from brats_tf.files import write_json  # noqa: E402
-from brats_tf.given import found_cases  # noqa: E402
-from brats_tf.inference import load_ensemble, predict_cases  # noqa: E402
-from brats_tf.pictures import save_bands, save_boxes  # noqa: E402
+from brats_tf.evaluation.evaluate import CASES_FILE, TABLE_ORDER, evaluate, read_scores  # noqa: E402
+from brats_tf.inference.predict import load_ensemble, predict_cases  # noqa: E402
 from brats_tf.regions import REGIONS  # noqa: E402
-from brats_tf.runs import device_name  # noqa: E402
-from brats_tf.splits import Split, split_cases  # noqa: E402
-from brats_tf.trainer import build  # noqa: E402
-from brats_tf.training import train  # noqa: E402
+from brats_tf.runs.folder import device_name  # noqa: E402
+from brats_tf.runs.history import read_validation  # noqa: E402
+from brats_tf.runtime.files import write_json  # noqa: E402
+from brats_tf.runtime.program import run_program  # noqa: E402
+from brats_tf.training.loop import build  # noqa: E402
+from brats_tf.training.train import train  # noqa: E402
+from brats_tf.visualisation.overlays import save_bands, save_boxes  # noqa: E402
 
 METHODS = {
     "AlbuNet3D, pretrained": ("albunet3d", "imagenet"),

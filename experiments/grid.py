@@ -15,15 +15,16 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from brats_tf.screen import import_tensorflow
+from brats_tf.runtime.console import import_tensorflow
 
 import_tensorflow()
 
-from brats_tf.devices import gpu_numbers  # noqa: E402
+from sweeps import cells_of, read_grid, run_grid, show_grid  # noqa: E402
+
 from brats_tf.errors import InputError  # noqa: E402
-from brats_tf.exits import BAD_INPUT, run_program  # noqa: E402
-from brats_tf.screen import say  # noqa: E402
-from brats_tf.sweeps import cells_of, read_grid, run_grid, show_grid  # noqa: E402
+from brats_tf.runtime.console import say  # noqa: E402
+from brats_tf.runtime.program import BAD_INPUT, run_program  # noqa: E402
+from brats_tf.training.distribution import gpu_numbers  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 

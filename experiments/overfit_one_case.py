@@ -18,24 +18,24 @@ import time
 from functools import partial
 from pathlib import Path
 
-from brats_tf.screen import import_tensorflow, progress_bar, say
+from brats_tf.runtime.console import import_tensorflow, progress_bar, say
 
 import_tensorflow()
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
-from brats_tf.config import Config  # noqa: E402
-from brats_tf.data.cases import find_cases  # noqa: E402
-from brats_tf.data.preparation import prepare_case  # noqa: E402
+from brats_tf.config.settings import Config  # noqa: E402
+from brats_tf.data.discovery import find_cases  # noqa: E402
 from brats_tf.errors import InputError  # noqa: E402
-from brats_tf.exits import run_program  # noqa: E402
-from brats_tf.files import atomic, write_json  # noqa: E402
-from brats_tf.metrics import dice  # noqa: E402
-from brats_tf.pictures import save_curves, save_overlay  # noqa: E402
+from brats_tf.evaluation.metrics import dice  # noqa: E402
+from brats_tf.preprocessing.preprocess import prepare_case  # noqa: E402
 from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions, regions_to_classes  # noqa: E402
-from brats_tf.runs import device_name  # noqa: E402
-from brats_tf.trainer import build, compile_network  # noqa: E402
+from brats_tf.runs.folder import device_name  # noqa: E402
+from brats_tf.runtime.files import atomic, write_json  # noqa: E402
+from brats_tf.runtime.program import run_program  # noqa: E402
+from brats_tf.training.loop import build, compile_network  # noqa: E402
+from brats_tf.visualisation.overlays import save_curves, save_overlay  # noqa: E402
 
 
 def main(arguments=None):

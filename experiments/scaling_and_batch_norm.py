@@ -26,7 +26,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from brats_tf.screen import import_tensorflow, say, track
+from brats_tf.runtime.console import import_tensorflow, say, track
 
 tf = import_tensorflow()
 
@@ -35,17 +35,17 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from overfit_one_case import pick  # noqa: E402
 
-from brats_tf.config import Config  # noqa: E402
-from brats_tf.data.cases import find_cases  # noqa: E402
-from brats_tf.data.preparation import prepare_case  # noqa: E402
-from brats_tf.exits import run_program  # noqa: E402
-from brats_tf.files import atomic, write_json  # noqa: E402
-from brats_tf.losses import CrossEntropyMinusDice  # noqa: E402
-from brats_tf.metrics import dice  # noqa: E402
+from brats_tf.config.settings import Config  # noqa: E402
+from brats_tf.data.discovery import find_cases  # noqa: E402
+from brats_tf.evaluation.metrics import dice  # noqa: E402
 from brats_tf.models.backbones import BATCH_NORM, INPUT_SCALING  # noqa: E402
+from brats_tf.models.losses import CrossEntropyMinusDice  # noqa: E402
+from brats_tf.preprocessing.preprocess import prepare_case  # noqa: E402
 from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions  # noqa: E402
-from brats_tf.runs import device_name  # noqa: E402
-from brats_tf.trainer import build, compile_network  # noqa: E402
+from brats_tf.runs.folder import device_name  # noqa: E402
+from brats_tf.runtime.files import atomic, write_json  # noqa: E402
+from brats_tf.runtime.program import run_program  # noqa: E402
+from brats_tf.training.loop import build, compile_network  # noqa: E402
 
 # How the layers of the 3D encoder, and of its last block, begin.
 GRADIENTS = {"encoder_gradient": ("stem_conv", "squeeze", "planes_conv"), "last_gradient": ("squeeze4", "planes_conv")}

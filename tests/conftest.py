@@ -5,18 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from brats_tf.screen import import_tensorflow
+from brats_tf.runtime.console import import_tensorflow
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Byte-equal runs and golden values are promised on a CPU alone.
 import_tensorflow()
 
 import keras  # noqa: E402
-from small_training import small_networks  # noqa: E402
+from forked_trainings import small_networks  # noqa: E402
 
-from brats_tf import trainer, validation, watching  # noqa: E402
-from brats_tf.data.cases import find_cases  # noqa: E402
-from brats_tf.data.phantom import write_phantoms  # noqa: E402
-from brats_tf.models import backbones, networks  # noqa: E402
+from brats_tf.data.discovery import find_cases  # noqa: E402
+from brats_tf.data.phantoms import write_phantoms  # noqa: E402
+from brats_tf.models import backbones  # noqa: E402
+from brats_tf.models import registry as networks  # noqa: E402
+from brats_tf.training import loop as trainer  # noqa: E402
+from brats_tf.training import tensorboard_images as watching  # noqa: E402
+from brats_tf.training import validation  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_CROP = (32, 32, 24)

@@ -10,7 +10,7 @@ import keras
 import pytest
 from conftest import REPOSITORY
 
-from brats_tf.cli import COMMANDS, parser
+from brats_tf.cli.main import COMMANDS, parser
 
 MORE_VARIABLES = (
     "PLANES=6 MEASURE=1 STORE=/s WORKERS=2 VERIFY=1 JSON=1 AUGMENTATION=plus SPACING=1 FOLD=0/5 HELD_OUT=1 SKIP_BAD=1 "

@@ -10,7 +10,7 @@ import numpy as np
 
 from brats_tf.data.nifti import by, read_nifti
 from brats_tf.errors import InputError
-from brats_tf.files import atomic
+from brats_tf.runtime.files import atomic
 
 TOLERANCE_MM = 0.1  # How far a corner of one file may lie from the same corner of another.
 LARGEST = float(np.finfo(np.float32).max)

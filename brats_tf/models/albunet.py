@@ -7,7 +7,7 @@ import keras
 from keras import initializers, layers
 
 from brats_tf.errors import InputError
-from brats_tf.models.resnet import batch_norm, resnet34
+from brats_tf.models.resnet34 import batch_norm, resnet34
 from brats_tf.regions import CLASSES
 
 MULTIPLE = 32  # Of H and W: the encoder's coarsest scale.

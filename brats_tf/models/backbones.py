@@ -16,7 +16,7 @@ import keras
 from keras import layers
 
 from brats_tf.errors import InputError
-from brats_tf.models import pyramid
+from brats_tf.models import feature_pyramid as pyramid
 
 BATCH_NORM = ("frozen", "batch")
 INPUT_SCALING = ("none", "imagenet")

@@ -4,7 +4,8 @@ import keras
 from keras import layers
 
 from brats_tf.errors import InputError
-from brats_tf.models import backbones, decoders, interslice
+from brats_tf.models import backbones, interslice
+from brats_tf.models import decoder2d as decoders
 from brats_tf.models.blocks import conv
 
 REGION_CHANNELS = 3  # WT, TC, ET

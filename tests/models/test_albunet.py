@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from brats_tf.bench_twin import twin_state
+from bench.torch_albunet import twin_state
 from brats_tf.errors import InputError
 from brats_tf.models.albunet import albunet
-from brats_tf.models.resnet import resnet34
+from brats_tf.models.resnet34 import resnet34
 
 SHAPE = (64, 32, 9, 3)
 # Equal in Keras and in PyTorch, as `test_the_network_equals_its_twin` shows where that is installed.
@@ -21,7 +21,7 @@ TWIN = """
 import sys
 import torchvision, torch
 import numpy as np
-from brats_tf.bench_twin import torch_albunet, torch_encoder
+from bench.torch_albunet import torch_albunet, torch_encoder
 folder, kind = sys.argv[1:]
 state = {name: torch.from_numpy(array) for name, array in np.load(f"{folder}/state.npz").items()}
 x = torch.from_numpy(np.load(f"{folder}/x.npy"))

@@ -8,13 +8,14 @@ import pytest
 from conftest import REGISTERED
 from keras import layers
 
+from brats_tf.cli.backbones_table import BACKBONES_FILE
 from brats_tf.errors import InputError
-from brats_tf.listing import BACKBONES_FILE
-from brats_tf.models import backbones, pyramid
+from brats_tf.models import backbones
+from brats_tf.models import feature_pyramid as pyramid
 from brats_tf.models.backbones import BACKBONES, build_classifier, feature_pyramid, scale_input
-from brats_tf.models.costs import all_layers
+from brats_tf.models.cost import all_layers
 from brats_tf.models.embedding import authors_network, embedding_network
-from brats_tf.models.pyramid import _behind_scaling
+from brats_tf.models.feature_pyramid import _behind_scaling
 
 ROWS = json.loads(BACKBONES_FILE.read_text())["backbones"]
 # Those that build within seconds, one of most families; the others are marked slow.

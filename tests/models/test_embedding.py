@@ -7,9 +7,9 @@ from conftest import TINY_CROP
 from keras import layers
 
 from brats_tf.errors import InputError
-from brats_tf.models.costs import all_layers, multiply_adds
+from brats_tf.models.cost import all_layers, multiply_adds
 from brats_tf.models.embedding import authors_network, embedding_network
-from brats_tf.models.networks import get_network
+from brats_tf.models.registry import get_network
 
 PAPER_SHAPE = (192, 160, 108, 1)
 

@@ -1,0 +1,141 @@
+"""Measure the network on this machine: seconds, peak memory, and the machine's own matrix product for scale.
+
+Each figure comes from a process of its own, so that one's memory does not count for the other.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from brats_tf.config.settings import Config
+from brats_tf.runtime.console import console, import_tensorflow, say, track
+from brats_tf.runtime.files import write_json
+from brats_tf.runtime.system import in_own_process, machine, median_seconds
+
+MATRIX, PRODUCTS = 4096, 6  # Together about as much work as one pass at full size, so that both are as sustained.
+
+
+def bench(config, *, results):
+    """Measures one config's network, prints a table and writes `<results>/bench.json`.
+
+    Returns:
+        What it wrote: machine, preset, backbone, crop, GFLOP a pass, GFLOP/s of the matrix product, seconds and peak GB
+        of a pass and of a training step, share of the matrix rate. Times are medians of three after one warm-up.
+    """
+    say(f"Measuring {config.preset} at {'x'.join(map(str, config.crop))}: about two minutes at full size on two cores.")
+    figures = {"machine": machine(), "preset": config.preset, "backbone": config.backbone, "crop": config.crop}
+    for measure in (_matrix, _forward, _step):
+        figures |= in_own_process(measure, config)
+    figures["share_of_matrix_rate"] = figures["gflop"] / figures["forward_s"] / figures["matrix_gflops"]
+    table = Table("figure", "value", title=figures["machine"])
+    for name, value in figures.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.3g}")
+    console.print(table)
+    path = Path(results) / "bench.json"
+    write_json(path, figures)
+    say(f"Written to {path}.")
+    return figures
+
+
+def bench_backbones(names, *, results):
+    """Describes backbones and measures preset `paper` with each, and writes `<results>/backbones.json`.
+
+    Args:
+        names: keys of `BACKBONES`; None for all of them.
+        results: a folder. The file is written anew after each backbone; an interruption keeps what was measured.
+
+    Returns:
+        What it wrote: machine, crop and, for each backbone, its facts, its parameters, the GFLOP and the seconds of a
+        pass of the whole network (median of three after one warm-up) and its peak GB.
+    """
+    import_tensorflow()
+    from brats_tf.models.backbones import BACKBONES, UNFIT
+
+    names = names or tuple(BACKBONES)
+    configs = [Config.from_preset("paper", modalities=("flair",), backbone=name) for name in names]
+    say(f"Measuring {len(configs)} backbones: about half a minute each at full size on two cores.")
+    figures = {"machine": machine(), "crop": configs[0].crop, "backbones": {}, "unfit": UNFIT}
+    path = Path(results) / "backbones.json"
+    for config in track(configs, "Measuring"):
+        figures["backbones"][config.backbone] = in_own_process(_backbone, config)
+        write_json(path, figures)
+    say(f"Written to {path}.")
+    return figures
+
+
+def _matrix(config):
+    tf = import_tensorflow()
+    matrix = tf.random.normal((MATRIX, MATRIX))
+
+    def multiply():
+        product = matrix
+        for _ in range(PRODUCTS):
+            product = matrix @ product
+        return product.numpy()
+
+    return {"matrix_gflops": PRODUCTS * 2 * MATRIX**3 / median_seconds(multiply) / 1e9}
+
+
+def _forward(config):
+    import_tensorflow()
+    from brats_tf.runs.folder import build_network
+
+    return _measure_forward(build_network(config), config)
+
+
+def _measure_forward(network, config):
+    tf = import_tensorflow()
+    from brats_tf.models.cost import multiply_adds, prediction_bytes
+    from brats_tf.runtime.system import peak_gb
+
+    forward = tf.function(lambda volume: network(volume, training=False))
+    volume = tf.random.normal((1, *config.input_shape))
+    return {
+        "gflop": 2 * multiply_adds(network) / 1e9,
+        "forward_s": median_seconds(lambda: forward(volume).numpy()),
+        "forward_peak_gb": peak_gb(),
+        "forward_estimated_gb": prediction_bytes(network, networks=1) / 1e9,
+    }
+
+
+def _backbone(config):
+    import_tensorflow()
+    from brats_tf.models.backbones import get_backbone
+    from brats_tf.runs.folder import build_network
+
+    backbone = get_backbone(config.backbone)
+    network = build_network(config)
+    pyramid = network.get_layer(config.backbone)
+    measured = _measure_forward(network, config)
+    return {
+        "source": backbone.source,
+        "weights": backbone.weights,
+        "scaling": backbone.scaling,
+        "note": backbone.note,
+        "channels": {scale: features.shape[-1] for scale, features in pyramid.output.items()},
+        "parameters": pyramid.count_params(),
+        "gflop": measured["gflop"],
+        "seconds": measured["forward_s"],
+        "peak_gb": measured["forward_peak_gb"],
+    }
+
+
+def _step(config):
+    import_tensorflow()
+    from brats_tf.models.cost import training_bytes
+    from brats_tf.runs.folder import build_network
+    from brats_tf.runtime.system import peak_gb
+    from brats_tf.training.loop import compile_network
+
+    network = build_network(config)
+    compile_network(network, config)
+    random = np.random.default_rng(config.seed)
+    volume = random.standard_normal((1, *config.input_shape), dtype=np.float32)
+    target = (random.random((1, *network.output.shape[1:])) < 0.1).astype(np.float32)
+    return {
+        "step_s": median_seconds(lambda: network.train_on_batch(volume, target)),
+        "step_peak_gb": peak_gb(),
+        "step_estimated_gb": training_bytes(network, batch_size=1) / 1e9,
+    }

@@ -1,0 +1,118 @@
+"""Measure training on this machine: what each precision costs, and what rematerialisation saves.
+
+Each row comes from a process of its own, so that one's memory does not count for the other.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from brats_tf.config.presets import PHANTOM_SETTINGS
+from brats_tf.runtime.console import console, import_tensorflow, say, track
+from brats_tf.runtime.files import write_json
+from brats_tf.runtime.system import in_own_process, machine, median_seconds
+
+STEPS = 50
+SMALL = (32, 32, 36)  # Where the losses are compared.
+PRECISIONS = ("float32", "bfloat16")
+ON_A_GPU = ("float16",)
+
+
+def bench_training(config, case, *, results):
+    """Measures a training step in each precision, with and without rematerialisation.
+
+    Args:
+        config: a `Config` of a network that sees whole crops.
+        case: a `Case` with truth, to learn by heart at a small crop: the loss after 50 steps.
+        results: the folder for `bench_training.json`.
+
+    Returns:
+        What it wrote: machine, device, crop and rows with seconds, peak GB (also as shares of the first row's), losses.
+    """
+    from brats_tf.preprocessing.preprocess import prepare_case
+
+    prepared = prepare_case(case, modalities=config.modalities, crop=SMALL, with_truth=True)
+    say(f"Measuring training at {'x'.join(map(str, config.crop))}: about ten minutes on two cores.")
+    figures = {"machine": machine(), "crop": config.crop, "small_crop": SMALL, "case": case.id, "steps": STEPS}
+    figures |= in_own_process(_about)
+    precisions = PRECISIONS + (ON_A_GPU if figures["on_a_gpu"] else ())
+    rows = []
+    for precision, remat in track([(one, remat) for one in precisions for remat in (False, True)], "Measuring"):
+        settings = {"precision": precision, "remat": remat}
+        row = settings | in_own_process(_step, config, settings)
+        row |= in_own_process(_losses, config, settings, prepared.volume, prepared.classes)
+        row |= {f"{name}_share": row[name] / (rows or [row])[0][name] for name in ("step_s", "step_peak_gb")}
+        rows.append(row)
+    figures["rows"] = rows
+    _show(figures)
+    path = Path(results) / "bench_training.json"
+    write_json(path, figures)
+    say(f"Written to {path}.")
+    return figures
+
+
+def _about():
+    tf = import_tensorflow()
+    from brats_tf.runs.folder import device_name
+
+    return {"device": device_name(), "on_a_gpu": bool(tf.config.list_physical_devices("GPU"))}
+
+
+def _trainer(config, changes):
+    tf = import_tensorflow()
+    import dataclasses
+
+    import keras
+
+    from brats_tf.training.loop import build, make_trainer
+
+    config = dataclasses.replace(config, **changes)
+    keras.utils.set_random_seed(config.seed)
+    network, _ = build(config)
+    trainer = make_trainer(network, config)
+    trainer.prepare(tf.distribute.get_strategy(), batch_size=1, jit=False)
+    return network, trainer
+
+
+def _step(config, settings):
+    tf = import_tensorflow()
+    from brats_tf.models.cost import training_bytes
+    from brats_tf.runtime.system import peak_gb
+
+    network, trainer = _trainer(config, settings)
+    random = np.random.default_rng(config.seed)
+    volume = tf.constant(random.standard_normal((1, *config.input_shape), dtype=np.float32))
+    classes = tf.constant(random.integers(0, 4, (1, *config.crop)).astype(np.uint8))
+    batch = (volume, classes, tf.zeros((1, 2), tf.int64))
+
+    def step():
+        trainer.step(batch)
+        return trainer.logs()
+
+    return {
+        "step_s": median_seconds(step, repeats=2),
+        "step_peak_gb": peak_gb(),
+        "step_estimated_gb": training_bytes(network, batch_size=1, **settings) / 1e9,
+    }
+
+
+def _losses(config, settings, volume, classes):
+    tf = import_tensorflow()
+    changes = settings | {"crop": SMALL, "learning_rate": PHANTOM_SETTINGS["learning_rate"]}
+    _, trainer = _trainer(config, changes)
+    batch = (tf.constant(volume[None]), tf.constant(classes[None]), tf.zeros((1, 2), tf.int64))
+    losses = []
+    for _ in range(STEPS):
+        trainer.reset_metrics()
+        trainer.step(batch)
+        losses.append(trainer.logs()["loss"])
+    return {"first_loss": losses[0], "last_loss": losses[-1]}
+
+
+def _show(figures):
+    table = Table("precision", "remat", "step, s", "GB", f"loss after {figures['steps']}", title=figures["machine"])
+    for row in figures["rows"]:
+        step, memory = f"{row['step_s']:.1f} ({row['step_s_share']:.2f})", f"{row['step_peak_gb']:.1f}"
+        table.add_row(row["precision"], "yes" if row["remat"] else "no", step, memory, f"{row['last_loss']:.3f}")
+    console.print(table)

@@ -1,0 +1,128 @@
+"""Find the cases in a BraTS folder, and say what was left out and why. Reads names and lists only, never voxels."""
+
+import csv
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from brats_tf.data.case_lists import MSD_FOLDERS, read_list, read_msd
+from brats_tf.data.layouts import GRADES, HYPHENED, SEGMENTATION, UNDERSCORED, Case, is_nifti, is_safe, parse
+from brats_tf.errors import InputError
+from brats_tf.regions import MODALITIES
+
+_SUBJECT = re.compile(r"brats_?\d*_?(subject_?)?id", re.I)  # BraTS_2020_subject_ID, BraTS20ID ...
+
+
+def find_cases(root):
+    """Finds the cases below a folder, or those that a list names.
+
+    Args:
+        root: a folder of BraTS 2017-2024 cases in any depth, of MSD Task01 (with its `dataset.json`), or both; or a
+            `.csv` or `.json` list of cases, see `data.read_list`.
+
+    Returns:
+        (cases, skipped): a list of `Case` sorted by id, and a list of (path, reason) for what looked like a case or a
+        volume and is none.
+
+    Raises:
+        InputError: when `root` is neither, or holds no case at all.
+    """
+    root = Path(root)
+    if root.is_file():
+        return read_list(root)
+    if not root.is_dir():
+        raise InputError(f"The data folder {root} does not exist or is no folder.")
+    found, grades, skipped = [], {}, []
+    for folder, folders, files in _walk(root, skipped):
+        if "dataset.json" in files:
+            found += read_msd(folder / "dataset.json", skipped)
+            folders[:] = [name for name in folders if name not in MSD_FOLDERS]
+        found += _cases_in(folder, folders, files, skipped)
+        for name in files:
+            if name.lower().endswith(".csv"):
+                grades |= _read_grades(folder / name, skipped)
+    cases = {}
+    for case in found:
+        if case.id in cases:
+            skipped.append((case.folder, f"case {case.id} was already found in {cases[case.id].folder}"))
+        elif not case.volumes:
+            skipped.append((case.folder, f"case {case.id} has a segmentation but no modality"))
+        elif not is_safe(case.id):
+            skipped.append((case.folder, f"{case.id!r} cannot be the name of a file"))
+        else:
+            cases[case.id] = replace(case, grade=grades.get(case.id) or _grade_of(case.folder, root))
+    if not cases:
+        raise InputError(
+            f"No BraTS case in {root}: expected a folder per case with files such as "
+            f"{UNDERSCORED.file_name('<case>', 'flair')} or {HYPHENED.file_name('<case>', 'flair')}, or MSD's "
+            f"dataset.json; {_received(skipped)}."
+        )
+    return [cases[key] for key in sorted(cases)], skipped
+
+
+def _walk(root, skipped):
+    """Yields (folder, folder names, file names) below `root`, through links, each real folder once, hidden ones not."""
+    seen = set()
+    unreadable = lambda error: skipped.append((Path(error.filename), f"it cannot be read: {error.strerror}"))  # noqa: E731
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
+        if os.path.realpath(folder) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(folder), folders, sorted(files)
+
+
+def _cases_in(folder, folders, files, skipped):
+    """Yields the cases of one folder; appends to `skipped` the NIfTI files that belong to none.
+
+    Takes those of `folders` out that are named like a file and hold it, as in a popular copy on Kaggle.
+    """
+    found = {}
+    named = [(name, folder / name) for name in files if is_nifti(name)]
+    for name in [name for name in folders if is_nifti(name)]:
+        inside = [path for path in sorted((folder / name).iterdir()) if is_nifti(path.name) and path.is_file()]
+        if len(inside) == 1:
+            folders.remove(name)
+            named.append((name, inside[0]))
+    for name, path in named:
+        case_id, part, layout = parse(name, folder.name)
+        if part is None:
+            skipped.append((path, "its name follows no BraTS layout"))
+        elif part in found.setdefault((case_id, layout), {}):
+            skipped.append((path, f"a second {part} of case {case_id}"))
+        else:
+            found[case_id, layout][part] = path
+    for (case_id, layout), parts in found.items():
+        segmentation = parts.pop(SEGMENTATION, None)
+        volumes = {name: parts[name] for name in MODALITIES if name in parts}
+        yield Case(case_id, volumes, segmentation, layout, folder)
+
+
+def _grade_of(folder, root):
+    """HGG or LGG, when a folder between the case and `root`, or `root` itself, is called so."""
+    below = folder.relative_to(root).parts if folder.is_relative_to(root) else ()
+    names = (root.resolve().name, *below)
+    return next((name for name in reversed(names) if name in GRADES), None)
+
+
+def _read_grades(path, skipped):
+    """{case id: grade} of a BraTS name mapping; {} for any other table."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            columns = [name for name in rows.fieldnames or () if _SUBJECT.fullmatch(name)]
+            if "Grade" not in (rows.fieldnames or ()) or not columns:
+                return {}
+            return {row[name]: row["Grade"] for row in rows for name in columns if row["Grade"] in GRADES}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        skipped.append((path, f"it is no readable table: {error}"))
+        return {}
+
+
+def _received(skipped):
+    if not skipped:
+        return "received no NIfTI file at all"
+    path, reason = skipped[0]
+    return f"received {len(skipped)} other NIfTI files, the first {path.name} ({reason})"

@@ -1,0 +1,1 @@
+"""Scores of label maps and what is made of them."""

@@ -1,0 +1,103 @@
+"""Do two sets of predictions differ? Paired tests on what `brats-tf evaluate` wrote for each."""
+
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from brats_tf.errors import InputError
+from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
+from brats_tf.evaluation.scores import METRICS, shown
+from brats_tf.evaluation.statistics import permutation_p, wilcoxon_p
+from brats_tf.runtime.console import console, say
+from brats_tf.runtime.files import write_json
+
+COMPARED = tuple(name for name, metric in METRICS.items() if metric.better)
+RANKED = ("dice", "hd95_mm")  # BraTS 2017-2020 ranks cases x regions x these.
+FILE = "comparison.json"
+
+
+def compare(first, second, *, results):
+    """Compares two folders of `evaluate`, case by case, prints tables and writes `<results>/comparison.json`.
+
+    Returns:
+        What it wrote: the cases that both have and those that only one has; for each region and metric the means, their
+        difference (second minus first) and the p of Wilcoxon's signed-rank test (two-sided, scores that are equal left
+        out); and the mean ranks over cases, regions, Dice and HD95 (1 is better) with the p of a permutation test that
+        swaps the two sets case by case.
+
+    Raises:
+        InputError: when a folder has no scores, or they share no case.
+    """
+    scores = [read_scores(folder) for folder in (first, second)]
+    rules = [read_summary(folder)["empty_rule"] for folder in (first, second)]
+    if rules[0] != rules[1]:
+        raise InputError(f"Both must follow one rule for empty regions. Received: {rules[0]} and {rules[1]}.")
+    both = [case for case in scores[0] if case in scores[1]]
+    if not both:
+        raise InputError(f"{first} and {second} must share cases. Received: none in both.")
+    regions = {
+        region: {metric: _compared(scores, both, region, metric) for metric in COMPARED} for region in TABLE_ORDER
+    }
+    ranks = np.array([_ranks(scores, case) for case in both])
+    comparison = {
+        "first": str(first),
+        "empty_rule": rules[0],
+        "second": str(second),
+        "cases": both,
+        "only_in_one": sorted(set(scores[0]) ^ set(scores[1])),
+        "regions": regions,
+        "mean_ranks": ranks.mean(axis=0).tolist(),
+        "ranks_p": permutation_p(ranks[:, 0], ranks[:, 1]),
+    }
+    write_json(Path(results) / FILE, comparison)
+    _show(comparison)
+    return comparison
+
+
+def _compared(scores, cases, region, metric):
+    """Means, difference and p of one metric; cases without a score in either set are left out."""
+    pairs = np.array([[one[case][region][metric] for one in scores] for case in cases])
+    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+    if not len(pairs):
+        return {"n": 0, "first": None, "second": None, "difference": None, "p": None}
+    means = pairs.mean(axis=0)
+    return {
+        "n": len(pairs),
+        "first": float(means[0]),
+        "second": float(means[1]),
+        "difference": float(means[1] - means[0]),
+        "p": wilcoxon_p(pairs[:, 0], pairs[:, 1]),
+    }
+
+
+def _ranks(scores, case):
+    """Both sets' mean rank on one case: 1 for the better score, 2 for the worse or for none, 1.5 where equal."""
+    ranks = []
+    for region in TABLE_ORDER:
+        for metric in RANKED:
+            first, second = (one[case][region][metric] for one in scores)
+            worst = -np.inf if METRICS[metric].better == "larger" else np.inf
+            first, second = (worst if np.isnan(score) else score for score in (first, second))
+            ahead = (1 if METRICS[metric].better == "larger" else -1) * (int(first > second) - int(first < second))
+            ranks.append((1.5 - ahead / 2, 1.5 + ahead / 2))
+    return np.mean(ranks, axis=0)
+
+
+def _show(comparison):
+    table = Table(
+        "", "", "first", "second", "difference", "p", "n", title=f"{comparison['first']} and {comparison['second']}"
+    )
+    for region, metrics in comparison["regions"].items():
+        for number, (metric, values) in enumerate(metrics.items()):
+            figures = [shown(metric, values[name]) for name in ("first", "second", "difference")]
+            p = "–" if values["p"] is None else f"{values['p']:.3g}"
+            table.add_row("" if number else region, METRICS[metric].title, *figures, p, str(values["n"]))
+    console.print(table)
+    first, second = comparison["mean_ranks"]
+    say(
+        f"Mean rank over {len(comparison['cases'])} cases, regions, Dice and HD95: {first:.3f} and {second:.3f} (1 is "
+        f"better), permutation p = {comparison['ranks_p']:.3g}. p of the metrics: Wilcoxon, uncorrected."
+    )
+    if comparison["only_in_one"]:
+        say(f"Only in one of them, left out: {', '.join(comparison['only_in_one'])}.")

@@ -1,0 +1,98 @@
+"""Scores of one region of a prediction against the truth, in NumPy and SciPy.
+
+Surface distances follow MedPy 0.5 (its `hd95`), which the BraTS challenges used: border voxels are those with a face
+neighbour outside; the distances of both directions are pooled, and their 95th percentile is interpolated.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+from brats_tf.evaluation.empty_rules import EMPTY_RULES
+
+TOLERANCE_MM = 1.0  # Of the normalised surface distance: a voxel of BraTS.
+
+
+def dice(truth, prediction, empty="brats"):
+    """Dice of two masks of equal shape, bool: 2 |T and P| / (|T| + |P|), between 0 and 1.
+
+    >>> dice(np.array([1, 1, 0, 0], bool), np.array([1, 0, 0, 0], bool))
+    0.6666666666666666
+    >>> dice(np.zeros(4, bool), np.zeros(4, bool)), dice(np.zeros(4, bool), np.ones(4, bool))
+    (1.0, 0.0)
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    _check_shapes(truth, prediction)
+    rule = EMPTY_RULES[empty]
+    sizes = np.count_nonzero(truth) + np.count_nonzero(prediction)
+    if sizes == 0:
+        return rule.share_both
+    return float(2 * np.count_nonzero(truth & prediction) / sizes)
+
+
+def sensitivity(truth, prediction, empty="brats"):
+    """Share of the truth that was found. Where the truth is empty: 1 if the prediction is too, else 0 ("nan": none)."""
+    _check_shapes(truth, prediction)
+    positives = np.count_nonzero(truth)
+    if positives == 0:
+        return float("nan") if empty == "nan" else float(not prediction.any())
+    return float(np.count_nonzero(truth & prediction) / positives)
+
+
+def specificity(truth, prediction):
+    """Share of what is outside the truth that was left outside; 1 where the truth fills everything."""
+    _check_shapes(truth, prediction)
+    negatives = truth.size - np.count_nonzero(truth)
+    return float(np.count_nonzero(~(truth | prediction)) / negatives) if negatives else 1.0
+
+
+def hausdorff95(truth, prediction, spacing_mm, empty="brats"):
+    """95th percentile of the distances between the borders of two masks (X, Y, Z), bool, in mm; symmetric.
+
+    Args:
+        spacing_mm: the edges of a voxel along the three axes.
+        empty: a key of `EMPTY_RULES`.
+    """
+    _check_shapes(truth, prediction)
+    return hausdorff95_of(surface_distances(truth, prediction, spacing_mm), EMPTY_RULES[empty])
+
+
+def surface_distances(truth, prediction, spacing_mm):
+    """Distances in mm from each border voxel of the truth to the prediction's border, and back; None for an empty mask.
+
+    Returns:
+        (from truth, from prediction): arrays (N,) and (M,); both None where one mask is empty.
+    """
+    if not (truth.any() and prediction.any()):
+        return (None, None) if truth.any() or prediction.any() else (np.empty(0), np.empty(0))
+    # Every border voxel and every nearest one lie in the box around both masks; beyond it nothing needs a distance.
+    box = ndimage.find_objects((truth | prediction).astype(np.uint8))[0]
+    borders = [_border(mask[box]) for mask in (truth, prediction)]
+    fields = [ndimage.distance_transform_edt(~border, sampling=spacing_mm) for border in borders]
+    return fields[1][borders[0]], fields[0][borders[1]]
+
+
+def hausdorff95_of(distances, rule):
+    """HD95 in mm from `surface_distances`."""
+    there, back = distances
+    if there is None:
+        return rule.mm_one
+    return float(np.percentile(np.concatenate((there, back)), 95)) if there.size else rule.mm_both
+
+
+def surface_agreement(distances, rule):
+    """Normalised surface distance: the share of both borders within `TOLERANCE_MM` of the other one."""
+    there, back = distances
+    if there is None:
+        return 0.0
+    return float((np.concatenate((there, back)) <= TOLERANCE_MM).mean()) if there.size else rule.share_both
+
+
+def _border(mask):
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+def _check_shapes(truth, prediction):
+    if truth.shape != prediction.shape:
+        raise ValueError(f"Masks must have equal shapes. Received: {truth.shape} and {prediction.shape}.")

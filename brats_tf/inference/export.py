@@ -1,0 +1,47 @@
+"""Write a trained network as a SavedModel that needs TensorFlow alone, and prove that it computes the same."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from brats_tf.errors import InputError
+from brats_tf.runs.folder import load_network
+from brats_tf.runtime.console import say
+from brats_tf.runtime.files import atomic
+
+TOLERANCE = 1e-5
+
+
+def export_saved_model(run, *, out, epoch="last"):
+    """Writes `<out>`, reloads it and compares both on one random volume, before it gets its name.
+
+    The SavedModel's `serve` takes (B, H, W, D, C) float32, z-scored and cropped as the run's config says, and returns
+    the last layer's probabilities (B, H, W, D, 3) or (B, H, W, D, 4).
+
+    Returns:
+        The largest difference between network and SavedModel.
+
+    Raises:
+        InputError: when the run holds no network, `out` exists and is no SavedModel, or the two differ by over 1e-5.
+    """
+    out = Path(out)
+    if out.exists() and not (out / "saved_model.pb").is_file():
+        raise InputError(f"{out} exists and is no SavedModel; it would be replaced. Choose another --out.")
+    config, network = load_network(run, epoch)
+    volume = np.random.default_rng(config.seed).standard_normal((1, *config.input_shape))
+    volume = tf.constant(volume, tf.float32)
+    # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
+    with atomic(out) as temporary, tf.device("/cpu:0"):
+        try:
+            network.export(temporary, format="tf_saved_model", verbose=False)
+        except tf.errors.OpError as error:  # What TensorFlow makes of a full disk or a missing permission.
+            raise OSError(error.message) from error
+        reloaded = tf.saved_model.load(temporary)  # Has to stay alive while its function runs.
+        difference = np.abs(reloaded.serve(volume).numpy() - network(volume, training=False).numpy()).max()
+        if not difference <= TOLERANCE:
+            raise InputError(f"The SavedModel of {run} must equal its network to {TOLERANCE}. Received: {difference}.")
+        shutil.rmtree(out, ignore_errors=True)
+    say(f"SavedModel written to {out}; reloaded, it differs from the network by at most {difference:.1e}.")
+    return float(difference)

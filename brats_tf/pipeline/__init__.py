@@ -1,0 +1,1 @@
+"""tf.data streams and augmentation."""

@@ -1,0 +1,188 @@
+"""Streams of batches in tf.data. No Python runs while a stream flows, only graph operations.
+
+Which case, which patch and which augmentation comes when follows from the seed, the number of the epoch and the place
+in it alone. So a stream that begins later is the one that came that far, and devices that share a batch get what one
+would.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import tensorflow as tf
+
+from brats_tf.errors import InputError
+from brats_tf.pipeline.augment import augment
+from brats_tf.regions import CLASSES, MEMBERSHIP
+
+READ_AHEAD = 2  # Cases read in parallel, and batches held ready; a bound on memory.
+FOREVER = 2**31
+_ORDER, _PATCH, _AUGMENTATION = range(3)  # What a seed is for.
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Random boxes instead of whole crops."""
+
+    size: tuple  # (H, W, D)
+    foreground: float = 0.0  # How often it is centred on a voxel of the tumour; else it lies in the brain's box
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one machine of several reads: of every `of` batches in turn `count`, from number `first`."""
+
+    first: int = 0
+    count: int = 1
+    of: int = 1
+
+
+def training_stream(
+    stored, *, modalities, crop, batch_size, seed, samples=None, start=(0, 0), epochs=None, patches=None, share=None
+):
+    """Streams prepared cases, shuffled anew each epoch: (B, H, W, D, C) float32, classes (B, H, W, D) uint8, seeds.
+
+    Args:
+        stored: `StoredCase`s with classes.
+        modalities: the channels, in order.
+        crop: (H, W, D) of what is stored.
+        batch_size: cases or patches a batch; the last one of an epoch may be smaller.
+        seed: the same seed gives the same batches.
+        samples: cases or patches an epoch; None for as many as there are cases. Every case comes equally often, to one.
+        start: where to begin, as (epochs, samples of the next one) that others have taken; the stream is then what one
+            from (0, 0) yields after them.
+        epochs: how many; None for ever. One that is begun counts.
+        patches: `Patches`; None for whole crops.
+        share: `Share`; None reads all batches.
+
+    Returns:
+        A `tf.data.Dataset`; its seeds, int64 (B, 2), are for `augment`.
+
+    Raises:
+        InputError: when a patch is larger than the crop.
+    """
+    if patches and any(part > whole for part, whole in zip(patches.size, crop, strict=True)):
+        raise InputError(f"A patch must fit into the crop {crop}. Received: {patches.size}.")
+    files = tf.constant([[str(case.volumes[name]) for name in modalities] for case in stored])
+    class_files = tf.constant([str(case.classes) for case in stored])
+    boxes = tf.constant([case.box for case in stored], tf.int32)
+    total, (first_epoch, taken) = samples or len(stored), start
+    share = share or Share()
+
+    def read(epoch, number, index):
+        channels = read_channels(files[index], crop, len(modalities))
+        classes = read_classes(class_files[index], crop)
+        if patches:
+            where = _seed(seed, epoch, number, _PATCH)
+            channels, classes = cut_patch(channels, classes, boxes[index], patches=patches, seed=where)
+        sample = (_stacked(channels), classes, _seed(seed, epoch, number, _AUGMENTATION))
+        return tuple(part[None] for part in sample) if batch_size == 1 else sample  # Free; batching would copy.
+
+    def one_epoch(epoch):
+        order, numbers = order_of_epoch(len(stored), total, seed, epoch), tf.range(total, dtype=tf.int64)
+        numbered = tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, total), numbers, order))
+        if share.of > 1:
+            numbered = numbered.filter(partial(_is_mine, share, batch_size))
+        if taken:
+            numbered = numbered.filter(lambda epoch, number, _: (epoch > first_epoch) | (number >= taken))
+        batches = numbered.map(read, num_parallel_calls=READ_AHEAD, deterministic=True)
+        return batches if batch_size == 1 else batches.batch(batch_size)
+
+    last = FOREVER if epochs is None else first_epoch + epochs
+    return tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch)
+
+
+def order_of_epoch(count, samples, seed, epoch):
+    """Which of `count` cases each sample of an epoch is from: int32 (samples,)."""
+    order = _shuffled(count, _seed(seed, epoch, 0, _ORDER))
+    if samples != count:
+        order = tf.gather(order, _shuffled(samples, _seed(seed, epoch, 1, _ORDER)) % count)
+    return order
+
+
+def training_dataset(stream, *, outputs, augmentation="none"):
+    """Batches that a network learns from: (B, H, W, D, C) float32, target float32, augmented and read ahead.
+
+    Args:
+        stream: what `training_stream` returned.
+        outputs: "regions" for targets (B, H, W, D, 3) WT, TC, ET; "classes" for one-hot (B, H, W, D, 4).
+        augmentation: a key of `augment.PRESETS`.
+    """
+    finished = stream.map(lambda *batch: finish(*batch, outputs=outputs, augmentation=augmentation))
+    return read_ahead(finished)
+
+
+def read_ahead(dataset):
+    """Holds some batches ready, on the GPU where there is one."""
+    if tf.config.list_physical_devices("GPU"):
+        return dataset.apply(tf.data.experimental.prefetch_to_device("/gpu:0", buffer_size=READ_AHEAD))
+    return dataset.prefetch(READ_AHEAD)
+
+
+def finish(volumes, classes, seeds, *, outputs, augmentation):
+    """Augments a batch of a stream and makes its target; on the device where it is called."""
+    volumes, classes = augment(volumes, classes, seeds=seeds, preset=augmentation)
+    return volumes, to_target(classes, outputs)
+
+
+def read_channels(paths, crop, count):
+    """Reads stored modalities (C,) as a list of (H, W, D), float32."""
+    return [
+        tf.reshape(tf.io.decode_raw(tf.io.read_file(path), tf.float32, little_endian=True), crop)
+        for path in tf.unstack(paths, num=count)
+    ]
+
+
+def read_classes(path, shape):
+    """Reads stored classes (H, W, D), uint8."""
+    return tf.reshape(tf.io.decode_raw(tf.io.read_file(path), tf.uint8), shape)
+
+
+def to_target(classes, outputs):
+    """Classes (..., H, W, D) as regions (..., H, W, D, 3) or one-hot (..., H, W, D, 4), float32."""
+    if outputs == "classes":
+        return tf.one_hot(classes, len(CLASSES))
+    return tf.gather(tf.constant(MEMBERSHIP, tf.float32), tf.cast(classes, tf.int32))
+
+
+def cut_patch(channels, classes, box, *, patches, seed):
+    """Cuts one random patch out of a case: a list of (h, w, d) float32, and (h, w, d) uint8.
+
+    Source: paper B, Section 2.3, samples patches from the non-zero area; `box`, (2, 3), is what the brain fills.
+    """
+    size, crop = tf.constant(patches.size), tf.constant(classes.shape.as_list())
+    choose, place, pick = tf.unstack(tf.random.split(seed, 3))
+    lowest = tf.minimum(box[0], crop - size)
+    highest = tf.maximum(box[1] - size, lowest)
+    share = tf.random.stateless_uniform((3,), place)
+    corner = lowest + tf.cast(share * tf.cast(highest - lowest + 1, tf.float32), tf.int32)
+    if patches.foreground:
+        tumour = tf.where(classes > 0)
+        centred = tf.logical_and(tf.random.stateless_uniform((), choose) < patches.foreground, tf.shape(tumour)[0] > 0)
+        corner = tf.cond(centred, lambda: _around(tumour, size, crop, pick), lambda: corner)
+    corner = tf.minimum(corner, crop - size)
+    return [tf.slice(channel, corner, patches.size) for channel in channels], tf.slice(classes, corner, patches.size)
+
+
+def _stacked(channels):
+    return channels[0][..., None] if len(channels) == 1 else tf.stack(channels, axis=-1)
+
+
+def _is_mine(share, batch_size, epoch, number, index):
+    """Whether a sample belongs to a machine's share of the batches."""
+    turn = number // batch_size % share.of
+    return (turn >= share.first) & (turn < share.first + share.count)
+
+
+def _shuffled(count, seed):
+    return tf.random.experimental.stateless_shuffle(tf.range(count), seed)
+
+
+def _around(tumour, size, crop, seed):
+    """The corner of a patch around one of the tumour's voxels (n, 3), as far as it fits into the crop."""
+    index = tf.random.stateless_uniform((), seed, 0, tf.shape(tumour)[0], dtype=tf.int32)
+    return tf.clip_by_value(tf.cast(tumour[index], tf.int32) - size // 2, 0, crop - size)
+
+
+def _seed(seed, epoch, number, purpose):
+    """Two integers that no other epoch, place in it or purpose shares."""
+    return tf.stack([tf.cast(epoch, tf.int64) * 2**32 + seed, tf.cast(number, tf.int64) * 4 + purpose])

@@ -1,0 +1,1 @@
+"""The folder of a run: its files, its record, and the network in it."""

@@ -1,0 +1,83 @@
+"""The runs of a folder beside each other: how far, how long, how good, and in which settings they differ."""
+
+import json
+import sys
+from pathlib import Path
+
+from rich.table import Table
+
+from brats_tf.errors import InputError
+from brats_tf.regions import REGIONS
+from brats_tf.runs.history import VALIDATION_FILE, read_validation
+from brats_tf.runs.record import FILE, read_run
+from brats_tf.runtime.console import console, say
+
+
+def show_runs(folder, *, as_json=False):
+    """Prints the runs in a folder, at any depth, oldest first; a damaged record is named and left out.
+
+    Raises:
+        InputError: when there is none.
+    """
+    rows = []
+    for path in sorted(Path(folder).rglob(FILE)):
+        try:
+            rows.append(summary_of(path.parent, folder))
+        except InputError as error:
+            print(f"Left out: {error}", file=sys.stderr)
+    if not rows:
+        raise InputError(f"{folder} holds no run with a {FILE}. `brats-tf train` writes one.")
+    rows.sort(key=lambda row: row["began"])
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("run", "epochs", "status", "loss", "validation Dice, WT TC ET", "time", "GB", "device", "precision")
+    for row in rows:
+        best = row["best"]
+        dice = f"{' '.join(f'{best[region]:.3f}' for region in REGIONS)}, epoch {best['epoch']}" if best else "-"
+        loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
+        took = f"{row['seconds'] / 60:.1f} min"
+        table.add_row(
+            row["run"],
+            f"{row['epochs']}/{row['settings']['epochs']}",
+            row["status"],
+            loss,
+            dice,
+            took,
+            f"{row['peak_memory_gb']:.1f}",
+            row["device"],
+            row["settings"]["precision"],
+        )
+    console.print(table)
+    _show_differences(rows)
+
+
+def summary_of(run, folder):
+    """One run in figures: its record, with the best mean of its validation or None. Raises `InputError`."""
+    record = read_run(run)
+    best = None
+    if (run / VALIDATION_FILE).is_file():
+        curves = read_validation(run)
+        means = {
+            epoch: {region: sum(curves[region][epoch]) / len(curves[region][epoch]) for region in REGIONS}
+            for epoch in curves[REGIONS[0]]
+        }
+        if means:
+            epoch = max(means, key=lambda one: sum(means[one].values()))
+            best = means[epoch] | {"epoch": epoch}
+    name = str(run.relative_to(folder)) if run != Path(folder) else run.name
+    return record | {"run": name, "best": best, "loss": record["last"].get("loss")}
+
+
+def _show_differences(rows):
+    """The settings, data and versions that are not the same in all runs."""
+    columns = {row["run"]: row["settings"] | {"data": row["data"], "commit": row["git_commit"]} for row in rows}
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    differing = [name for name in names if len({str(column.get(name)) for column in columns.values()}) > 1]
+    if not differing:
+        say("All settings, data and versions are the same.")
+        return
+    table = Table("differs", *columns)
+    for name in differing:
+        table.add_row(name, *(str(column.get(name)) for column in columns.values()))
+    console.print(table)

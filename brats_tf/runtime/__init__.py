@@ -1,0 +1,1 @@
+"""Files, console, machine and TensorFlow: what every layer may use."""

@@ -1,0 +1,128 @@
+"""What a training needs to go on exactly where it was, in a run's folder; each checkpoint is whole or absent.
+
+TensorFlow's own checkpoint format holds every variable: weights, the optimiser's slots, its step and rate, seeds and
+metrics. Keras's `save_weights` would leave out metrics and the states of seed generators, and `BackupAndRestore` knows
+whole epochs only. Beside it `state.json` has the place, what the callbacks remember, and the hashes of the files.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+
+from brats_tf.errors import InputError, in_one_line
+from brats_tf.runtime.console import say
+from brats_tf.runtime.files import atomic, flush, sha256_of, write_json
+
+FOLDER, STATE, VARIABLES = "checkpoints", "state.json", "variables"
+KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        run: the run's folder.
+        variables: what to keep, TensorFlow variables in a fixed order.
+        identity: what decides the numbers of the training, as JSON holds it; a checkpoint of another one is refused.
+        writes: whether this process keeps what it writes; of several machines only one does, but all must take part.
+    """
+
+    def __init__(self, run, variables, identity, *, writes=True):
+        self.folder, self.identity, self.writes = Path(run) / FOLDER, identity, writes
+        self.saver = tf.train.Checkpoint(variables=list(variables))
+
+    def save(self, epoch, step, callbacks):
+        """Writes the state after `step` steps of an epoch, and removes all but the last two.
+
+        Args:
+            epoch, step: how many epochs are complete, and how many steps of the next one.
+            callbacks: what `load` shall return, as JSON can hold it.
+
+        Raises:
+            WriteError: when the disk is full or the folder closed; the checkpoints before stay.
+        """
+        if not self.writes:  # Sums of metrics live on all machines, which must read them at the same time.
+            with tempfile.TemporaryDirectory() as elsewhere:
+                return self._write(Path(elsewhere))
+        folder = self.folder / f"epoch-{epoch:05}-step-{step:06}"
+        with atomic(folder) as temporary:
+            temporary.mkdir()
+            self._write(temporary)
+            hashes = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+            state = {"epoch": epoch, "step": step, "identity": self.identity, "callbacks": callbacks, "files": hashes}
+            write_json(temporary / STATE, state)
+            flush(temporary)
+            shutil.rmtree(folder, ignore_errors=True)  # One of the same place that could not be read.
+        for old in self.found()[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+    def load(self):
+        """Takes the variables back to the newest checkpoint that is whole and of this training.
+
+        Returns:
+            Its (epoch, step, callbacks); None when there is none. Says which ones it does not use, and why.
+        """
+        for folder in reversed(self.found()):
+            try:
+                state = self._read(folder)
+                self.saver.read(str(folder / VARIABLES)).assert_consumed()
+            except InputError as error:
+                say(f"The checkpoint {folder} is not used: {error}.")
+            except Exception as error:  # TensorFlow raises whatever the difference leads to.
+                raise InputError(
+                    f"{folder} must hold the variables of this network. Received: {in_one_line(error)}. --restart "
+                    "trains anew."
+                ) from error
+            else:
+                return state["epoch"], state["step"], state["callbacks"]
+        return None
+
+    def found(self):
+        """The folders of all checkpoints, oldest first."""
+        return sorted(self.folder.glob("epoch-*-step-*"))
+
+    def remove(self):
+        """Removes all of them: the training is finished."""
+        if self.writes:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, folder):
+        try:
+            self.saver.write(str(folder / VARIABLES))
+        except tf.errors.OpError as error:  # A full disk is a `ResourceExhaustedError`, as too little memory is.
+            raise OSError(error.message) from error
+
+    def _read(self, folder):
+        try:
+            state = json.loads((folder / STATE).read_text())
+            identity, files = state["identity"], state["files"]
+            epoch, step, callbacks = state["epoch"], state["step"], state["callbacks"]
+            whole = isinstance(epoch, int) and isinstance(step, int) and isinstance(callbacks, dict)
+            other = different(identity, self.identity)
+            files = dict(files)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"its {STATE} could not be read, {in_one_line(error)}") from None
+        if not whole:
+            raise InputError(f"its {STATE} must hold a place and a state. Received: {epoch!r}, {step!r}")
+        if other:
+            raise InputError(f"it is of another training, {other}")
+        for name, expected in files.items():
+            path = folder / Path(name).name
+            received = sha256_of(path) if path.is_file() else "no file"
+            if received != expected:
+                raise InputError(
+                    f"{path.name} is damaged: expected the SHA-256 {expected[:12]}…, received {received[:12]}…"
+                )
+        return state
+
+
+def different(there, here):
+    """How two identities differ, in a clause such as "epochs 5 instead of 6"; "" when they are equal."""
+    there, here = ({**one, **one.get("config", {})} for one in (there, here))
+    names = [name for name in here if name != "config" and there.get(name) != here[name]]
+    names += [name for name in there if name not in here]
+    return ", ".join(f"{name} {there.get(name)} instead of {here.get(name)}" for name in names)

@@ -1,0 +1,72 @@
+import json
+from importlib.util import find_spec
+
+import pytest
+
+from bench import augmentation as bench_augmentation
+from bench import data as bench_data
+from bench.network import bench, bench_backbones
+from bench.windows import FIGURES, PEERS, bench_windows
+from brats_tf.cli.backbones_table import BACKBONES_FILE
+from brats_tf.config.settings import Config
+from brats_tf.pipeline.augment import DRAWS
+
+
+def _memory_of_100_steps(*arguments):
+    return {"gb": [1.0, 1.0], "growth": 0.0}
+
+
+@pytest.mark.slow
+def test_the_bench_measures_and_writes(tmp_path):
+    config = Config.from_preset("paper", modalities=("flair",), crop=(32, 32, 24), weights="none")
+    figures = bench(config, results=tmp_path)
+    assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(figures))
+    assert figures["step_s"] > figures["forward_s"] > 0
+    assert 0 < figures["share_of_matrix_rate"] < 1
+
+
+@pytest.mark.slow
+def test_the_data_plane_is_measured_and_written(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_data, "_memory", _memory_of_100_steps)
+    figures = bench_data.bench_data(phantoms, results=tmp_path / "results", crop=(32, 32, 24))
+    assert json.loads((tmp_path / "results" / "bench_data.json").read_text()) == json.loads(json.dumps(figures))
+    assert 0 < figures["gunzip_s"] < figures["prepare_s"]
+    assert figures["stream_ratio"] == pytest.approx(figures["step_with_stream_s"] / figures["step_in_memory_s"])
+    assert set(figures["augmentation_ms"]) == set(bench_augmentation.OPERATIONS) == set(DRAWS)
+    assert all(took["ours"] > 0 for took in figures["augmentation_ms"].values())
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Its own store is gone.
+
+
+@pytest.mark.slow
+def test_a_full_size_step_stays_below_9_gb_and_near_its_estimate(tmp_path):
+    figures = bench(Config.from_preset("paper", modalities=("flair",), weights="none"), results=tmp_path)
+    assert figures["step_peak_gb"] < 9
+    assert figures["step_estimated_gb"] == pytest.approx(figures["step_peak_gb"], rel=0.15)
+    assert figures["forward_estimated_gb"] == pytest.approx(figures["forward_peak_gb"], rel=0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientnetb0", "convnext_tiny"])
+def test_a_backbone_measured_anew_is_the_packaged_one_but_for_the_time(name, tmp_path):
+    measured = bench_backbones((name,), results=tmp_path)
+    assert json.loads((tmp_path / "backbones.json").read_text()) == json.loads(json.dumps(measured))
+    row = json.loads(json.dumps(measured["backbones"][name]))
+    packaged = json.loads(BACKBONES_FILE.read_text())["backbones"][name]
+    for figures in (row, packaged):
+        assert figures.pop("seconds") > 0
+        assert figures.pop("peak_gb") > 0
+    assert row == packaged
+
+
+@pytest.mark.slow
+def test_windows_are_measured_beside_pytorch(phantoms, tmp_path):
+    config = Config.from_preset(
+        "albunet3d", crop=(40, 40, 26), patch=(32, 32, 4), step=(16, 16, 4), batch_size=2, weights="none"
+    )
+    figures = bench_windows(config, phantoms[0], results=tmp_path)
+    assert json.loads((tmp_path / "bench_windows.json").read_text()) == json.loads(json.dumps(figures))
+    assert figures["ours"]["forward_s"] > 0 and figures["ours"]["windows_peak_gb"] > 0
+    inside, every = figures["windows"]
+    assert 0 < inside < every == 2 * 2 * 7
+    if all(find_spec(name) for name in PEERS):
+        assert set(figures["peers"]) == set(FIGURES)

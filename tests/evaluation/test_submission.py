@@ -1,0 +1,76 @@
+import re
+import shutil
+import zipfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brats_tf.cli.main import main
+from brats_tf.data.discovery import find_cases
+from brats_tf.errors import InputError
+from brats_tf.evaluation.submission import submit
+
+AFFINE = np.diag([-1.0, -1, 1, 1])
+
+
+def label_map(folder, name, *, labels=(0, 1, 2, 4), shape=(240, 240, 155), affine=AFFINE):
+    folder.mkdir(exist_ok=True)
+    voxels = np.zeros(shape, np.uint8)
+    voxels.flat[: len(labels)] = labels
+    nib.save(nib.Nifti1Image(voxels, affine), folder / name)
+    return folder
+
+
+def test_a_good_folder_becomes_a_zip_that_repeats(tmp_path):
+    for name, labels in (("BraTS20_Validation_001.nii.gz", (1, 4)), ("BraTS-GLI-00001-000.nii.gz", (1, 3))):
+        label_map(tmp_path / "p", name, labels=labels)
+    (tmp_path / "p" / "prediction.json").write_text("{}")
+    assert submit(tmp_path / "p", tmp_path / "a.zip") == submit(tmp_path / "p", tmp_path / "b.zip") == []
+    with zipfile.ZipFile(tmp_path / "a.zip") as file:
+        assert file.namelist() == ["BraTS-GLI-00001-000.nii.gz", "BraTS20_Validation_001.nii.gz"]
+        assert file.read(file.namelist()[0]) == (tmp_path / "p" / "BraTS-GLI-00001-000.nii.gz").read_bytes()
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("patient_1.nii.gz", {}, "must be named as its case"),
+        ("BraTS20_Validation_001.nii.gz", {"shape": (240, 240, 144)}, "240x240x155. Received: 240x240x144"),
+        ("BraTS20_Validation_001.nii.gz", {"labels": (1, 3)}, r"0, 1, 2, 4 \(BraTS 2017-2021\). Received also: 3"),
+        ("BraTS-GLI-00001-000.nii.gz", {"labels": (4,)}, r"0, 1, 2, 3 \(BraTS 2023\). Received also: 4"),
+        ("BraTS-GLI-00001-000.nii.gz", {"labels": (1,), "affine": np.diag([2.0, 1, 1, 1])}, "voxels of 1 mm"),
+    ],
+)
+def test_each_objection_is_a_sentence_and_nothing_is_written(tmp_path, capsys, name, changes, sentence):
+    label_map(tmp_path / "p", name, **changes)
+    ((its, said),) = submit(tmp_path / "p", tmp_path / "a.zip")
+    assert its == name
+    assert re.search(sentence, said)
+    assert f"{name}: {said}" in capsys.readouterr().out
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="must hold label maps"):
+        submit(tmp_path, tmp_path / "a.zip")
+
+
+def test_real_cases_must_all_be_there_with_their_own_affine(real_data, tmp_path, capsys):
+    cases = [case for case in find_cases(real_data / "native")[0] if case.id.startswith("BraTS2021")]
+    (tmp_path / "p").mkdir()
+    for case in cases:
+        shutil.copy(case.segmentation, tmp_path / "p" / f"{case.id}.nii.gz")
+    assert submit(tmp_path / "p", tmp_path / "a.zip", cases=cases) == []
+    moved = nib.load(cases[0].segmentation)
+    affine = moved.affine.copy()
+    affine[0, 3] += 5
+    nib.save(nib.Nifti1Image(np.asanyarray(moved.dataobj), affine), tmp_path / "p" / f"{cases[0].id}.nii.gz")
+    (tmp_path / "p" / f"{cases[1].id}.nii.gz").rename(tmp_path / "p" / "BraTS2021_99999.nii.gz")
+    said = dict(submit(tmp_path / "p", tmp_path / "b.zip", cases=cases))
+    assert "moves a corner by 5 mm" in said[f"{cases[0].id}.nii.gz"]
+    assert "is missing" in said[f"{cases[1].id}.nii.gz"]
+    assert "belongs to none of the cases" in said["BraTS2021_99999.nii.gz"]
+    arguments = ["submit", "--data", str(real_data / "native"), "--out", str(tmp_path / "p")]
+    assert main([*arguments, "--archive", str(tmp_path / "b.zip")]) == 2

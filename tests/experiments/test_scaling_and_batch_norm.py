@@ -1,0 +1,38 @@
+import json
+
+import pytest
+from conftest import REPOSITORY, TINY_CROP
+
+from brats_tf.config.settings import Config
+
+
+@pytest.mark.slow
+def test_it_measures_both_traps(phantoms, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "experiments")
+    from scaling_and_batch_norm import measure
+
+    config = Config.from_preset("paper", modalities=("flair",), crop=TINY_CROP, weights="none")
+    measure(phantoms[0], config, seeds=2, steps=1, folder=tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert_the_traps_show(summary, seeds=2)
+    assert summary["weights"] == "random weights"
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_the_published_measurement_shows_both_traps():
+    path = REPOSITORY / "experiments" / "results" / "scaling_and_batch_norm.json"
+    assert_the_traps_show(json.loads(path.read_text()), seeds=3)
+
+
+def assert_the_traps_show(summary, *, seeds):
+    by_scaling = {(row["seed"], row["input_scaling"]): row for row in summary["scaling"]}
+    for seed in range(seeds):
+        for figure, factor in (("variance", 1000), ("last_gradient", 10)):
+            assert by_scaling[seed, "none"][figure] > factor * by_scaling[seed, "imagenet"][figure]
+    modes = {(row["seed"], row["batch_norm"]): (row["prediction"], row["training"]) for row in summary["batch_norm"]}
+    assert len(modes) == 2 * seeds
+    for seed in range(seeds):
+        prediction, training = modes[seed, "frozen"]
+        assert prediction == training
+        prediction, training = modes[seed, "batch"]
+        assert prediction != training

@@ -1,0 +1,69 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY_CROP
+
+from brats_tf.config.settings import Config
+from brats_tf.errors import InputError
+from brats_tf.inference import export
+from brats_tf.runs.folder import build_network, load_network
+
+LOADER = """
+import sys
+import numpy as np, tensorflow as tf
+assert "brats_tf" not in sys.modules
+volume = np.load(sys.argv[2])
+network = tf.saved_model.load(sys.argv[1])
+np.save(sys.argv[3], network.serve(volume).numpy())
+assert not any(name.startswith("brats_tf") for name in sys.modules)
+"""
+
+
+@pytest.fixture
+def run(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("flair"), backbone="tiny")
+
+
+def untrained(run, **settings):
+    config = Config.from_preset("paper", modalities=("flair",), weights="none", **({"crop": TINY_CROP} | settings))
+    config.save(run)
+    build_network(config).save_weights(run / "network.weights.h5")
+    return run
+
+
+def test_a_python_without_brats_tf_computes_the_same(tmp_path):
+    run = tmp_path / "flair"
+    run.mkdir()
+    untrained(run, backbone="efficientnetb0")
+    export.export_saved_model(run, out=tmp_path / "saved")
+    volume = np.random.default_rng(1).normal(size=(1, *TINY_CROP, 1)).astype("float32")
+    np.save(tmp_path / "volume.npy", volume)
+    command = [sys.executable, "-c", LOADER, tmp_path / "saved", tmp_path / "volume.npy", tmp_path / "out.npy"]
+    subprocess.run([str(part) for part in command], check=True, cwd=tmp_path, capture_output=True)
+    _, network = load_network(run)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), network.predict(volume, verbose=0), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["seresnext50", "inceptionresnetv2", "convnext_tiny"])
+def test_a_classifier_with_layers_of_its_own_is_exported_and_compared(backbone, tmp_path, capsys):
+    run = tmp_path / "flair"
+    run.mkdir()
+    export.export_saved_model(untrained(run, backbone=backbone, crop=(96, 96, 24)), out=tmp_path / "saved")
+    assert "differs from the network by at most" in capsys.readouterr().out
+
+
+def test_a_savedmodel_that_differs_gets_no_name(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(InputError, match="must equal its network"):
+        export.export_saved_model(run, out=tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_else_in_it_is_not_replaced(run, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(InputError, match="is no SavedModel"):
+        export.export_saved_model(run, out=tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years"

@@ -1,0 +1,227 @@
+import hashlib
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import TINY_CROP
+
+from brats_tf.config.settings import Config
+from brats_tf.data.discovery import find_cases
+from brats_tf.data.layouts import HYPHENED
+from brats_tf.errors import InputError
+from brats_tf.inference.postprocessing import Steps
+from brats_tf.inference.predict import load_ensemble, predict_cases
+from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.regions import MODALITIES
+from brats_tf.runs.folder import build_network, load_network
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Four one-modality networks with four seeds, and the authors' stacked one, all untrained."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
+    configs = [Config.from_preset("paper", modalities=(name,), **settings) for name in MODALITIES]
+    for config in [*configs, Config.from_preset("authors", **settings)]:
+        (folder / config.run_name).mkdir()
+        config.save(folder / config.run_name)
+        network = build_network(config)
+        network.save_weights(folder / config.run_name / "network.weights.h5")
+    return folder
+
+
+@pytest.fixture
+def members(runs):
+    return load_ensemble([runs / name for name in MODALITIES])
+
+
+def test_the_ensemble_is_the_average_of_four_networks(runs, members, phantoms, tmp_path):
+    predict_cases(members, phantoms[:1], out=tmp_path, save_probabilities=True)
+    expected = 0
+    for name in MODALITIES:
+        _, network = load_network(runs / name)
+        prepared = prepare_case(phantoms[0], modalities=(name,), crop=TINY_CROP, with_truth=False)
+        expected = expected + network.predict(prepared.volume[None], verbose=0)[0] / 4
+    written = nib.load(tmp_path / "probabilities" / f"{phantoms[0].id}.nii.gz").get_fdata()
+    assert written.shape == (40, 40, 26, 3)
+    # The phantom's file runs L, P, S: first left-right, then front-back.
+    centred = written[4:36, 4:36, 1:25].transpose(1, 0, 2, 3)
+    np.testing.assert_allclose(centred, expected, atol=1e-5)
+    outside = np.ones(written.shape, bool)
+    outside[4:36, 4:36, 1:25] = False
+    assert not written[outside].any()
+
+
+def test_the_label_map_is_the_thresholded_average_in_the_geometry_of_the_case(members, phantoms, tmp_path):
+    predict_cases(members, phantoms[:1], out=tmp_path, save_probabilities=True)
+    probabilities = nib.load(tmp_path / "probabilities" / f"{phantoms[0].id}.nii.gz").get_fdata()
+    image = nib.load(tmp_path / f"{phantoms[0].id}.nii.gz")
+    flair = nib.load(phantoms[0].volumes["flair"])
+    np.testing.assert_array_equal(image.affine, flair.affine)
+    assert (image.shape, image.get_data_dtype()) == (flair.shape, np.uint8)
+    wt, tc, et = np.moveaxis(probabilities > 0.5, -1, 0)
+    expected = np.where(et, 4, np.where(tc, 1, np.where(wt, 2, 0)))
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), expected)
+    assert (tmp_path / f"{phantoms[0].id}.nii.gz").is_file()
+
+
+def test_the_convention_is_that_of_the_data(members, phantoms, tmp_path):
+    folder = tmp_path / "data" / "case"
+    folder.mkdir(parents=True)
+    for modality, path in phantoms[0].volumes.items():
+        shutil.copy(path, folder / HYPHENED.file_name("case", modality))
+    predict_cases(members, find_cases(tmp_path / "data")[0], out=tmp_path / "new")
+    predict_cases(members, phantoms[:1], out=tmp_path / "old")
+    new, old = (np.asanyarray(nib.load(next((tmp_path / name).glob("*.nii.gz"))).dataobj) for name in ("new", "old"))
+    assert 4 in old  # Untrained networks predict something of everything.
+    np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
+
+
+def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
+    runs, members, damaged, tmp_path, capsys
+):
+    case = next(case for case in damaged if case.id == "no_flair")
+    assert predict_cases(members, [case], out=tmp_path / "three", save_probabilities=True) == []
+    assert "Case no_flair: flair missing, predicted from t1, t1ce, t2." in capsys.readouterr().out
+    predict_cases(
+        load_ensemble([runs / name for name in ("t1", "t1ce", "t2")]),
+        [case],
+        out=tmp_path / "same",
+        save_probabilities=True,
+    )
+    first, second = (
+        nib.load(tmp_path / name / "probabilities" / "no_flair.nii.gz").get_fdata() for name in ("three", "same")
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_disagreement_is_the_deviation_of_the_networks(runs, members, phantoms, tmp_path):
+    predict_cases(members, phantoms[:1], out=tmp_path, save_probabilities=True, save_uncertainty=True)
+    each = []
+    for name in MODALITIES:
+        (member,) = load_ensemble([runs / name])
+        prepared = prepare_case(phantoms[0], modalities=(name,), crop=TINY_CROP, with_truth=False)
+        each.append(prepared.to_file_axes(member.predict(prepared.volume)))
+    written, mean = (
+        nib.load(tmp_path / kind / f"{phantoms[0].id}.nii.gz").get_fdata() for kind in ("uncertainty", "probabilities")
+    )
+    np.testing.assert_allclose(written, np.std(each, axis=0), atol=1e-3)
+    assert 0 < written.max() <= 0.5
+    told = json.loads((tmp_path / "prediction.json").read_text())["cases"][phantoms[0].id]
+    assert told["networks"] == list(MODALITIES) and told["seconds"] > 0
+    for i, region in enumerate(("WT", "TC", "ET")):
+        expected = written[..., i][mean[..., i] > 0.05].mean()
+        assert told["disagreement"][region] == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_network_cannot_disagree(members, phantoms, tmp_path):
+    with pytest.raises(InputError, match="Disagreement needs at least two networks"):
+        predict_cases(members[:1], phantoms[:1], out=tmp_path, save_uncertainty=True)
+    predict_cases(members[:1], phantoms[:1], out=tmp_path)
+    assert "disagreement" not in json.loads((tmp_path / "prediction.json").read_text())["cases"][phantoms[0].id]
+
+
+def test_steps_after_the_networks_are_recorded_and_off_unless_asked_for(runs, members, phantoms, tmp_path):
+    predict_cases(members, phantoms[:1], out=tmp_path / "plain")
+    steps = Steps(drop_et_below_ml=5000)
+    predict_cases(members, phantoms[:1], out=tmp_path / "dropped", steps=steps)
+    plain, dropped = (
+        np.asanyarray(nib.load(tmp_path / name / f"{phantoms[0].id}.nii.gz").dataobj) for name in ("plain", "dropped")
+    )
+    np.testing.assert_array_equal(dropped, np.where(plain == 4, 1, plain))
+    records = [json.loads((tmp_path / name / "prediction.json").read_text()) for name in ("plain", "dropped")]
+    assert not any(records[0]["postprocessing"].values())
+    assert records[1]["postprocessing"]["drop_et_below_ml"] == 5000
+    assert records[1]["cases"][phantoms[0].id]["voxels_changed"] == (plain == 4).sum() > 0
+    weights = hashlib.sha256((runs / "flair" / "network.weights.h5").read_bytes()).hexdigest()
+    assert records[0]["networks"]["flair"] == weights
+
+
+def test_a_second_part_of_the_cases_joins_the_record_of_the_same_networks(runs, members, phantoms, tmp_path):
+    def recorded():
+        return json.loads((tmp_path / "prediction.json").read_text())
+
+    predict_cases(members[:1], phantoms[:1], out=tmp_path)
+    predict_cases(members[:1], phantoms[1:2], out=tmp_path)
+    assert list(recorded()["cases"]) == [case.id for case in phantoms[:2]]
+    shutil.copytree(runs / "t2", tmp_path / "runs" / "flair.1")
+    others = load_ensemble([runs / "flair", tmp_path / "runs" / "flair.1"])
+    predict_cases(others, phantoms[1:2], out=tmp_path)
+    assert list(recorded()["cases"]) == [phantoms[1].id]
+    assert list(recorded()["networks"]) == recorded()["cases"][phantoms[1].id]["networks"] == ["flair", "flair.1"]
+
+
+def test_bad_cases_are_left_out_and_the_others_go_on(members, phantoms, damaged, tmp_path, capsys):
+    truncated = [case for case in damaged if case.id == "truncated"]
+    ((case_id, sentence),) = predict_cases(members, [*truncated, phantoms[0]], out=tmp_path / "out")
+    assert case_id == "truncated"
+    assert "truncated_flair.nii.gz is damaged or truncated" in sentence
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"{phantoms[0].id}.nii.gz", "prediction.json"]
+    record = json.loads((tmp_path / "out" / "prediction.json").read_text())
+    assert record["left_out"] == {"truncated": sentence}
+    assert list(record["cases"]) == [phantoms[0].id]
+    assert f"1 of 2 label maps written to {tmp_path / 'out'}" in capsys.readouterr().out
+
+
+def test_a_stacked_network_needs_all_its_modalities(runs, damaged, phantoms, tmp_path, capsys):
+    members = load_ensemble([runs / "flair-t1-t1ce-t2"])
+    case = next(case for case in damaged if case.id == "no_flair")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "no_flair.nii.gz").write_text("of an earlier run")
+    failures = predict_cases(members, [case, phantoms[0]], out=tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "An older label map of it stays there." in said
+    assert said.splitlines()[-1] == "Left out: no_flair."
+    assert failures == [("no_flair", failures[0][1])]
+    assert "no network fits; expected flair, t1, t1ce, t2 in" in failures[0][1]
+    assert set(np.unique(nib.load(tmp_path / "out" / f"{phantoms[0].id}.nii.gz").get_fdata())) <= {0, 1, 2, 4}
+
+
+def test_networks_of_different_crops_do_not_mix(runs, tmp_path):
+    config = Config.from_preset("paper", modalities=("t1",), crop=(32, 32, 36), backbone="tiny", weights="none")
+    config.save(tmp_path)
+    with pytest.raises(InputError, match="must share `crop`"):
+        load_ensemble([runs / "flair", tmp_path])
+
+
+def test_a_missing_run_is_named(runs, tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path} holds no trained network"):
+        load_ensemble([runs / "flair", tmp_path])
+
+
+def test_the_ensemble_keeps_one_network_in_memory(members):
+    assert len({id(member.network) for member in members}) == 1
+
+
+def test_a_full_disk_leaves_no_half_written_label_map(members, phantoms, tmp_path, monkeypatch):
+    import errno
+
+    def full(image, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(nib, "save", full)
+    ((_, sentence),) = predict_cases(members, phantoms[:1], out=tmp_path)
+    assert sentence == f"{tmp_path / phantoms[0].id}.nii.gz could not be written: No space left on device."
+    assert [path.name for path in tmp_path.iterdir()] == ["prediction.json"]
+
+
+def test_a_network_of_another_spacing_predicts_in_the_files_own_voxels(phantoms, tmp_path):
+    config = Config.from_preset(
+        "paper", modalities=("t1",), crop=TINY_CROP, backbone="tiny", weights="none", spacing_mm=7.5
+    )
+    config.save(tmp_path)
+    build_network(config).save_weights(tmp_path / "network.weights.h5")
+    members = load_ensemble([tmp_path])
+    assert predict_cases(members, phantoms[:1], out=tmp_path / "out", save_probabilities=True) == []
+    prepared = prepare_case(phantoms[0], modalities=("t1",), crop=TINY_CROP, with_truth=False, spacing_mm=7.5)
+    expected = prepared.to_file_axes(members[0].predict(prepared.volume))
+    written = nib.load(tmp_path / "out" / "probabilities" / f"{phantoms[0].id}.nii.gz")
+    np.testing.assert_allclose(written.get_fdata(), expected, atol=1e-6)
+    assert written.shape[:3] == (40, 40, 26)
+    with pytest.raises(InputError, match="must share `spacing_mm`. Received: None in .*, 7.5 before"):
+        Config.from_preset("paper", modalities=("t2",), crop=TINY_CROP, backbone="tiny").save(tmp_path / "t2")
+        load_ensemble([tmp_path, tmp_path / "t2"])

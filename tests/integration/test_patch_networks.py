@@ -1,0 +1,179 @@
+"""Paper B through training and prediction: patches, accumulation, sliding windows, a T1 that is missing."""
+
+import dataclasses
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import TINY_SPACING_MM
+
+from brats_tf.config.presets import SUBSETS
+from brats_tf.config.settings import Config
+from brats_tf.errors import InputError
+from brats_tf.evaluation.evaluate import score_case
+from brats_tf.inference.predict import load_ensemble, predict_cases
+from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.runs import folder as runs
+from brats_tf.runs.folder import build_network
+from brats_tf.runs.history import read_validation
+from brats_tf.training.loop import build, compile_network
+from brats_tf.training.train import train
+
+SMALL = {"crop": (40, 40, 26), "patch": (32, 32, 4), "step": (16, 16, 4), "weights": "none"}
+assert TINY_SPACING_MM == 6  # Phantoms of 40x40x26 voxels, which the crop takes whole.
+
+
+def saved(folder, preset="albunet3d", **changes):
+    config = Config.from_preset(preset, **(SMALL | changes))
+    run = folder / config.run_name
+    run.mkdir()
+    config.save(run)
+    build_network(config).save_weights(run / "network.weights.h5")
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("runs"))
+
+
+def probabilities_of(folder, case):
+    return nib.load(folder / "probabilities" / f"{case.id}.nii.gz").get_fdata()
+
+
+def test_a_whole_volume_is_predicted_in_windows_and_labelled_by_its_likeliest_class(run, phantoms, tmp_path):
+    (member,) = load_ensemble([run])
+    predict_cases([member], phantoms[:1], out=tmp_path, save_probabilities=True)
+    whole = prepare_case(phantoms[0], modalities=member.config.modalities, crop=None, with_truth=False)
+    assert whole.volume.shape == (40, 40, 26, 3)
+    classes = member.predict(whole.volume)
+    np.testing.assert_allclose(classes.sum(axis=-1), 1, rtol=1e-5)
+    # The likeliest class, in the file's axes and in the numbers of BraTS 2020.
+    expected = np.array([0, 1, 2, 4])[whole.to_file_axes(classes.argmax(axis=-1))]
+    written = nib.load(tmp_path / f"{phantoms[0].id}.nii.gz")
+    np.testing.assert_array_equal(np.asanyarray(written.dataobj), expected)
+    wt = whole.to_file_axes(classes[..., 1:].sum(axis=-1))
+    np.testing.assert_allclose(probabilities_of(tmp_path, phantoms[0])[..., 0], wt, atol=1e-5)
+
+
+def test_a_voxel_of_four_windows_has_their_mean(run, phantoms):
+    (member,) = load_ensemble([run])
+    volume = np.random.default_rng(0).standard_normal((48, 48, 4, 3)).astype(np.float32)
+    got = member.predict(volume)
+    corners = [(h, w) for h in (0, 16) for w in (0, 16)]
+    windows = np.stack([volume[h : h + 32, w : w + 32] for h, w in corners])
+    parts = member.run_network(member.weights, windows)
+    expected = np.mean([part[20 - h, 20 - w] for part, (h, w) in zip(parts, corners, strict=True)], axis=0)
+    np.testing.assert_allclose(got[20, 20], expected, atol=1e-6)
+    logits = dataclasses.replace(member, config=dataclasses.replace(member.config, window_average="logits"))
+    mean = np.exp(np.mean([np.log(part[20 - h, 20 - w]) for part, (h, w) in zip(parts, corners, strict=True)], axis=0))
+    np.testing.assert_allclose(logits.predict(volume)[20, 20], mean / mean.sum(axis=-1, keepdims=True), atol=1e-5)
+
+
+def test_t1c_takes_the_place_of_a_t1_that_no_network_can_do_without(phantoms, tmp_path, capsys):
+    with_t1 = load_ensemble([saved(tmp_path, modalities=("flair", "t1", "t2"))])
+    volumes = {name: path for name, path in phantoms[0].volumes.items() if name != "t1"}
+    case = dataclasses.replace(phantoms[0], volumes=volumes)
+    assert predict_cases(with_t1, [case], out=tmp_path / "out", save_probabilities=True) == []
+    assert f"Case {case.id}: t1 is missing; t1ce takes its place" in capsys.readouterr().out
+    swapped = dataclasses.replace(phantoms[0], volumes=phantoms[0].volumes | {"t1": phantoms[0].volumes["t1ce"]})
+    predict_cases(with_t1, [swapped], out=tmp_path / "same", save_probabilities=True)
+    np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "same", case))
+
+
+def test_the_subsets_serve_a_case_that_lacks_a_modality(phantoms, tmp_path, capsys):
+    members = load_ensemble([saved(tmp_path, "albunet3d-subsets", modalities=subset) for subset in SUBSETS])
+    volumes = {name: path for name, path in phantoms[0].volumes.items() if name != "t1"}
+    case = dataclasses.replace(phantoms[0], volumes=volumes)
+    predict_cases(members, [case], out=tmp_path / "out", save_probabilities=True)
+    said = capsys.readouterr().out
+    assert "t1 missing, predicted from flair, t1ce, t2." in said and "takes its place" not in said
+    predict_cases(members[:1], [case], out=tmp_path / "one", save_probabilities=True)
+    np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "one", case))
+
+
+@pytest.mark.parametrize("preset", ["albunet3d", pytest.param("albunet2d", marks=pytest.mark.slow)])
+def test_patches_train(preset, phantoms, tmp_path, untraced):
+    depth = 4 if preset == "albunet3d" else 1
+    short = {"patch": (32, 32, depth), "step": (16, 16, depth), "batch_size": 2, "batches": 2, "epochs": 1}
+    config = Config.from_preset(preset, **(SMALL | short))
+    (run,) = train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    assert run.name == f"{preset}-flair-t1ce-t2"
+    assert len((run / "history.csv").read_text().splitlines()) == 2
+    (member,) = load_ensemble([run])
+    assert np.isfinite(member.predict(np.ones((32, 32, 5, 3), np.float32))).all()
+
+
+def test_a_batch_that_the_machine_cannot_hold_is_refused_at_once(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "machine_gb", lambda: 1.0)
+    config = Config.from_preset("albunet3d", **SMALL)
+    with pytest.raises(
+        InputError, match="1 GB where about 2 are needed, for 24 patches of 32x32x4 at once; try a larger"
+    ):
+        train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_of_memory_names_what_to_change():
+    for config, advice in (
+        (
+            Config.from_preset("albunet3d", accumulation=6),
+            "4 patches of 128x128x24 at once; try a larger",
+        ),
+        (
+            Config.from_preset("paper", modalities=("t1",)),
+            "the crop 192x160x108; try --remat, --precision bfloat16, a smaller --crop",
+        ),
+    ):
+        with pytest.raises(InputError, match=f"too little memory on .* for {advice}"), runs.enough_memory(config):
+            raise MemoryError
+
+
+def test_whole_cases_are_validated_while_training(phantoms, tmp_path, untraced):
+    short = {"batch_size": 1, "batches": 1, "epochs": 3, "validate_every": 2, "depth_layers": False}
+    config = Config.from_preset("albunet3d", **(SMALL | short))
+    (run,) = train([config], phantoms[:2], validation=phantoms[2:], runs=tmp_path, store=tmp_path / "store")
+    curves = read_validation(run)
+    assert list(curves["ET"]) == [2, 3]  # Every second epoch, and the last.
+    # The last row is what prediction and evaluation say of the run.
+    predict_cases(load_ensemble([run]), phantoms[2:], out=tmp_path / "p")
+    for region in ("WT", "TC", "ET"):
+        expected = [score_case(case, tmp_path / "p")[region]["dice"] for case in phantoms[2:]]
+        assert curves[region][3] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "validation", "sentence"),
+    [
+        ({"validate_every": 1}, None, "Validation needs cases that training does not see"),
+        ({"validate_every": 1}, slice(0, 1), "Patients must not train and validate. Received in both: Phantom_001"),
+        ({}, slice(2, 4), "Validation cases need to be told when: --validate-every"),
+    ],
+)
+def test_validation_without_sense_is_refused(phantoms, tmp_path, changes, validation, sentence):
+    config = Config.from_preset("albunet3d", **SMALL, **changes)
+    with pytest.raises(InputError, match=sentence):
+        train(
+            [config],
+            phantoms[:2],
+            validation=validation and phantoms[validation],
+            runs=tmp_path,
+            store=tmp_path / "store",
+        )
+
+
+def test_accumulated_parts_change_the_weights_once_a_batch():
+    config = Config.from_preset("albunet3d", **SMALL, batch_size=2, accumulation=2, depth_layers=False)
+    network, _ = build(config)
+    for layer in network.layers:
+        layer.trainable = layer.name == "classes_conv"  # Without batch norm in the way, a part's gradient is its own.
+    compile_network(network, config)
+    network.run_eagerly = True
+    random = np.random.default_rng(0)
+    volume = random.standard_normal((1, 32, 32, 4, 3)).astype(np.float32)
+    target = np.eye(4, dtype=np.float32)[random.integers(0, 4, (1, 32, 32, 4))]
+    start = network.get_layer("classes_conv").get_weights()[0]
+    network.train_on_batch(volume, target)
+    np.testing.assert_array_equal(network.get_layer("classes_conv").get_weights()[0], start)
+    network.train_on_batch(volume, target)
+    assert np.abs(network.get_layer("classes_conv").get_weights()[0] - start).max() > 1e-4

@@ -1,0 +1,225 @@
+"""A training that was stopped in any way goes on to the same bytes as one that was not."""
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forked_trainings import Trainings
+
+EPOCHS, STEPS = 10, 4
+SEED = 20  # Of the moments to kill at.
+
+
+@pytest.fixture(scope="module")
+def trainings():
+    running = Trainings()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def arguments(phantom_folder):
+    """A command that uses all that a checkpoint must know: augmentation, dropout, an average, validation."""
+    return [
+        *("train", "--data", phantom_folder, "--modality", "flair", "--crop", "32x32x24", "--weights", "none"),
+        *("--epochs", EPOCHS, "--learning-rate", "1e-2", "--augmentation", "authors_b", "--average", "ema"),
+        *("--validation", phantom_folder.parent / "validation", "--validate-every", 4),
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def validation_folder(phantom_folder):
+    """One phantom under another name."""
+    folder = phantom_folder.parent / "validation" / "Other_001"
+    folder.mkdir(parents=True)
+    for path in (phantom_folder / "Phantom_001").iterdir():
+        (folder / path.name.replace("Phantom", "Other")).write_bytes(path.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def straight(trainings, arguments, tmp_path_factory):
+    """The folder of a run that nobody disturbed."""
+    runs = tmp_path_factory.mktemp("straight")
+    assert trainings.run([*arguments, "--runs", runs], runs / "log") == 0, (runs / "log").read_text()
+    return runs / "flair"
+
+
+FILES = ("history.csv", "network.weights.h5", "best.weights.h5", "validation.csv", "config.json", "split.json")
+
+
+def assert_same_bytes(run, straight, files=FILES):
+    for name in files:
+        assert (run / name).read_bytes() == (straight / name).read_bytes(), name
+
+
+def place(run):
+    """How many steps the newest checkpoint is after; 0 without one."""
+    names = sorted(path.name for path in (run / "checkpoints").glob("epoch-*"))
+    if not names:
+        return 0
+    _, epoch, _, step = names[-1].split("-")
+    return int(epoch) * STEPS + int(step)
+
+
+def wait_for(run, steps):
+    until = time.monotonic() + 60
+    while place(run) < steps:
+        assert time.monotonic() < until, f"{steps} steps were not reached"
+        time.sleep(0.005)
+
+
+def test_killed_at_five_random_moments_it_ends_with_the_same_bytes(trainings, arguments, straight, tmp_path):
+    moments, log = np.random.default_rng(SEED), tmp_path / "log"
+    command = [*arguments, "--runs", tmp_path, "--checkpoint-minutes", "0.0001"]
+    for _ in range(5):
+        process = trainings.start(command, log)
+        wait_for(tmp_path / "flair", place(tmp_path / "flair") + moments.integers(1, 6))
+        time.sleep(moments.uniform(0, 0.3))
+        os.kill(process, signal.SIGKILL)
+        assert trainings.wait(process) == -signal.SIGKILL
+    assert trainings.run(command, log) == 0, log.read_text()
+    assert log.read_text().count("Going on after") == 5
+    assert_same_bytes(tmp_path / "flair", straight)
+    assert not (tmp_path / "flair" / "checkpoints").exists()
+    assert [path.name for path in (tmp_path / "flair").glob(".*")] == []
+    assert json.loads((tmp_path / "flair" / "run.json").read_text())["starts"] == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_s_signal_saves_and_asks_to_be_tried_again(trainings, arguments, straight, tmp_path, number):
+    log, command = tmp_path / "log", [*arguments, "--runs", tmp_path]
+    process = trainings.start(command, log)
+    wait_for(tmp_path / "flair", 2 * STEPS)
+    os.kill(process, number)
+    assert trainings.wait(process) == 75
+    said = log.read_text()
+    assert f"Stopped by {number.name} after" in said
+    assert "The same command goes on from there." in said
+    assert "Traceback" not in said
+    assert trainings.run(command, log) == 0
+    assert_same_bytes(tmp_path / "flair", straight)
+
+
+def stopped(trainings, arguments, runs, log, steps=2 * STEPS):
+    """Leaves a run with two checkpoints."""
+    process = trainings.start([*arguments, "--runs", runs, "--checkpoint-minutes", "0.0001"], log)
+    wait_for(runs / "flair", steps)
+    os.kill(process, signal.SIGTERM)
+    assert trainings.wait(process) == 75
+    checkpoints = sorted((runs / "flair" / "checkpoints").iterdir())
+    assert len(checkpoints) == 2
+    return checkpoints
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(trainings, arguments, straight, tmp_path):
+    log = tmp_path / "log"
+    before, newest = stopped(trainings, arguments, tmp_path, log)
+    data = next(newest.glob("variables.data*"))
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    assert trainings.run([*arguments, "--runs", tmp_path], log) == 0
+    said = log.read_text()
+    assert f"The checkpoint {newest} is not used: {data.name} is damaged: expected the SHA-256" in said
+    epoch, step = int(before.name.split("-")[1]), int(before.name.split("-")[3])
+    assert f"Going on after {epoch} epochs and {step} steps" in said
+    assert_same_bytes(tmp_path / "flair", straight)
+
+
+def test_a_finished_run_is_kept_and_one_of_other_settings_is_moved_aside(trainings, arguments, straight, tmp_path):
+    log, run = tmp_path / "log", straight
+    weights = (run / "network.weights.h5").stat().st_mtime_ns
+    assert trainings.run([*arguments, "--runs", run.parent], log) == 0
+    assert f"{run} is trained already, with these settings and data" in log.read_text()
+    assert (run / "network.weights.h5").stat().st_mtime_ns == weights
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", run.parent, copy], check=True)
+    assert trainings.run([*arguments, "--runs", copy, "--learning-rate", "1e-3", "--epochs", 1], log) == 0
+    assert f"moved to {copy / 'flair.1'}: it has learning_rate 0.01 instead of 0.001, epochs" in log.read_text()
+    assert trainings.run([*arguments, "--runs", copy, "--epochs", 1, "--restart"], log) == 0
+    assert f"moved to {copy / 'flair.2'}: it is to be trained anew." in log.read_text()
+
+
+def test_other_data_do_not_go_on_in_an_old_run(trainings, arguments, phantom_folder, tmp_path):
+    log, data = tmp_path / "log", tmp_path / "data"
+    stopped(trainings, arguments, tmp_path, log)
+    subprocess.run(["cp", "-r", phantom_folder, data], check=True)
+    subprocess.run(["rm", "-r", data / "Phantom_004"], check=True)
+    changed = [data if one == phantom_folder else one for one in arguments]
+    assert trainings.run([*changed, "--runs", tmp_path, "--epochs", 1], log) == 0
+    assert "it has data " in log.read_text()
+
+
+def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_stay(trainings, arguments, straight, tmp_path):
+    log, disk, store = tmp_path / "log", tmp_path / "disk", tmp_path / "store"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        command = [*arguments, "--runs", disk, "--store", store, "--checkpoint-minutes", "0.0001"]
+        process = trainings.start(command, log)
+        wait_for(disk / "flair", STEPS)
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(b"0" * 1024)
+        assert trainings.wait(process) == 2, log.read_text()
+        said = log.read_text()
+        assert "could not be written" in said and "Traceback" not in said
+        assert 1 <= len(list((disk / "flair" / "checkpoints").glob("epoch-*"))) <= 2
+        assert not list((disk / "flair").rglob(".partial*"))
+        filler.unlink()
+        assert trainings.run(command, log) == 0, log.read_text()
+        assert_same_bytes(disk / "flair", straight)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_case_without_numbers_is_named_and_the_last_good_state_is_kept(trainings, arguments, tmp_path):
+    log = tmp_path / "log"
+    command = [*arguments, "--runs", tmp_path]
+    process = trainings.start([*command, "--checkpoint-minutes", "0.0001"], log)
+    wait_for(tmp_path / "flair", STEPS)
+    os.kill(process, signal.SIGTERM)
+    assert trainings.wait(process) == 75
+    (volume,) = (path for path in (tmp_path / "store").glob("Phantom_003-flair-*.volume"))
+    good, state = volume.read_bytes(), place(tmp_path / "flair")
+    volume.write_bytes(b"\xff" * len(good))  # NaN
+    assert trainings.run(command, log) == 2
+    said = log.read_text()
+    assert "The loss must be a number; received nan in epoch" in said
+    assert "at Phantom_003." in said
+    assert place(tmp_path / "flair") >= state
+
+
+def test_a_case_that_is_gone_is_a_sentence(trainings, arguments, straight, tmp_path):
+    log = tmp_path / "log"
+    process = trainings.start([*arguments, "--runs", tmp_path], log)
+    wait_for(tmp_path / "flair", STEPS)
+    for path in (tmp_path / "store").glob("Phantom_002-flair-*.volume"):
+        path.unlink()
+    assert trainings.wait(process) == 2
+    said = log.read_text()
+    assert "The prepared case" in said and "Phantom_002-flair" in said and "could not be read while training" in said
+    assert "Traceback" not in said
+    assert trainings.run([*arguments, "--runs", tmp_path], log) == 0
+    assert_same_bytes(tmp_path / "flair", straight)
+
+
+def test_the_same_seed_gives_the_same_bytes(trainings, arguments, straight, tmp_path):
+    assert trainings.run([*arguments, "--runs", tmp_path], tmp_path / "log") == 0
+    assert_same_bytes(tmp_path / "flair", straight)
+
+
+def test_the_history_has_a_line_an_epoch(straight):
+    rows = list(csv.DictReader((straight / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(EPOCHS)]
+    assert Path(straight / "training.png").is_file()

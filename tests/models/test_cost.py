@@ -1,0 +1,30 @@
+import keras
+import pytest
+from keras import layers
+
+from brats_tf.models.cost import multiply_adds, prediction_bytes, training_bytes
+
+
+def test_multiply_adds_by_hand():
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same")(image)  # 64 positions x 9 x 3 x 4
+    x = layers.DepthwiseConv2D(5, padding="same")(x)  # 64 positions x 25 x 4
+    x = layers.Conv2DTranspose(2, 3, strides=2, padding="same")(x)  # 64 inputs x 9 x 4 x 2
+    x = layers.Reshape((16, 16, 2, 1))(x)
+    x = layers.Conv3D(5, (3, 3, 1), padding="same")(x)  # 512 positions x 9 x 5
+    x = layers.Dense(7)(x)  # 512 positions x 5 x 7
+    x = layers.Reshape((16, 16, 14))(x)
+    x = layers.SeparableConv2D(3, 5, padding="same")(x)  # 256 positions x (25 x 14 + 14 x 3)
+    nested = keras.Model(image, x)
+    outer = keras.Input((8, 8, 3))
+    network = keras.Model(outer, nested(outer))
+    assert multiply_adds(network) == 64 * 108 + 64 * 100 + 64 * 72 + 512 * 45 + 512 * 35 + 256 * 392
+
+
+def test_estimates_grow_with_what_they_depend_on():
+    volume = keras.Input((64, 64, 64, 1))
+    network = keras.Model(volume, layers.Conv3D(16, 1)(volume))
+    outputs = 4 * 64**3 * (1 + 16)
+    two, one = (training_bytes(network, batch_size=size) for size in (2, 1))
+    assert two - one == pytest.approx(0.67 * outputs)
+    assert prediction_bytes(network, networks=4) - prediction_bytes(network, networks=1) == 3 * 4 * 32

@@ -1,0 +1,65 @@
+"""Paper A's figures from a run: the planes are what the named layers give."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+from conftest import TINY_CROP
+
+from brats_tf.config.settings import Config
+from brats_tf.errors import InputError
+from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.report import paper_figures as figures
+from brats_tf.report.paper_figures import draw_figures, pick_case
+from brats_tf.runs.folder import build_network
+
+
+def saved(folder, **settings):
+    config = Config.from_preset(**settings, weights="none")
+    config.save(folder)
+    network = build_network(config)
+    network.save_weights(folder / "network.weights.h5")
+    return network
+
+
+def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "save_planes", lambda path, rows, **_: drawn.update(rows) or path.touch())
+    (tmp_path / "figures").mkdir()
+    network = saved(tmp_path, preset="paper", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
+    overlay, planes = draw_figures(tmp_path, phantoms[0])
+    assert matplotlib.image.imread(overlay).std() > 0.01
+    assert planes.name == f"planes-{phantoms[0].id}.png"
+    assert list(drawn) == ["slice", "from the 3D encoder", "into the 3D decoder", "truth", "prediction"]
+    assert [len(images) for images in drawn.values()] == [3] * 5
+    # What the layer before the classifier gives, computed layer by layer's own call.
+    volume = prepare_case(phantoms[0], modalities=("t2",), crop=TINY_CROP, with_truth=True)
+    squeezed = network.get_layer("planes_conv").output
+    assert squeezed.shape[1:] == (*TINY_CROP[:2], 3, 1)
+    np.testing.assert_array_equal(drawn["slice"][1].shape, TINY_CROP[:2])
+    assert any(np.array_equal(drawn["slice"][1], volume.volume[:, :, d, 0]) for d in range(TINY_CROP[2]))
+    assert min(its.min() for its in drawn["from the 3D encoder"]) >= 0  # After a ReLU.
+    assert drawn["from the 3D encoder"][0].shape == drawn["into the 3D decoder"][0].shape == TINY_CROP[:2]
+
+
+def test_planes_without_anything_in_them_are_said(phantoms, tmp_path, capsys):
+    network = saved(tmp_path, preset="paper", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
+    draw_figures(tmp_path, phantoms[0])
+    assert "sees nothing" not in capsys.readouterr().out
+    kernel, bias = network.get_layer("planes_conv").get_weights()
+    network.get_layer("planes_conv").set_weights([0 * kernel, bias - 1])  # Below 0 everywhere: the ReLU is dead.
+    network.save_weights(tmp_path / "network.weights.h5")
+    draw_figures(tmp_path, phantoms[0])
+    assert "the planes from the 3D encoder are constant, so the 2D classifier sees nothing" in capsys.readouterr().out
+
+
+def test_networks_of_patches_have_no_planes(phantoms, tmp_path):
+    saved(tmp_path, preset="albunet3d", crop=(40, 40, 26), patch=(32, 32, 4), step=(16, 16, 4))
+    (overlay,) = draw_figures(tmp_path, phantoms[0])
+    assert overlay.is_file()
+
+
+def test_cases_are_picked_by_id_or_by_what_they_have(phantoms):
+    assert pick_case(phantoms, phantoms[2].id) is phantoms[2]
+    assert pick_case(phantoms, None, parts=("flair",)) is phantoms[0]
+    with pytest.raises(InputError, match="`--case` must be one of Phantom_001, .* Received: x"):
+        pick_case(phantoms, "x")

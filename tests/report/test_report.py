@@ -1,0 +1,294 @@
+"""The report: what stands in it, what its atlases hold, and how it behaves in a real browser."""
+
+import base64
+import csv
+import dataclasses
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import matplotlib.image
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brats_tf.config.settings import Config
+from brats_tf.errors import InputError
+from brats_tf.evaluation.evaluate import evaluate
+from brats_tf.report import html as page_parts
+from brats_tf.report.report import write_report
+from brats_tf.runs.history import COLUMNS
+from brats_tf.visualisation.sprite_sheet import CLASS_STEP, make_atlas
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+@pytest.fixture(scope="module")
+def reported(phantoms, tmp_path_factory):
+    """A report on four phantoms: three predicted well, one badly and one missing; two networks that disagree."""
+    folder = tmp_path_factory.mktemp("report")
+    predictions, run = folder / "predictions", folder / "runs" / "flair"
+    predictions.mkdir()
+    run.mkdir(parents=True)
+    for number, case in enumerate(phantoms[1:], start=1):
+        image = nib.load(case.segmentation)
+        labels = np.roll(np.asanyarray(image.dataobj), number, axis=0)
+        nib.save(nib.Nifti1Image(labels, image.affine), predictions / f"{case.id}.nii.gz")
+    told = {case.id: {"disagreement": dict.fromkeys(("WT", "TC", "ET"), 0.1 * n)} for n, case in enumerate(phantoms)}
+    record = {
+        "networks": {"flair": "0123abc", "gone": "4567def"},
+        "postprocessing": {},
+        "cases": told,
+        "left_out": {"X<1>": "has no <b>FLAIR</b>"},
+    }
+    (predictions / "prediction.json").write_text(json.dumps(record))
+    Config.from_preset("paper", modalities=("flair",)).save(run)
+    (run / "history.csv").write_text("epoch,dice_et,dice_tc,dice_wt,loss\n0,0.1,0.2,0.3,1.0\n1,0.2,0.3,0.4,0.5\n")
+    with open(run / "validation.csv", "w", newline="") as file:
+        csv.writer(file).writerows(
+            [COLUMNS, *((epoch, "A", r, 0.1 * epoch) for epoch in (1, 2) for r in ("WT", "TC", "ET"))]
+        )
+    evaluate(phantoms, predictions=predictions, results=folder / "results")
+    path = write_report(
+        phantoms, runs=[run, folder / "gone"], predictions=predictions, results=folder / "results", slices=2
+    )
+    return path
+
+
+def test_it_says_everything_and_asks_nobody(reported):
+    html = reported.read_text()
+    for words in (
+        "3 cases, 1 left out (Phantom_001)",
+        "paper A, BraTS 2020 validation (Table 2)",
+        "these predictions: Dice x 100",
+        "Rank correlation (Spearman) with Dice: WT",
+        "gone: no history.csv",
+        "0123abc",
+        "&quot;spacing_mm&quot;: null",
+        "X&lt;1&gt;",
+        "has no &lt;b&gt;FLAIR&lt;/b&gt;",
+        "no prediction; expected",
+        "Phantom_002",
+    ):
+        assert words in html, words
+    assert "<b>" not in html
+    # Self-contained: every picture is inside, nothing is fetched.
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', html)
+    assert sources and all(source.startswith(("data:", "#")) for source in sources)
+    assert "http" not in re.sub(r'data:image/png;base64,[^"]+|"png": "[^"]+"', "", html)
+    assert len(html) < 25e6
+
+
+def test_a_report_on_other_networks_than_those_that_predicted_is_refused(reported, phantoms, tmp_path):
+    folder = reported.parents[1]
+    arguments = {"predictions": folder / "predictions", "results": folder / "results"}
+    with pytest.raises(
+        InputError, match="was predicted by flair, gone; say so with --networks and --runs. Received: t2"
+    ):
+        write_report(phantoms, runs=[tmp_path / "t2"], **arguments)
+    for name in ("flair", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "network.weights.h5").write_bytes(b"other")
+    with pytest.raises(InputError, match="was predicted with other weights than those of .*flair. Predict again"):
+        write_report(phantoms, runs=[tmp_path / "flair", tmp_path / "gone"], **arguments)
+
+
+def test_without_scores_it_is_refused(phantoms, tmp_path):
+    with pytest.raises(InputError, match=r"cases.csv is missing; `brats-tf evaluate` writes it"):
+        write_report(phantoms, runs=[], predictions=tmp_path, results=tmp_path)
+
+
+def unpacked(atlas):
+    sheet = (matplotlib.image.imread(io.BytesIO(atlas.png)) * 255).round().astype(int)
+    height, width, depth = atlas.shape
+    places = [divmod(d, atlas.columns) for d in range(depth)]
+    slices = [sheet[row * height : (row + 1) * height, at * width : (at + 1) * width] for row, at in places]
+    return np.stack(slices, axis=2)
+
+
+def test_an_atlas_holds_every_voxel_of_the_brain():
+    random = np.random.default_rng(0)
+    volume = np.zeros((20, 18, 16))
+    volume[2:15, 3:17, 1:14] = random.uniform(1, 2, (13, 14, 13))
+    truth, prediction = random.integers(0, 4, (2, *volume.shape))
+    atlas = make_atlas(volume, truth, prediction, (1, 2, 3))
+    assert (atlas.shape, atlas.spacing_mm) == ((13, 14, 13), (1, 2, 3))
+    got, box = unpacked(atlas), np.s_[2:15, 3:17, 1:14]
+    np.testing.assert_array_equal(got[..., 1], truth[box] * CLASS_STEP)
+    np.testing.assert_array_equal(got[..., 2], prediction[box] * CLASS_STEP)
+    assert np.corrcoef(got[..., 0].ravel(), volume[box].ravel())[0, 1] > 0.99
+
+
+def test_a_large_brain_is_thinned_evenly(monkeypatch):
+    monkeypatch.setattr("brats_tf.visualisation.sprite_sheet.MOST_VOXELS", 20**3)
+    truth = np.zeros((40, 40, 40), np.uint8)
+    truth[10:30, 10:30, 10:30] = 2
+    atlas = make_atlas(np.ones(truth.shape), truth, truth, (1, 1, 1))
+    assert atlas.shape == (20, 20, 20) and atlas.spacing_mm == pytest.approx((2, 2, 2))
+    assert (unpacked(atlas)[..., 1] > 0).sum() == 1000
+    assert atlas.start == pytest.approx((9.5, 9.5, 9.5), abs=0.6)
+
+
+SCRIPT = """
+<script>
+const said = {errors: window.problems, sorted: []};
+const pixels = () => {
+  const canvas = document.getElementById("canvas");
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return data.reduce((sum, value, place) => (sum * 31 + value * (place % 7)) % 1000000007, 0);
+};
+const set = (id, value, event) => {
+  const input = document.getElementById(id);
+  input.value = value;
+  input.dispatchEvent(new Event(event));
+};
+const choose = (name, value) => document.querySelector(`input[name=${name}][value=${value}]`).click();
+async function act() {
+  for (let tries = 0; tries < 50 && !document.getElementById("where").textContent; tries++)
+    await new Promise((done) => setTimeout(done, 100));
+  const table = document.querySelector("table.sortable");
+  const column = () => [...table.tBodies[0].rows].map((row) => row.cells[2].dataset.value);
+  const button = table.tHead.rows[0].cells[2].querySelector("button");
+  for (let click = 0; click < 2; click++) { button.click(); said.sorted.push(column()); }
+  said.aria = table.tHead.rows[0].cells[2].getAttribute("aria-sort");
+  said.where = [document.getElementById("where").textContent];
+  said.pixels = {start: pixels()};
+  const slider = document.getElementById("slice");
+  set("slice", +slider.value + 1, "input");
+  said.where.push(document.getElementById("where").textContent);
+  said.pixels.next = pixels();
+  set("slice", +slider.value - 1, "input");
+  said.pixels.back = pixels();
+  set("opacity", 0, "input"); said.pixels.transparent = pixels();
+  set("opacity", 100, "input"); said.pixels.opaque = pixels();
+  choose("mode", "truth"); said.pixels.truth = pixels();
+  choose("mode", "error"); said.pixels.error = pixels();
+  choose("mode", "prediction");
+  for (const region of ["enhancing", "necrosis", "edema"]) choose("region", region);
+  said.pixels.none = pixels();
+  choose("axis", "sagittal");
+  said.where.push(document.getElementById("where").textContent);
+  document.getElementById("canvas").dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowUp"}));
+  said.where.push(document.getElementById("where").textContent);
+  const cases = document.getElementById("case");
+  said.cases = [...cases.options].map((option) => option.text);
+  set("case", cases.options[1].value, "change");
+  await new Promise((done) => setTimeout(done, 500));
+  said.where.push(document.getElementById("where").textContent);
+  const result = document.createElement("pre");
+  result.id = "result";
+  result.textContent = btoa(JSON.stringify(said));
+  document.body.append(result);
+}
+act().catch((error) => window.problems.push(String(error)));
+</script>
+"""
+WATCH = """<script>
+window.problems = [];
+window.addEventListener("error", (event) => problems.push(event.message));
+window.addEventListener("unhandledrejection", (event) => problems.push(String(event.reason)));
+console.error = (...words) => problems.push(words.join(" "));
+</script>"""
+
+
+def in_browser(tmp_path, html, script):
+    """Opens a page with a script at its end, which leaves <pre id="result">: base64 of JSON."""
+    page = tmp_path / "page.html"
+    page.write_text(html.replace("<head>", f"<head>{WATCH}").replace("</body>", f"{script}</body>"))
+    arguments = "--headless --no-sandbox --disable-gpu --enable-logging=stderr --virtual-time-budget=20000 --dump-dom"
+    ran = subprocess.run(
+        [CHROMIUM, *arguments.split(), f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert not re.findall(r"(?:WARNING|ERROR):CONSOLE.*", ran.stderr)
+    (result,) = re.findall(r'<pre id="result">([^<]+)</pre>', ran.stdout)
+    return json.loads(base64.b64decode(result))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: chromium is not installed")
+def test_in_a_real_browser_tables_sort_and_slices_turn(reported, tmp_path):
+    said = in_browser(tmp_path, reported.read_text(), SCRIPT)
+    assert said["errors"] == []
+    up, down = ([float(value) for value in values] for values in said["sorted"])
+    assert up == sorted(up) and down == up[::-1] and len(set(up)) == 3
+    assert said["aria"] == "descending"
+    pixels, where = said["pixels"], said["where"]
+    assert pixels["start"] == pixels["back"]
+    distinct = [pixels[name] for name in ("start", "next", "opaque", "truth", "error", "transparent")]
+    assert len(set(distinct)) == len(distinct)
+    assert pixels["none"] == pixels["transparent"]  # Without a region, and without opacity: the bare image.
+    numbers = [re.fullmatch(r"(\S+), slice (\d+) of (\d+)", text).groups() for text in where]
+    assert int(numbers[1][1]) == int(numbers[0][1]) + 1
+    found = re.search(r'id="atlases">(.*?)</script>', reported.read_text(), re.DOTALL).group(1)
+    shape = json.loads(found)[numbers[0][0]]["shape"]
+    assert [int(numbers[0][2]), int(numbers[2][2])] == [shape[2], shape[1]]  # Axial, sagittal.
+    assert int(numbers[3][1]) == int(numbers[2][1]) + 1
+    assert numbers[4][0] == said["cases"][1] != numbers[0][0]
+
+
+PLACES = """
+<script>
+const found = {};
+const at = (x, y) => [...document.getElementById("canvas").getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
+async function look() {
+  for (let tries = 0; tries < 50 && !document.getElementById("where").textContent; tries++)
+    await new Promise((done) => setTimeout(done, 100));
+  const put = (id, value) => {
+    document.getElementById(id).value = value;
+    document.getElementById(id).dispatchEvent(new Event("input"));
+  };
+  const canvas = document.getElementById("canvas");
+  for (const [axis, slice, x, y, across, down] of WANTED) {
+    document.querySelector(`input[name=axis][value=${axis}]`).click();
+    put("slice", slice);
+    put("opacity", 100);
+    for (const mode of ["truth", "prediction", "error"]) {
+      document.querySelector(`input[name=mode][value=${mode}]`).click();
+      const place = [Math.floor((x + 0.5) / across * canvas.width), Math.floor((y + 0.5) / down * canvas.height)];
+      found[`${axis} ${slice} ${mode}`] = at(...place);
+    }
+    found[`${axis} size`] = [canvas.width, canvas.height];
+  }
+  const result = document.createElement("pre");
+  result.id = "result";
+  result.textContent = btoa(JSON.stringify(found));
+  document.body.append(result);
+}
+look();
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: chromium is not installed")
+def test_the_viewer_shows_each_voxel_where_it_is(tmp_path):
+    shape, spacing_mm = (12, 14, 16), (1.0, 2.0, 3.0)
+    volume, truth, prediction = np.ones(shape), np.zeros(shape, int), np.zeros(shape, int)
+    # A block of 3 voxels, so that smoothing leaves its middle alone: necrosis missed, enhancing tumour added.
+    missed, added = (3, 4, 5), (8, 10, 12)
+    truth[tuple(slice(i - 1, i + 2) for i in missed)] = 1
+    prediction[tuple(slice(i - 1, i + 2) for i in added)] = 3
+    atlas = make_atlas(volume, truth, prediction, spacing_mm)
+    packed = dataclasses.asdict(atlas) | {"png": base64.b64encode(atlas.png).decode()}
+    html = page_parts.page("x", "y", {"Slices": page_parts.viewer(["case"])}, {"case": packed})
+    wanted = []
+    for h, w, d in (missed, added):  # Front and head on top, as a radiologist hangs them.
+        wanted += [("axial", d, w, h, 14, 12), ("coronal", h, w, 15 - d, 14, 16), ("sagittal", w, h, 15 - d, 12, 16)]
+    said = in_browser(tmp_path, html, PLACES.replace("WANTED", json.dumps(wanted)))
+    red, yellow, blue, orange = [213, 94, 0], [240, 228, 66], [0, 114, 178], [230, 159, 0]
+    for axis, index in (("axial", 2), ("coronal", 0), ("sagittal", 1)):
+        at_missed, at_added = f"{axis} {missed[index]}", f"{axis} {added[index]}"
+        assert said[f"{at_missed} truth"] == red and said[f"{at_missed} error"] == blue
+        assert said[f"{at_added} prediction"] == yellow and said[f"{at_added} error"] == orange
+        grey = {tuple(said[f"{at_missed} prediction"]), tuple(said[f"{at_added} truth"])}
+        assert all(len(set(colour)) == 1 for colour in grey)
+    # In mm: 14 x 2 across and 12 x 1 down, and so on.
+    for axis, across, down in (("axial", 28, 12), ("coronal", 28, 48), ("sagittal", 12, 48)):
+        width, height = said[f"{axis} size"]
+        assert height / width == pytest.approx(down / across, rel=0.01)

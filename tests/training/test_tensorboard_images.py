@@ -1,0 +1,63 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from brats_tf.config.settings import Config
+from brats_tf.training.tensorboard_images import OVERLAY, PLANES, Watch, draw_log, read_log
+
+CROP = (16, 16, 6)
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A run that logged four epochs, the third twice, as after a kill; its network copies the volume to all regions."""
+    volume = keras.Input((*CROP, 1), name="volume")
+    planes = keras.layers.Lambda(lambda x: x[:, :, :, :3, 0], name="planes")(volume)
+    decoded = keras.layers.Identity(name="decoded_planes")(planes)
+    deep = keras.layers.Lambda(lambda x: 0.0 * x[:, :, :, :1, None])(decoded)
+    network = keras.Model(volume, keras.layers.Concatenate()([volume] * 3) + deep)
+    random = np.random.default_rng(0)
+    values = random.uniform(0, 0.4, (*CROP, 1)).astype(np.float32)
+    classes = np.zeros(CROP, np.uint8)
+    classes[4:8, 4:8, 2:4], values[4:8, 4:8, 2:4] = 3, 1
+    config = Config(modalities=("flair",), crop=(64, 64, 36), epochs=4)
+    for epochs in ((0, 1, 2), (2, 3)):
+        watch = Watch(config, tmp_path, network=network, case=("Case_7", values, classes))
+        watch.on_train_begin()
+        for epoch in epochs:
+            watch.on_epoch_end(epoch, {"loss": 1 / (epoch + 1), "dice_wt": epoch / 10, "learning_rate": 1e-4})
+        watch.on_train_end()
+    return tmp_path, values, classes
+
+
+def test_the_log_reads_back(watched):
+    run, *_ = watched
+    curves, pictures = read_log(run)
+    assert set(curves) == {"loss", "dice_wt", "learning_rate"}
+    np.testing.assert_allclose(curves["loss"], [(1, 1), (2, 1 / 2), (3, 1 / 3), (4, 1 / 4)], rtol=1e-6)
+    np.testing.assert_allclose(curves["dice_wt"], [(1, 0), (2, 0.1), (3, 0.2), (4, 0.3)], rtol=1e-6)
+    assert pictures[PLANES].shape == (16, 3 * 16, 3)
+    overlay = pictures[OVERLAY]
+    assert overlay.shape == (16, 2 * 16, 3)
+    # The prediction is the truth: both halves are equal, and the tumour is coloured.
+    np.testing.assert_array_equal(overlay[:, :16], overlay[:, 16:])
+    tumour = overlay[5, 5].astype(int)
+    assert tumour[0] > tumour[2] + 50
+    assert np.ptp(overlay[0, 0].astype(int)) == 0
+
+
+def test_the_planes_are_those_of_the_network(watched):
+    run, values, _ = watched
+    planes = read_log(run)[1][PLANES][..., 0].astype(float)
+    for number in range(3):
+        shown = planes[:, 16 * number : 16 * (number + 1)]
+        assert np.corrcoef(shown.ravel(), values[:, :, number, 0].ravel())[0, 1] > 0.9
+
+
+def test_a_picture_of_the_log_lies_in_the_run(watched):
+    run, *_ = watched
+    draw_log(run)
+    picture = tf.io.decode_png((run / "training.png").read_bytes()).numpy()
+    assert picture.shape[0] > 500 and picture.shape[1] > 800
+    assert np.ptp(picture[..., 0].astype(int)) > 200

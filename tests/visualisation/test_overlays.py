@@ -1,0 +1,66 @@
+import matplotlib.image
+import numpy as np
+
+from brats_tf.visualisation.overlays import (
+    ERRORS,
+    OPACITY,
+    SAFE,
+    _slices,
+    blend,
+    errors_of,
+    save_bands,
+    save_boxes,
+    save_curves,
+    save_overlay,
+    save_planes,
+    save_scatter,
+)
+
+
+def test_colours_are_those_of_figure_2():
+    blended = blend(np.zeros((1, 4)), np.array([[0, 1, 2, 3]]))
+    black, necrosis, edema, enhancing = blended[0]
+    np.testing.assert_allclose(black, 0)
+    np.testing.assert_allclose(necrosis, [OPACITY, 0, 0])  # red
+    np.testing.assert_allclose(edema, [0, OPACITY * 128 / 255, 0], atol=1e-3)  # green
+    np.testing.assert_allclose(enhancing, [OPACITY, OPACITY, 0])  # yellow
+
+
+def test_the_head_is_on_top_and_the_slices_meet_in_the_centre():
+    volume = np.zeros((4, 5, 6))
+    volume[2, 3, 5] = 1  # At the head.
+    slices = {name: image for name, image, _ in _slices(volume, volume, (2, 3, 5))}
+    assert slices["axial"].shape == (4, 5)
+    assert slices["coronal"].shape == (6, 5)
+    assert slices["sagittal"].shape == (6, 4)
+    assert slices["axial"][2, 3] == slices["coronal"][0, 3] == slices["sagittal"][0, 2] == 1
+
+
+def test_pictures_are_written(tmp_path):
+    classes = np.random.default_rng(0).integers(0, 4, size=(8, 9, 10))
+    save_overlay(tmp_path / "overlay.png", classes * 1.0, {"truth": classes, "none": classes * 0}, title="x")
+    save_curves(tmp_path / "curves.png", {"loss": [3, 2, 1]}, title="x", x_label="step")
+    save_overlay(
+        tmp_path / "errors.png",
+        classes * 1.0,
+        {"truth": classes, "prediction": classes[::-1]},
+        title="x",
+        colours=SAFE,
+        errors=True,
+    )
+    save_planes(
+        tmp_path / "planes.png", {"slice": list(classes[:3]), "labels": [blend(classes[0], classes[0])]}, title="x"
+    )
+    save_scatter(tmp_path / "scatter.png", {"WT": ([1, 2], [3, 4])}, title="x", x_label="a", y_label="b")
+    save_boxes(tmp_path / "boxes.png", {"one": [1, 2, 3], "two": [2]}, title="x", y_label="y")
+    curve = {"WT": {"epochs": [1, 2], "mean": [0.1, 0.2], "std": [0, 0.1]}}
+    save_bands(tmp_path / "bands.png", {"AlbuNet3D": curve}, panels=("WT",), title="x")
+    for name in ("overlay", "curves", "errors", "planes", "scatter", "boxes", "bands"):
+        name = f"{name}.png"
+        assert matplotlib.image.imread(tmp_path / name).std() > 0.01
+
+
+def test_errors_have_a_kind():
+    truth, prediction = np.array([0, 1, 2, 3, 0]), np.array([0, 1, 0, 2, 3])
+    np.testing.assert_array_equal(errors_of(truth, prediction), [0, 0, 1, 3, 2])
+    assert list(ERRORS) == ["missed", "false", "wrong class"]
