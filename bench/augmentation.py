@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from brats_tf.runtime.console import import_tensorflow
-from brats_tf.runtime.system import in_own_process, median_seconds
+from bench.timing import in_own_process, median_seconds
+from brats_tf.runtime.tensorflow import import_tensorflow
 
 PEERS = ("batchgenerators", "monai")  # Functions of `bench_peers`.
 SLOW_S = 2  # A batch that takes longer is timed once.

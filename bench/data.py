@@ -1,5 +1,6 @@
 """Measure the data plane on this machine: preparation, streaming, memory, augmentation, each in its own process."""
 
+import logging
 import shutil
 import tempfile
 import time
@@ -11,12 +12,17 @@ import numpy as np
 from rich.table import Table
 
 from bench.augmentation import PEERS, bench_augmentation
-from brats_tf.config.presets import CROP
+from bench.timing import in_own_process
+from brats_tf.config.settings import CROP
 from brats_tf.errors import InputError
+from brats_tf.preprocessing.cache import CacheSettings
 from brats_tf.regions import MODALITIES
-from brats_tf.runtime.console import console, import_tensorflow, say
+from brats_tf.runtime.console import console
 from brats_tf.runtime.files import write_json
-from brats_tf.runtime.system import in_own_process, machine, resident_gb
+from brats_tf.runtime.system import machine, resident_gb
+from brats_tf.runtime.tensorflow import import_tensorflow
+
+log = logging.getLogger("brats_tf.bench")
 
 ROUNDS, PAIRS = 5, 6
 STEPS, CASES = 1000, 32  # Of the memory measurement.
@@ -39,20 +45,22 @@ def bench_data(cases, *, results, crop=CROP):
     """
     if not cases:
         raise InputError("The measurement needs cases with all modalities and truth. Received: none.")
-    say(f"Measuring preparation, streaming, memory and augmentation with {len(cases)} cases: about ten minutes.")
+    log.info(f"Measuring preparation, streaming, memory and augmentation with {len(cases)} cases: about ten minutes.")
     figures = {"machine": machine(), "crop": crop, "cases": len(cases)}
     with tempfile.TemporaryDirectory(dir=Path(results).resolve().parent) as folder:
         for measure in (_preparation, _streaming):
-            say(f"{measure.__name__.strip('_').capitalize()} ...")
+            log.info(f"{measure.__name__.strip('_').capitalize()} ...")
             figures |= in_own_process(measure, cases, folder, crop)
-        say("Memory ...")
-        figures["memory"] = {name: in_own_process(_memory, cases, folder, crop, name) for name in ("none", "plus")}
-    say("Augmentation ...")
+        log.info("Memory ...")
+        figures["memory"] = {
+            name: in_own_process(_memory, cases, folder, crop, name) for name in ("none", "nnunet-like")
+        }
+    log.info("Augmentation ...")
     figures["augmentation_ms"] = bench_augmentation(crop)
     _show(figures)
     path = Path(results) / "bench_data.json"
     write_json(path, figures)
-    say(f"Written to {path}.")
+    log.info(f"Written to {path}.")
     return figures
 
 
@@ -60,7 +68,7 @@ def _preparation(cases, folder, crop):
     """Rounds of gunzip alone, one worker and two, in turn, so that a machine's moods strike all of them."""
     from brats_tf.data.layouts import PARTS
     from brats_tf.data.nifti import unpacked
-    from brats_tf.preprocessing.cache import Settings
+    from brats_tf.preprocessing.cache import CacheSettings
     from brats_tf.preprocessing.fill_cache import prepare_cases
 
     def unpack(workers):
@@ -71,7 +79,7 @@ def _preparation(cases, folder, crop):
 
     def prepare(workers):
         shutil.rmtree(folder, ignore_errors=True)
-        prepare_cases(cases, parts=PARTS, settings=Settings(crop), folder=folder, workers=workers)
+        prepare_cases(cases, parts=PARTS, settings=CacheSettings(crop), folder=folder, workers=workers)
 
     prepare(2)
     seconds = {}
@@ -93,12 +101,12 @@ def _preparation(cases, folder, crop):
 def _stored(cases, folder, crop):
     """The store that `_preparation` left, one entry for each case and modality."""
     from brats_tf.data.layouts import PARTS
-    from brats_tf.preprocessing.cache import Settings, StoredCase
+    from brats_tf.preprocessing.cache import CachedCase
     from brats_tf.preprocessing.fill_cache import prepare_cases
 
-    stored = prepare_cases(cases, parts=PARTS, settings=Settings(crop), folder=folder)
+    stored = prepare_cases(cases, parts=PARTS, settings=CacheSettings(crop), folder=folder)
     return [
-        StoredCase(case.id, {"flair": case.volumes[name]}, case.classes, case.box)
+        CachedCase(case.id, {"flair": case.volumes[name]}, case.classes, case.box)
         for name in MODALITIES
         for case in stored
     ]

@@ -3,28 +3,41 @@
 Each figure comes from a process of its own, so that one's memory does not count for the other.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
-from brats_tf.config.settings import Config
-from brats_tf.runtime.console import console, import_tensorflow, say, track
+from bench.timing import in_own_process, median_seconds
+from brats_tf.config.config import Config
+from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
-from brats_tf.runtime.system import in_own_process, machine, median_seconds
+from brats_tf.runtime.system import machine
+from brats_tf.runtime.tensorflow import import_tensorflow
+
+log = logging.getLogger("brats_tf.bench")
 
 MATRIX, PRODUCTS = 4096, 6  # Together about as much work as one pass at full size, so that both are as sustained.
 
 
-def bench(config, *, results):
+def bench_network(config, *, results):
     """Measures one config's network, prints a table and writes `<results>/bench.json`.
 
     Returns:
         What it wrote: machine, preset, backbone, crop, GFLOP a pass, GFLOP/s of the matrix product, seconds and peak GB
         of a pass and of a training step, share of the matrix rate. Times are medians of three after one warm-up.
     """
-    say(f"Measuring {config.preset} at {'x'.join(map(str, config.crop))}: about two minutes at full size on two cores.")
-    figures = {"machine": machine(), "preset": config.preset, "backbone": config.backbone, "crop": config.crop}
+    log.info(
+        f"Measuring {config.preset} at {'x'.join(map(str, config.data.crop))}: about two minutes at full size on two "
+        "cores."
+    )
+    figures = {
+        "machine": machine(),
+        "preset": config.preset,
+        "backbone": config.network.backbone,
+        "crop": config.data.crop,
+    }
     for measure in (_matrix, _forward, _step):
         figures |= in_own_process(measure, config)
     figures["share_of_matrix_rate"] = figures["gflop"] / figures["forward_s"] / figures["matrix_gflops"]
@@ -35,7 +48,7 @@ def bench(config, *, results):
     console.print(table)
     path = Path(results) / "bench.json"
     write_json(path, figures)
-    say(f"Written to {path}.")
+    log.info(f"Written to {path}.")
     return figures
 
 
@@ -54,14 +67,14 @@ def bench_backbones(names, *, results):
     from brats_tf.models.backbones import BACKBONES, UNFIT
 
     names = names or tuple(BACKBONES)
-    configs = [Config.from_preset("paper", modalities=("flair",), backbone=name) for name in names]
-    say(f"Measuring {len(configs)} backbones: about half a minute each at full size on two cores.")
-    figures = {"machine": machine(), "crop": configs[0].crop, "backbones": {}, "unfit": UNFIT}
+    configs = [Config.from_preset("embedding", modalities=("flair",), backbone=name) for name in names]
+    log.info(f"Measuring {len(configs)} backbones: about half a minute each at full size on two cores.")
+    figures = {"machine": machine(), "crop": configs[0].data.crop, "backbones": {}, "unfit": UNFIT}
     path = Path(results) / "backbones.json"
     for config in track(configs, "Measuring"):
-        figures["backbones"][config.backbone] = in_own_process(_backbone, config)
+        figures["backbones"][config.network.backbone] = in_own_process(_backbone, config)
         write_json(path, figures)
-    say(f"Written to {path}.")
+    log.info(f"Written to {path}.")
     return figures
 
 
@@ -80,7 +93,7 @@ def _matrix(config):
 
 def _forward(config):
     import_tensorflow()
-    from brats_tf.runs.folder import build_network
+    from brats_tf.runs.network import build_network
 
     return _measure_forward(build_network(config), config)
 
@@ -103,11 +116,11 @@ def _measure_forward(network, config):
 def _backbone(config):
     import_tensorflow()
     from brats_tf.models.backbones import get_backbone
-    from brats_tf.runs.folder import build_network
+    from brats_tf.runs.network import build_network
 
-    backbone = get_backbone(config.backbone)
+    backbone = get_backbone(config.network.backbone)
     network = build_network(config)
-    pyramid = network.get_layer(config.backbone)
+    pyramid = network.get_layer(config.network.backbone)
     measured = _measure_forward(network, config)
     return {
         "source": backbone.source,
@@ -125,9 +138,9 @@ def _backbone(config):
 def _step(config):
     import_tensorflow()
     from brats_tf.models.cost import training_bytes
-    from brats_tf.runs.folder import build_network
+    from brats_tf.runs.network import build_network
     from brats_tf.runtime.system import peak_gb
-    from brats_tf.training.loop import compile_network
+    from brats_tf.training.optimisation import compile_network
 
     network = build_network(config)
     compile_network(network, config)

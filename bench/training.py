@@ -3,15 +3,20 @@
 Each row comes from a process of its own, so that one's memory does not count for the other.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
-from brats_tf.config.presets import PHANTOM_SETTINGS
-from brats_tf.runtime.console import console, import_tensorflow, say, track
+from bench.timing import in_own_process, median_seconds
+from brats_tf.config.presets import DEFAULT_PRESET, phantom_settings
+from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
-from brats_tf.runtime.system import in_own_process, machine, median_seconds
+from brats_tf.runtime.system import machine
+from brats_tf.runtime.tensorflow import import_tensorflow
+
+log = logging.getLogger("brats_tf.bench")
 
 STEPS = 50
 SMALL = (32, 32, 36)  # Where the losses are compared.
@@ -32,14 +37,16 @@ def bench_training(config, case, *, results):
     """
     from brats_tf.preprocessing.preprocess import prepare_case
 
-    prepared = prepare_case(case, modalities=config.modalities, crop=SMALL, with_truth=True)
-    say(f"Measuring training at {'x'.join(map(str, config.crop))}: about ten minutes on two cores.")
-    figures = {"machine": machine(), "crop": config.crop, "small_crop": SMALL, "case": case.id, "steps": STEPS}
+    prepared = prepare_case(case, modalities=config.data.modalities, crop=SMALL, with_truth=True)
+    log.info(f"Measuring training at {'x'.join(map(str, config.data.crop))}: about ten minutes on two cores.")
+    figures = {"machine": machine(), "crop": config.data.crop, "small_crop": SMALL, "case": case.id, "steps": STEPS}
     figures |= in_own_process(_about)
     precisions = PRECISIONS + (ON_A_GPU if figures["on_a_gpu"] else ())
     rows = []
-    for precision, remat in track([(one, remat) for one in precisions for remat in (False, True)], "Measuring"):
-        settings = {"precision": precision, "remat": remat}
+    for precision, rematerialise in track(
+        [(one, rematerialise) for one in precisions for rematerialise in (False, True)], "Measuring"
+    ):
+        settings = {"precision": precision, "rematerialise": rematerialise}
         row = settings | in_own_process(_step, config, settings)
         row |= in_own_process(_losses, config, settings, prepared.volume, prepared.classes)
         row |= {f"{name}_share": row[name] / (rows or [row])[0][name] for name in ("step_s", "step_peak_gb")}
@@ -48,28 +55,26 @@ def bench_training(config, case, *, results):
     _show(figures)
     path = Path(results) / "bench_training.json"
     write_json(path, figures)
-    say(f"Written to {path}.")
+    log.info(f"Written to {path}.")
     return figures
 
 
 def _about():
     tf = import_tensorflow()
-    from brats_tf.runs.folder import device_name
+    from brats_tf.runtime.tensorflow import device_name
 
     return {"device": device_name(), "on_a_gpu": bool(tf.config.list_physical_devices("GPU"))}
 
 
 def _trainer(config, changes):
     tf = import_tensorflow()
-    import dataclasses
+    from brats_tf.runs.network import build_with_weights
+    from brats_tf.runtime.tensorflow import make_deterministic
+    from brats_tf.training.loop import make_trainer
 
-    import keras
-
-    from brats_tf.training.loop import build, make_trainer
-
-    config = dataclasses.replace(config, **changes)
-    keras.utils.set_random_seed(config.seed)
-    network, _ = build(config)
+    config = config.replace(**changes)
+    make_deterministic(config.seed)
+    network, _ = build_with_weights(config)
     trainer = make_trainer(network, config)
     trainer.prepare(tf.distribute.get_strategy(), batch_size=1, jit=False)
     return network, trainer
@@ -83,7 +88,7 @@ def _step(config, settings):
     network, trainer = _trainer(config, settings)
     random = np.random.default_rng(config.seed)
     volume = tf.constant(random.standard_normal((1, *config.input_shape), dtype=np.float32))
-    classes = tf.constant(random.integers(0, 4, (1, *config.crop)).astype(np.uint8))
+    classes = tf.constant(random.integers(0, 4, (1, *config.data.crop)).astype(np.uint8))
     batch = (volume, classes, tf.zeros((1, 2), tf.int64))
 
     def step():
@@ -99,7 +104,7 @@ def _step(config, settings):
 
 def _losses(config, settings, volume, classes):
     tf = import_tensorflow()
-    changes = settings | {"crop": SMALL, "learning_rate": PHANTOM_SETTINGS["learning_rate"]}
+    changes = settings | {"crop": SMALL, "learning_rate": phantom_settings(DEFAULT_PRESET)["learning_rate"]}
     _, trainer = _trainer(config, changes)
     batch = (tf.constant(volume[None]), tf.constant(classes[None]), tf.zeros((1, 2), tf.int64))
     losses = []
@@ -114,5 +119,7 @@ def _show(figures):
     table = Table("precision", "remat", "step, s", "GB", f"loss after {figures['steps']}", title=figures["machine"])
     for row in figures["rows"]:
         step, memory = f"{row['step_s']:.1f} ({row['step_s_share']:.2f})", f"{row['step_peak_gb']:.1f}"
-        table.add_row(row["precision"], "yes" if row["remat"] else "no", step, memory, f"{row['last_loss']:.3f}")
+        table.add_row(
+            row["precision"], "yes" if row["rematerialise"] else "no", step, memory, f"{row['last_loss']:.3f}"
+        )
     console.print(table)

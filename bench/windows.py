@@ -3,6 +3,7 @@
 PyTorch, torchvision and MONAI are optional (extra `bench`). Every figure comes from a process of its own.
 """
 
+import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,13 +11,17 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from bench.timing import in_own_process, median_seconds
 from brats_tf.errors import InputError
 from brats_tf.inference.sliding_window import window_starts
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.preprocessing.transforms import brain_box
-from brats_tf.runtime.console import console, import_tensorflow, say, track
+from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
-from brats_tf.runtime.system import in_own_process, machine, median_seconds, peak_gb
+from brats_tf.runtime.system import machine, peak_gb
+from brats_tf.runtime.tensorflow import import_tensorflow
+
+log = logging.getLogger("brats_tf.bench")
 
 PEERS = ("torch", "torchvision", "monai")
 FIGURES = {
@@ -41,22 +46,22 @@ def bench_windows(config, case, *, results):
         What it wrote: machine, sizes and {"ours", "peers": {figure of `FIGURES`: value}}; seconds of a batch are
         medians of three after one warm-up, those of a case are of one after one batch. Without PyTorch only ours.
     """
-    if config.patch is None:
+    if config.data.patch_size is None:
         raise InputError("Windows are for networks that see patches, such as preset albunet3d.")
-    volume = prepare_case(case, modalities=config.modalities, crop=None, with_truth=False).volume
+    volume = prepare_case(case, modalities=config.data.modalities, crop=None, with_truth=False).volume
     box = brain_box(volume.any(axis=-1))
     inside = tuple(part.stop - part.start for part in box)
     there = all(find_spec(name) for name in PEERS)
-    say(f"Measuring {config.preset} on {case.id}: some ten minutes at full size on two cores.")
+    log.info(f"Measuring {config.preset} on {case.id}: some ten minutes at full size on two cores.")
     if not there:
-        say("PyTorch, torchvision and MONAI (extra `bench`) are not all installed: only ours is measured.")
+        log.info("PyTorch, torchvision and MONAI (extra `bench`) are not all installed: only ours is measured.")
     figures = {
         "machine": machine(),
         "preset": config.preset,
         "case": case.id,
         "shape": volume.shape,
         "box": inside,
-        "batch": [config.batch_size, *config.input_shape],
+        "batch": [config.training.batch_size, *config.input_shape],
         "step": config.window_step,
         "windows": [_count(sizes, config) for sizes in (inside, volume.shape[:3])],
     }
@@ -68,13 +73,13 @@ def bench_windows(config, case, *, results):
     _show(figures)
     path = Path(results) / "bench_windows.json"
     write_json(path, figures)
-    say(f"Written to {path}.")
+    log.info(f"Written to {path}.")
     return figures
 
 
 def _count(sizes, config):
     """How many windows cover a volume of these sizes."""
-    starts = zip(sizes, config.patch, config.window_step, strict=True)
+    starts = zip(sizes, config.data.patch_size, config.window_step, strict=True)
     return int(np.prod([len(window_starts(*one)) for one in starts]))
 
 
@@ -86,19 +91,19 @@ def _our_batch(config, volume):
 
 def _our_windows(config, volume):
     network, run = _ours(config)  # First: it imports TensorFlow quietly.
-    from brats_tf.inference.predictor import Member
+    from brats_tf.inference.predictor import Predictor
 
     run(None, _batch(config)[:1])
-    return _one("windows", lambda: Member(config, network, run).predict(volume))
+    return _one("windows", lambda: Predictor(config, network, run).predict(volume))
 
 
 def _ours(config):
     import_tensorflow()
-    from brats_tf.inference.predictor import runner
+    from brats_tf.inference.predictor import compiled_forward
     from brats_tf.models.registry import get_network
 
-    network = get_network(config.network).build(**config.network_settings())
-    return network, runner(network)
+    network = get_network(config.network.name).build(**config.network_settings())
+    return network, compiled_forward(network)
 
 
 def _their_batch(config, volume):
@@ -120,7 +125,7 @@ def _slide(config, volume, name):
     torch, twin = _theirs(config)
     from monai.inferers import sliding_window_inference
 
-    size, step = ([sizes[axis] for axis in (2, 0, 1)] for sizes in (config.patch, config.window_step))
+    size, step = ([sizes[axis] for axis in (2, 0, 1)] for sizes in (config.data.patch_size, config.window_step))
     overlap = [1 - one / whole for one, whole in zip(step, size, strict=True)]
     case = _for_torch(torch, volume[None])
     with torch.inference_mode():
@@ -136,7 +141,7 @@ def _theirs(config):
 
     from bench.torch_albunet import torch_albunet
 
-    return torch, torch_albunet(depth_layers=config.depth_layers)
+    return torch, torch_albunet(depth_layers=config.network.depth_layers)
 
 
 def _for_torch(torch, volumes):
@@ -145,7 +150,7 @@ def _for_torch(torch, volumes):
 
 
 def _batch(config):
-    shape = (config.batch_size, *config.input_shape)
+    shape = (config.training.batch_size, *config.input_shape)
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 

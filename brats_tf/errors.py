@@ -1,24 +1,35 @@
-"""The one exception that is a sentence to a person."""
+"""Exceptions whose message is shown to the user without a traceback, and what such messages are made of."""
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """Bad input, said in one sentence: what, where, what was expected, what was received.
 
-    The command line prints the sentence alone and leaves with exit code 2.
+    The command line prints the sentence alone and exits with code 2.
     """
 
 
 class WriteError(InputError):
-    """A file could not be written: the disk is full, or the folder closed. It would hit the next file too."""
+    """A file could not be written: the disk is full, or the folder is read-only. The next file would fail too."""
 
 
-class Stopped(Exception):
-    """Told to stop, and everything is saved: the command line says where, and leaves with exit code 75.
+class Preempted(Exception):
+    """A signal stopped the program, and everything is saved; the command line exits with code 75.
 
-    A job script may then queue the same command once more.
+    A job script may then queue the same command again.
     """
 
 
-def in_one_line(error):
-    """What a library's error says, without its line breaks and its tail."""
+def in_one_line(error: BaseException) -> str:
+    """The message of a library's error without its line breaks and its tail."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300] or 'no message'}"
+
+
+def format_shape(shape: Iterable) -> str:
+    """A shape in its usual notation.
+
+    >>> format_shape((240, 240, 155))
+    '240x240x155'
+    """
+    return "x".join(str(size) for size in shape)

@@ -13,7 +13,7 @@ from brats_tf.errors import InputError
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 CLASSES = ("background", "necrosis", "edema", "enhancing")
 REGIONS = ("WT", "TC", "ET")  # The order of channels: whole tumour, tumour core, enhancing tumour.
-THRESHOLD = 0.5  # A voxel belongs to a region when its probability is above this.
+REGION_THRESHOLD = 0.5  # A voxel belongs to a region when its probability is above this.
 
 # Which region (column) a class (row) belongs to. "Necrosis" stands for necrotic and non-enhancing core.
 MEMBERSHIP = np.array([[0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=np.uint8)

@@ -1,11 +1,11 @@
-"""Paper B's protocol: AlbuNet3D and AlbuNet2D, with and without ImageNet weights, several seeds of each.
+"""The AlbuNet paper's protocol: AlbuNet3D and AlbuNet2D, with and without ImageNet weights, several seeds of each.
 
 Trains what is missing (a run whose scores are there is not made again, so the command may be stopped and given anew),
 scores whole cases that training has not seen while it runs and at its end, and writes Table 1 (mean and median Dice and
 HD95, averaged over runs), Figure 3 (validation Dice of AlbuNet3D over the epochs, mean and standard deviation over
 runs) and Figure 4 (boxplot of the cases' ET Dice, the first run of each method).
 
-Command:  python experiments/albunet_table1.py --data BraTS2020_TrainingData --length paper --seeds 5
+Command:  python experiments/albunet_table1.py BraTS2020_TrainingData --length paper --seeds 5
 Time:     at full length (50 epochs x 100 batches of 24 patches of 128x128x24) 14 hours for a 3D run on the authors'
           P100 and 5.5 for a 2D one. `--length short` (2 mm, 15 epochs x 20 batches of 12 patches of 64x64x12, 2D: 64 of
           64x64) some 17 minutes for each on two CPU cores; it shows that the protocol runs, not what the paper claims.
@@ -15,30 +15,38 @@ Writes into RESULTS/albunet_table1: `summary.json`, `curves.png`, `boxplot.png`,
 """
 
 import argparse
+import logging
 import sys
 from functools import partial
 from pathlib import Path
 
-from brats_tf.runtime.console import import_tensorflow, say
+from brats_tf.runtime.tensorflow import import_tensorflow
 
 import_tensorflow()
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from brats_tf.cli.arguments import found_cases  # noqa: E402
-from brats_tf.config.settings import Config  # noqa: E402
-from brats_tf.data.splits import Split, split_cases  # noqa: E402
-from brats_tf.errors import InputError  # noqa: E402
-from brats_tf.evaluation.evaluate import CASES_FILE, TABLE_ORDER, evaluate, read_scores  # noqa: E402
-from brats_tf.inference.predict import load_ensemble, predict_cases  # noqa: E402
-from brats_tf.regions import REGIONS  # noqa: E402
-from brats_tf.runs.folder import device_name  # noqa: E402
-from brats_tf.runs.history import read_validation  # noqa: E402
-from brats_tf.runtime.files import write_json  # noqa: E402
-from brats_tf.runtime.program import run_program  # noqa: E402
-from brats_tf.training.loop import build  # noqa: E402
-from brats_tf.training.train import train  # noqa: E402
-from brats_tf.visualisation.overlays import save_bands, save_boxes  # noqa: E402
+from brats_tf.cli.arguments import cases_in
+from brats_tf.config.config import Config
+from brats_tf.config.settings import DataSettings
+from brats_tf.data.splits import Split, split_cases
+from brats_tf.errors import InputError
+from brats_tf.evaluation.evaluate import CASES_FILE, TABLE_ORDER, evaluate, read_scores
+from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.predict import predict_cases
+from brats_tf.regions import (
+    MODALITIES,
+    REGIONS,
+)
+from brats_tf.runs.history import read_validation
+from brats_tf.runs.network import build_with_weights
+from brats_tf.runtime.files import write_json
+from brats_tf.runtime.program import run_program
+from brats_tf.runtime.tensorflow import device_name
+from brats_tf.training.train import train
+from brats_tf.visualisation.plots import save_bands, save_boxes
+
+log = logging.getLogger("brats_tf.experiments")
 
 METHODS = {
     "AlbuNet3D, pretrained": ("albunet3d", "imagenet"),
@@ -46,27 +54,29 @@ METHODS = {
     "AlbuNet2D, pretrained": ("albunet2d", "imagenet"),
     "AlbuNet2D": ("albunet2d", "none"),
 }
-_SHORT = {"spacing_mm": 2.0, "crop": (120, 120, 78), "batches": 20, "epochs": 15, "validate_every": 3}
+_SHORT = {"spacing_mm": 2.0, "crop": (120, 120, 78), "steps_per_epoch": 20, "epochs": 15, "validation_frequency": 3}
 LENGTHS = {
-    "paper": {"albunet3d": {"validate_every": 5}, "albunet2d": {"validate_every": 5}},
+    "paper": {"albunet3d": {"validation_frequency": 5}, "albunet2d": {"validation_frequency": 5}},
     "short": {
-        "albunet3d": _SHORT | {"patch": (64, 64, 12), "step": (16, 16, 12), "batch_size": 12},
-        "albunet2d": _SHORT | {"patch": (64, 64, 1), "step": (16, 16, 1), "batch_size": 64},
+        "albunet3d": _SHORT | {"patch_size": (64, 64, 12), "window_stride": (16, 16, 12), "batch_size": 12},
+        "albunet2d": _SHORT | {"patch_size": (64, 64, 1), "window_stride": (16, 16, 1), "batch_size": 64},
     },
 }
-HOLD_OUT = 0.2
+VALIDATION_SPLIT = 0.2
 SCORED = ("dice", "hd95_mm")
 
 
 def main(arguments=None):
     """Reads the arguments, trains what is missing, writes. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with BraTS cases to train on")
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases to train on")
     parser.add_argument("--validation", type=Path, help="cases to score (default: a fifth of the patients of --data)")
     parser.add_argument("--length", choices=tuple(LENGTHS), default="paper")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each method (default: 5, as in the paper)")
     parser.add_argument("--methods", default=";".join(METHODS), help="some of them, joined by semicolons")
-    parser.add_argument("--accumulation", type=int, help="parts that a batch is cut into, to take less memory")
+    parser.add_argument(
+        "--gradient-accumulation-steps", type=int, help="parts that a batch is cut into, to take less memory"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/albunet_table1"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     given = parser.parse_args(arguments)
@@ -75,11 +85,11 @@ def main(arguments=None):
 
 def run(given):
     """Does what the arguments ask for."""
-    configs, left_out = planned(given.methods.split(";"), given.length, given.seeds, given.accumulation)
+    configs, left_out = planned(given.methods.split(";"), given.length, given.seeds, given.gradient_accumulation_steps)
     training, validation = parted(given.data, given.validation)
     folder = given.results / Path(__file__).stem
     for done, (method, seed) in enumerate(configs):
-        say(f"{method}, seed {seed}: run {done + 1} of {len(configs)}.")
+        log.info(f"{method}, seed {seed}: run {done + 1} of {len(configs)}.")
         run_once(configs[method, seed], training, validation, place(given.runs, method, seed), folder)
     summary = summed_up(configs, given.runs, folder)
     about = {
@@ -93,16 +103,16 @@ def run(given):
     write_json(folder / "summary.json", about | summary)
     draw(summary, configs, folder, title=f"{given.length} runs, {len(training)} cases, {given.seeds} seeds")
     show(summary)
-    say(f"Look at {folder}.")
+    log.info(f"Look at {folder}.")
 
 
 def parted(data, validation):
     """(cases to train on, cases to score): two folders, or a fifth of the patients of one."""
-    cases = found_cases(data)
+    cases = cases_in(data)
     if validation:
-        return cases, found_cases(validation)
-    split = split_cases(cases, seed=0, hold_out=HOLD_OUT)
-    return tuple([case for case in cases if case.id in ids] for ids in (set(split.training), set(split.held_out)))
+        return cases, cases_in(validation)
+    split = split_cases(cases, DataSettings(MODALITIES, validation_split=VALIDATION_SPLIT), seed=0)
+    return tuple([case for case in cases if case.id in ids] for ids in (set(split.training), set(split.validation)))
 
 
 def planned(methods, length, seeds, accumulation):
@@ -112,16 +122,16 @@ def planned(methods, length, seeds, accumulation):
         if method not in METHODS:
             raise InputError(f"`--methods` must be from {'; '.join(METHODS)}. Received: {method!r}.")
         preset, weights = METHODS[method]
-        changes = LENGTHS[length][preset] | {"weights": weights, "accumulation": accumulation}
-        its = [Config.from_preset(preset, **changes, seed=seed) for seed in range(seeds)]
+        changes = LENGTHS[length][preset] | {"weights": weights, "gradient_accumulation_steps": accumulation}
+        seeded = [Config.from_preset(preset, **changes, seed=seed) for seed in range(seeds)]
         if weights != "none":
             try:
-                build(its[0])
+                build_with_weights(seeded[0])
             except InputError as error:
                 left_out[method] = str(error)
-                say(f"{method} is left out: {error}")
+                log.info(f"{method} is left out: {error}")
                 continue
-        configs |= {(method, config.seed): config for config in its}
+        configs |= {(method, config.seed): config for config in seeded}
     if not configs:
         raise InputError("No method is left to run.")
     return configs, left_out
@@ -138,7 +148,7 @@ def run_once(config, training, validation, runs, folder):
     if _is_done(config, training, validation, run, results):
         return
     (results / CASES_FILE).unlink(missing_ok=True)
-    train([config], training, runs=runs, store=runs.parents[1] / "store", validation=validation)
+    train([config], training, runs=runs, cache_dir=runs.parents[1] / "cache", validation=validation)
     predict_cases(load_ensemble([run]), validation, out=runs / "predictions")
     _, failures = evaluate(validation, predictions=runs / "predictions", results=results)
     if failures:
@@ -200,7 +210,7 @@ def show(summary):
     for method, regions in summary["table"].items():
         for metric in SCORED:
             cells = (f"{regions[r][metric]['mean']:.4f} ({regions[r][metric]['median']:.4f})" for r in TABLE_ORDER)
-            say(f"{method}, {metric}, {'/'.join(TABLE_ORDER)}, mean (median): {', '.join(cells)}")
+            log.info(f"{method}, {metric}, {'/'.join(TABLE_ORDER)}, mean (median): {', '.join(cells)}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Paper A's network (preset `paper`) on the FLAIR volume of one case, at 192x160x108, Adam 1e-4, batch 1.
 
-Command:  python experiments/overfit_one_case.py --data DIR --case ID --steps 100
+Command:  python experiments/overfit_one_case.py DIR --case ID --steps 100
 Time:     10-20 s a step on two CPU cores; 8 GB of memory.
 Expected: whole-tumour Dice of at least 0.90 in inference mode within 100 steps.
 
@@ -13,35 +13,41 @@ and labels must line up) and `summary.json`.
 
 import argparse
 import csv
+import logging
 import sys
 import time
 from functools import partial
 from pathlib import Path
 
-from brats_tf.runtime.console import import_tensorflow, progress_bar, say
+from brats_tf.runtime.console import progress_bar
+from brats_tf.runtime.tensorflow import import_tensorflow
 
 import_tensorflow()
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
+import keras
+import numpy as np
 
-from brats_tf.config.settings import Config  # noqa: E402
-from brats_tf.data.discovery import find_cases  # noqa: E402
-from brats_tf.errors import InputError  # noqa: E402
-from brats_tf.evaluation.metrics import dice  # noqa: E402
-from brats_tf.preprocessing.preprocess import prepare_case  # noqa: E402
-from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions, regions_to_classes  # noqa: E402
-from brats_tf.runs.folder import device_name  # noqa: E402
-from brats_tf.runtime.files import atomic, write_json  # noqa: E402
-from brats_tf.runtime.program import run_program  # noqa: E402
-from brats_tf.training.loop import build, compile_network  # noqa: E402
-from brats_tf.visualisation.overlays import save_curves, save_overlay  # noqa: E402
+from brats_tf.config.config import Config
+from brats_tf.data.discovery import find_cases
+from brats_tf.errors import InputError
+from brats_tf.evaluation.metrics import dice
+from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.regions import REGION_THRESHOLD, REGIONS, classes_to_regions, regions_to_classes
+from brats_tf.runs.network import build_with_weights
+from brats_tf.runtime.files import atomic, write_json
+from brats_tf.runtime.program import run_program
+from brats_tf.runtime.tensorflow import device_name
+from brats_tf.training.optimisation import compile_network
+from brats_tf.visualisation.overlays import save_overlay
+from brats_tf.visualisation.plots import save_curves
+
+log = logging.getLogger("brats_tf.experiments")
 
 
 def main(arguments=None):
     """Reads the arguments, learns, writes. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with BraTS cases")
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases")
     parser.add_argument("--case", help="id of the case (default: the first)")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--weights", default="imagenet")
@@ -55,7 +61,7 @@ def main(arguments=None):
 def run(given):
     """Does what the arguments ask for."""
     case = pick(find_cases(given.data)[0], given.case)
-    config = Config.from_preset("paper", modalities=("flair",), weights=given.weights)
+    config = Config.from_preset("embedding", modalities=("flair",), weights=given.weights)
     learn(case, config, steps=given.steps, folder=given.results / Path(__file__).stem)
 
 
@@ -70,12 +76,12 @@ def pick(cases, case_id):
 def learn(case, config, *, steps, folder):
     """Trains on one prepared case; each row of the curve is measured in inference mode, before the step's update."""
     keras.utils.set_random_seed(config.seed)
-    prepared = prepare_case(case, modalities=config.modalities, crop=config.crop, with_truth=True)
+    prepared = prepare_case(case, modalities=config.data.modalities, crop=config.data.crop, with_truth=True)
     truth = classes_to_regions(prepared.classes)
-    network, origin = build(config)
+    network, origin = build_with_weights(config)
     compile_network(network, config)
     volume, target = prepared.volume[None], truth[None].astype(np.float32)
-    say(f"{case.id} on {device_name()}, {origin}; about {steps * 15 / 60:.0f} minutes on two CPU cores.")
+    log.info(f"{case.id} on {device_name()}, {origin}; about {steps * 15 / 60:.0f} minutes on two CPU cores.")
     rows, started = [], time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task("Learning", total=steps, note="compiling")
@@ -87,13 +93,13 @@ def learn(case, config, *, steps, folder):
             rows.append((step, logs["loss"], *(logs[f"dice_{region.lower()}"] for region in REGIONS)))
             bar.update(task, advance=1, note=f"loss {rows[-1][1]:.3f} WT {rows[-1][2]:.3f}")
     seconds = time.monotonic() - started
-    prediction = network.predict(volume, verbose=0)[0] > THRESHOLD
+    prediction = network.predict(volume, verbose=0)[0] > REGION_THRESHOLD
     scores = {region: dice(truth[..., i], prediction[..., i]) for i, region in enumerate(REGIONS)}
     write(folder, case, config, rows, prepared, prediction)
     summary = {"case": case.id, "device": device_name(), "weights": origin, "steps": steps, "seconds": seconds}
     write_json(folder / "summary.json", summary | {"dice": scores})
     said = ", ".join(f"{region} {score:.3f}" for region, score in scores.items())
-    say(f"After {steps} steps, predicted: {said}. Look at {folder}.")
+    log.info(f"After {steps} steps, predicted: {said}. Look at {folder}.")
 
 
 def write(folder, case, config, rows, prepared, prediction):
@@ -105,7 +111,10 @@ def write(folder, case, config, rows, prepared, prediction):
     names = ("loss", *(f"Dice {region}" for region in REGIONS))
     curves = {name: [row[i] for row in rows] for i, name in enumerate(names, start=1)}
     save_curves(
-        folder / "curve.png", curves, title=f"{case.id}, {config.modalities[0]}, learned by heart", x_label="step"
+        folder / "curve.png",
+        curves,
+        title=f"{case.id}, {config.data.modalities[0]}, learned by heart",
+        x_label="window_stride",
     )
     title = f"{case.id}, as the network sees it"
     masks = {"labels": prepared.classes, "prediction": regions_to_classes(prediction)}

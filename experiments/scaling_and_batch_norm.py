@@ -11,7 +11,7 @@ Batch norm: with one case a batch, batch statistics make training and prediction
 learning one case (half the resolution in plane, Adam 1e-4) with `--batch-norm frozen` and `batch` from the same seeds:
 Dice of the same weights in prediction mode and in training mode.
 
-Command:  python experiments/scaling_and_batch_norm.py --data DIR --case ID --seeds 3 --steps 60
+Command:  python experiments/scaling_and_batch_norm.py DIR --case ID --seeds 3 --steps 60
 Time:     about half an hour on two CPU cores; 8 GB of memory.
 Expected: the variance and the last block's gradient fall by orders of magnitude with the scaling; frozen gives one
           Dice, batch gives two.
@@ -20,42 +20,50 @@ Writes into RESULTS/scaling_and_batch_norm: `summary.json` and `figure.png`.
 """
 
 import argparse
+import logging
 import math
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from brats_tf.runtime.console import import_tensorflow, say, track
+from brats_tf.runtime.console import track
+from brats_tf.runtime.tensorflow import import_tensorflow
 
 tf = import_tensorflow()
 
-import keras  # noqa: E402
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from overfit_one_case import pick  # noqa: E402
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from overfit_one_case import pick
 
-from brats_tf.config.settings import Config  # noqa: E402
-from brats_tf.data.discovery import find_cases  # noqa: E402
-from brats_tf.evaluation.metrics import dice  # noqa: E402
-from brats_tf.models.backbones import BATCH_NORM, INPUT_SCALING  # noqa: E402
-from brats_tf.models.losses import CrossEntropyMinusDice  # noqa: E402
-from brats_tf.preprocessing.preprocess import prepare_case  # noqa: E402
-from brats_tf.regions import REGIONS, THRESHOLD, classes_to_regions  # noqa: E402
-from brats_tf.runs.folder import device_name  # noqa: E402
-from brats_tf.runtime.files import atomic, write_json  # noqa: E402
-from brats_tf.runtime.program import run_program  # noqa: E402
-from brats_tf.training.loop import build, compile_network  # noqa: E402
+from brats_tf.config.config import Config
+from brats_tf.config.fields import choices_of
+from brats_tf.config.settings import EmbeddingSettings
+from brats_tf.data.discovery import find_cases
+from brats_tf.evaluation.metrics import dice
+from brats_tf.models.losses import CrossEntropyMinusDice
+from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.regions import REGION_THRESHOLD, REGIONS, classes_to_regions
+from brats_tf.runs.network import build_with_weights
+from brats_tf.runtime.files import atomic, write_json
+from brats_tf.runtime.program import run_program
+from brats_tf.runtime.tensorflow import device_name
+from brats_tf.training.optimisation import compile_network
+
+log = logging.getLogger("brats_tf.experiments")
 
 # How the layers of the 3D encoder, and of its last block, begin.
 GRADIENTS = {"encoder_gradient": ("stem_conv", "squeeze", "planes_conv"), "last_gradient": ("squeeze4", "planes_conv")}
 MODES = ("prediction", "training")
+SCALINGS = choices_of(EmbeddingSettings, "input_scaling")
+BATCH_NORMS = choices_of(EmbeddingSettings, "batch_norm")
 
 
 def main(arguments=None):
     """Reads the arguments, measures, writes. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with BraTS cases")
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases")
     parser.add_argument("--case", help="id of the case (default: the first)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
@@ -68,44 +76,49 @@ def main(arguments=None):
 def run(given):
     """Does what the arguments ask for."""
     case = pick(find_cases(given.data)[0], given.case)
-    config = Config.from_preset("paper", modalities=("flair",), weights=given.weights)
+    config = Config.from_preset("embedding", modalities=("flair",), weights=given.weights)
     measure(case, config, seeds=given.seeds, steps=given.steps, folder=given.results / Path(__file__).stem)
 
 
 def measure(case, config, *, seeds, steps, folder):
     """Measures both traps on one case and writes summary and figure."""
     volume, target = prepared(case, config)
-    doubled = (*(math.ceil(size / 64) * 64 for size in config.crop[:2]), config.crop[2])  # Halves are multiples of 32.
-    small_volume, small_target = halved(*prepared(case, replace(config, crop=doubled)))
-    say(f"{case.id} on {device_name()}: {seeds} seeds, 2 x {steps} steps for each.")
+    doubled = (
+        *(math.ceil(size / 64) * 64 for size in config.data.crop[:2]),
+        config.data.crop[2],
+    )  # Halves are multiples of 32.
+    small_volume, small_target = halved(*prepared(case, config.replace(crop=doubled)))
+    log.info(f"{case.id} on {device_name()}: {seeds} seeds, 2 x {steps} steps for each.")
     scaling, batch_norm = [], []
     for seed in range(seeds):
-        for choice in INPUT_SCALING:
-            network, origin = seeded(replace(config, input_scaling=choice, seed=seed))
+        for choice in SCALINGS:
+            network, origin = seeded(config.replace(input_scaling=choice, seed=seed))
             found = {"variance": stem_variance(network, volume)} | gradients(network, volume, target)
             scaling.append({"seed": seed, "input_scaling": choice, **found})
-            say(f"seed {seed}, scaling {choice}: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()))
-        for choice in BATCH_NORM:
-            its_config = replace(config, batch_norm=choice, seed=seed, crop=small_volume.shape[1:4])
-            scores = learn(seeded(its_config)[0], its_config, small_volume, small_target, steps)
+            log.info(
+                f"seed {seed}, scaling {choice}: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+            )
+        for choice in BATCH_NORMS:
+            learned_config = config.replace(batch_norm=choice, seed=seed, crop=small_volume.shape[1:4])
+            scores = learn(seeded(learned_config)[0], learned_config, small_volume, small_target, steps)
             batch_norm.append({"seed": seed, "batch_norm": choice, **scores})
-            say(f"seed {seed}, batch norm {choice}: {scores}")
+            log.info(f"seed {seed}, batch norm {choice}: {scores}")
     summary = {"case": case.id, "device": device_name(), "weights": origin, "steps": steps}
-    summary |= {"crop": config.crop, "learned_crop": small_volume.shape[1:4]}
+    summary |= {"crop": config.data.crop, "learned_crop": small_volume.shape[1:4]}
     write_json(folder / "summary.json", summary | {"scaling": scaling, "batch_norm": batch_norm})
     draw(folder / "figure.png", scaling, batch_norm)
-    say(f"Look at {folder}.")
+    log.info(f"Look at {folder}.")
 
 
 def seeded(config):
     """A network with the seed's random layers and the classifier's weights, and where these are from."""
     keras.utils.set_random_seed(config.seed)
-    return build(config)
+    return build_with_weights(config)
 
 
 def prepared(case, config):
     """The case's volume (1, H, W, D, 1) and its regions (1, H, W, D, 3), float32."""
-    ready = prepare_case(case, modalities=config.modalities, crop=config.crop, with_truth=True)
+    ready = prepare_case(case, modalities=config.data.modalities, crop=config.data.crop, with_truth=True)
     return ready.volume[None], classes_to_regions(ready.classes)[None].astype(np.float32)
 
 
@@ -151,25 +164,26 @@ def gradients(network, volume, target):
 def learn(network, config, volume, target, steps):
     """Learns one case; returns the Dice of the learned weights in both modes."""
     compile_network(network, config)
-    for _ in track(range(steps), f"batch norm {config.batch_norm}, seed {config.seed}"):
+    for _ in track(range(steps), f"batch norm {config.network.batch_norm}, seed {config.seed}"):
         network.train_on_batch(volume, target)
     scores = {}
     for mode in MODES:
-        regions = np.array(network(volume, training=mode == "training"))[0] > THRESHOLD
+        regions = np.array(network(volume, training=mode == "training"))[0] > REGION_THRESHOLD
         scores[mode] = {region: float(dice(target[0, ..., i] > 0, regions[..., i])) for i, region in enumerate(REGIONS)}
     return scores
 
 
 def draw(path, scaling, batch_norm):
     """Variance and gradients with and without the scaling, Dice in both modes."""
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.4), layout="constrained", width_ratios=(1, 1, 1, 2.2))
+    figure = Figure(figsize=(13, 3.4), layout="constrained")
+    axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 2.2))
     titles = ("variance of the first\nconvolution", "gradient,\n3D encoder", "gradient,\nits last block")
     for axis, name, title in zip(axes[:3], ("variance", *GRADIENTS), titles, strict=True):
         for row in scaling:
-            axis.plot(INPUT_SCALING.index(row["input_scaling"]), row[name], "o", color=f"C{row['seed']}")
+            axis.plot(SCALINGS.index(row["input_scaling"]), row[name], "o", color=f"C{row['seed']}")
         axis.set(yscale="log", xlim=(-0.5, 1.5), title=title, xlabel="input scaling")
-        axis.set_xticks(range(len(INPUT_SCALING)), INPUT_SCALING)
-    ticks = [(choice, mode) for choice in BATCH_NORM for mode in MODES]
+        axis.set_xticks(range(len(SCALINGS)), SCALINGS)
+    ticks = [(choice, mode) for choice in BATCH_NORMS for mode in MODES]
     for row in batch_norm:
         for index, (choice, mode) in enumerate(ticks):
             if choice == row["batch_norm"]:
@@ -178,11 +192,10 @@ def draw(path, scaling, batch_norm):
                     axes[3].plot(place, row[mode][region], marker, color=f"C{row['seed']}")
     axes[3].set(ylim=(0, 1), title="Dice of the case learned (colour: seed)", xlabel="batch norm, mode")
     axes[3].set_xticks(range(len(ticks)), [f"{choice},\n{mode}" for choice, mode in ticks])
-    handles = [plt.Line2D([], [], marker=marker, color="grey", linestyle="") for marker in "osv"]
+    handles = [Line2D([], [], marker=marker, color="grey", linestyle="") for marker in "osv"]
     axes[3].legend(handles, REGIONS, loc="lower left", frameon=False)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from brats_tf.runtime.console import import_tensorflow
+from brats_tf.runtime.console import show_log
+from brats_tf.runtime.tensorflow import import_tensorflow
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Byte-equal runs and golden values are promised on a CPU alone.
 import_tensorflow()
+show_log()
 
-import keras  # noqa: E402
-from forked_trainings import small_networks  # noqa: E402
+import keras
+from forked_trainings import small_networks
 
-from brats_tf.data.discovery import find_cases  # noqa: E402
-from brats_tf.data.phantoms import write_phantoms  # noqa: E402
-from brats_tf.models import backbones  # noqa: E402
-from brats_tf.models import registry as networks  # noqa: E402
-from brats_tf.training import loop as trainer  # noqa: E402
-from brats_tf.training import tensorboard_images as watching  # noqa: E402
-from brats_tf.training import validation  # noqa: E402
+from brats_tf.data.discovery import find_cases
+from brats_tf.data.phantoms import write_phantoms
+from brats_tf.models import backbones, registry
+from brats_tf.training import loop, tensorboard_images, validation
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_CROP = (32, 32, 24)
@@ -75,7 +74,7 @@ def damaged(phantoms, tmp_path):
 @pytest.fixture
 def untraced(monkeypatch):
     """Training steps run operation by operation, without the ten seconds that TensorFlow takes to trace a network."""
-    compile_network = trainer.compile_network
+    compile_network = loop.compile_network
 
     def compile_untraced(network, config):
         compile_network(network, config)
@@ -84,16 +83,16 @@ def untraced(monkeypatch):
     def eager(network):
         return lambda weights, volumes: network(keras.ops.convert_to_tensor(volumes), training=False).numpy()
 
-    monkeypatch.setattr(trainer, "compile_network", compile_untraced)
-    for room in (watching, validation):
-        monkeypatch.setattr(room, "runner", eager)
+    monkeypatch.setattr(loop, "compile_network", compile_untraced)
+    for module in (tensorboard_images, validation):
+        monkeypatch.setattr(module, "compiled_forward", eager)
 
 
 @pytest.fixture
 def small(monkeypatch):
     """The network `embedding` is one of two convolutions, which trains in no time."""
     for name, network in small_networks().items():
-        monkeypatch.setitem(networks.NETWORKS, name, network)
+        monkeypatch.setitem(registry.NETWORKS, name, network)
 
 
 def _beside(variable, default):

@@ -24,7 +24,7 @@ def small_network(shape, **settings):
 
 
 def small_networks():
-    """What replaces `networks.NETWORKS`."""
+    """What replaces `registry.NETWORKS`."""
     from brats_tf.models.registry import Network
 
     return {"embedding": Network(small_network, "regions", lambda *arguments: "random weights")}
@@ -61,16 +61,16 @@ class Trainings:
 
 def main():
     """Answers until its input ends."""
-    from brats_tf.runtime.console import import_tensorflow
+    from brats_tf.runtime.tensorflow import import_tensorflow
 
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import_tensorflow()
-    from brats_tf.cli import main as cli
-    from brats_tf.models import registry as networks
+    from brats_tf.cli.main import main as brats_tf
+    from brats_tf.models import registry
     from brats_tf.training import train as training
 
     assert training  # Imported here, once, because it takes seconds.
-    networks.NETWORKS |= small_networks()
+    registry.NETWORKS |= small_networks()
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:
@@ -79,7 +79,7 @@ def main():
         process = os.fork()
         if process == 0:
             _become(question["log"], question["environment"])
-            os._exit(cli.main(question["arguments"]))
+            os._exit(brats_tf(question["arguments"]))
         print(process, flush=True)
 
 

@@ -121,7 +121,7 @@ def test_the_lock_pins_every_dependency_exactly():
 
 def test_the_readmes_python_runs(phantom_folder, tmp_path):
     (block,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
-    small = {"(192, 160, 144)": "(32, 32, 24)", "(96, 96, 96)": "(16, 16, 16)", "store": tmp_path / "store"}
+    small = {"(192, 160, 144)": "(32, 32, 24)", "(96, 96, 96)": "(16, 16, 16)", "store": tmp_path / "cache"}
     small["/data/BraTS2020_TrainingData"] = phantom_folder
     for written, used in small.items():
         quoted = f'"{written}"' if f'"{written}"' in block else written

@@ -1,155 +1,126 @@
-"""What the parsed arguments of a command ask for: a run, or cases."""
+"""Turns parsed arguments into configs, case lists and folders."""
 
+import logging
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
+from brats_tf.cli.options import FOLDERS, PHANTOMS
+from brats_tf.config.config import Config, all_settings, run_names
+from brats_tf.config.execution import PostProcessing
+from brats_tf.config.fields import settings_of
 from brats_tf.config.presets import (
-    PHANTOM_PATCH,
-    PHANTOM_PATCHES,
-    PHANTOM_SETTINGS,
-    PHANTOM_STEP,
+    DEFAULT_PRESET,
     PRESETS,
-    VALIDATE_EVERY,
+    VALIDATION_FREQUENCY,
+    modalities_of,
+    phantom_settings,
 )
-from brats_tf.config.settings import Config, networks_of, run_names
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
 
-
-def phantom_settings(preset):
-    """What replaces a preset's settings without --data, so that minutes on a CPU do."""
-    its = PRESETS[preset]
-    if "patch" not in its:
-        return PHANTOM_SETTINGS
-    sizes = {"patch": PHANTOM_PATCH, "step": PHANTOM_STEP}
-    return PHANTOM_PATCHES | {name: (*size[:2], min(size[2], its[name][2])) for name, size in sizes.items()}
+log = logging.getLogger(__name__)
 
 
-def wanted_networks(given):
-    """The modalities of each network that the arguments ask to train: a tuple of tuples; (None,) when none is said."""
-    if given.modality == "all":
-        return tuple((name,) for name in MODALITIES)
+def configs_from(given: Namespace) -> list[Config]:
+    """The networks that the arguments ask to train."""
     if given.modality:
-        return ((given.modality,),)
-    several = networks_of(given.preset)
-    # One-modality presets want to be told which; `Config` says so.
-    return (None,) if "modalities" not in PRESETS[given.preset] else several
+        wanted: Any = [(name,) for name in MODALITIES] if given.modality == "all" else [(given.modality,)]
+    elif given.config or "modalities" not in PRESETS[preset_of(given)]:
+        wanted = [None]  # From the file; a one-modality preset needs to be told, and `Config` says so.
+    else:
+        wanted = modalities_of(preset_of(given))
+    return [config_from(given, modalities) for modalities in wanted]
 
 
-def networks_given(given):
-    """The runs that the arguments name, or those that the preset trains."""
-    return given.networks or run_names(given.preset)
+def config_from(given: Namespace, modalities: tuple[str, ...] | None = None) -> Config:
+    """One network: the preset or the `--config` file, with the options on top."""
+    flags = settings_given(given) | ({"modalities": modalities} if modalities else {})
+    if getattr(given, "config", None):
+        config = Config.load(given.config)
+        if given.preset and given.preset != config.preset:
+            raise InputError(f"--preset must be {config.preset}, as in {given.config}. Received: {given.preset}.")
+        return config.replace(**flags)
+    defaults = phantom_settings(preset_of(given)) if getattr(given, "phantoms", False) else {}
+    return Config.from_preset(preset_of(given), **(defaults | flags))
 
 
-def config_of(given, **changes):
-    """The run that the arguments describe; without --data for phantoms."""
-    defaults = {} if given.data else phantom_settings(given.preset)
-    settings = defaults | given_settings(given) | {name: value for name, value in changes.items() if value}
-    return Config.from_preset(given.preset, **settings)
+def displayed_config(given: Namespace) -> Config:
+    """One network to look at, on FLAIR where neither the arguments nor the preset name a modality."""
+    named = given.modality or (None if "modalities" in PRESETS[preset_of(given)] else MODALITIES[0])
+    return config_from(given, (named,) if named and not given.config else None)
 
 
-def one_config(given):
-    """The run that the arguments describe, on FLAIR where neither they nor the preset name a modality."""
-    modality = given.modality or (None if "modalities" in PRESETS[given.preset] else MODALITIES[0])
-    settings = given_settings(given) | ({"modalities": (modality,)} if modality else {})
-    return Config.from_preset(given.preset, **settings)
+def preset_of(given: Namespace) -> str:
+    """The preset that the arguments name, or the default."""
+    return given.preset or DEFAULT_PRESET
 
 
-def windows_config(given, config):
-    """The run that `bench` measures in windows: that of the arguments, or without any of them preset albunet3d.
+def settings_given(given: Namespace) -> dict[str, Any]:
+    """The settings of a run that the arguments name; cases that validate do so every fifth epoch unless told."""
+    flags = {name: getattr(given, name, None) for name in all_settings()}
+    flags = {name: value for name, value in flags.items() if value is not None}
+    validates = getattr(given, "validation_data", None) or {"validation_split", "fold"} & set(flags)
+    return ({"validation_frequency": VALIDATION_FREQUENCY} if validates else {}) | flags
+
+
+def section_given(given: Namespace, section: type) -> Any:
+    """A settings dataclass of a single command, with what the arguments name."""
+    values = {name: getattr(given, name) for name in settings_of(section)}
+    return section(**{name: value for name, value in values.items() if value is not None})
+
+
+def folder(given: Namespace, name: str) -> Path:
+    """`--runs`, `--out` or `--results`, or its default, which lies in `phantoms/` for synthetic cases."""
+    named = getattr(given, name)
+    return named or (PHANTOMS if given.phantoms else Path()) / FOLDERS[name]
+
+
+def runs_given(given: Namespace) -> list[Path]:
+    """The folders of the networks that the arguments name, or of those that the preset trains."""
+    return [folder(given, "runs") / name for name in given.networks or run_names(preset_of(given))]
+
+
+def cases_from(given: Namespace, part: str, config: Config) -> list:
+    """The cases of DATA, or synthetic ones for the crop of `config`.
 
     Raises:
-        InputError: when they describe a network that sees whole crops, and only windows are to be measured.
+        InputError: when the arguments name neither, or there is no case.
     """
-    if config.patch:
-        return config
-    if given.only == "windows" and (given_settings(given) or given.modality or given.preset != "paper"):
-        raise InputError("Windows are for networks that see patches, such as --preset albunet3d.")
-    return Config.from_preset("albunet3d")
-
-
-def scored_cases(given, config):
-    """The cases to predict or to score: all of them, or with --held-out those that training has not seen."""
-    from brats_tf.data.splits import held_out_cases
-
-    found = cases_of(given, "training" if given.held_out else "unseen", config)
-    return held_out_cases(found, [given.runs / name for name in networks_given(given)]) if given.held_out else found
-
-
-def given_settings(given):
-    """The settings of a run that the arguments name."""
-    names = (
-        "crop",
-        "patch",
-        "step",
-        "window_weights",
-        "foreground",
-        "batch_size",
-        "batches",
-        "accumulation",
-        "spacing_mm",
-        "augmentation",
-        "validate_every",
-        "backbone",
-        "depth_factors",
-        "planes",
-        "input_scaling",
-        "batch_norm",
-        "weights",
-        "epochs",
-        "learning_rate",
-        "schedule",
-        "warm_up",
-        "plateau_on",
-        "average",
-        "precision",
-        "remat",
-        "jit",
-        "seed",
-    )
-    settings = {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
-    return _held_out(given) | settings
-
-
-def _held_out(given):
-    """What is kept from training, and how often it is scored."""
-    fold, validation = getattr(given, "fold", None), getattr(given, "validation", None)
-    settings = {"fold": fold[0], "folds": fold[1]} if fold else {}
-    if isinstance(validation, float):
-        settings["hold_out"] = validation
-    return settings | {"validate_every": VALIDATE_EVERY} if fold or validation is not None else settings
-
-
-def cases_of(given, part, config):
-    """The cases of --data, or phantoms for the crop of `config`; says which, and what was skipped."""
     from brats_tf.data.phantoms import phantom_cases
-    from brats_tf.runtime.console import say
 
-    if not given.data:
-        say(f"No --data (make: DATA=) given: using made-up cases, the {part} phantoms.")
-        return phantom_cases(given.runs, part, crop=config.crop, seed=config.seed)
-    return found_cases(given.data)
+    if given.data and given.phantoms:
+        raise InputError(f"DATA and --phantoms exclude each other. Received both: {given.data}.")
+    if given.data:
+        return cases_in(given.data)
+    if not given.phantoms:
+        raise InputError("DATA is missing: name a folder or a list of cases, or use --phantoms for synthetic cases.")
+    log.info(f"Using synthetic cases ({part}); everything about them is in {PHANTOMS}/ unless a folder is named.")
+    return phantom_cases(PHANTOMS, part, crop=config.data.crop, seed=config.seed)
 
 
-def found_cases(data):
-    """The cases of a folder or list; says what was skipped."""
+def cases_in(data: Path) -> list:
+    """The cases of a folder or list; logs what was skipped."""
     from brats_tf.data.discovery import find_cases
-    from brats_tf.runtime.console import say
 
     found, skipped = find_cases(data)
     for path, reason in skipped:
-        say(f"Skipped {path}: {reason}.")
+        log.info(f"Skipped {path}: {reason}.")
     return found
 
 
-def steps_given(given, runs):
-    """The `postprocessing.Steps` that the arguments ask for."""
-    from brats_tf.inference.postprocessing import Steps, with_tuned
+def cases_to_score(given: Namespace, runs: list[Path], config: Config) -> list:
+    """The cases to predict or to score: all of them, or those that the training of the runs did not see."""
+    from brats_tf.data.splits import validation_cases
 
-    if given.drop_et_below_ml == "tuned":
-        return with_tuned(Steps(given.remove_below_ml, given.fill_holes), runs)
-    return Steps(given.remove_below_ml, given.fill_holes, given.drop_et_below_ml)
+    if given.cases == "all":
+        return cases_from(given, "unseen", config)
+    return validation_cases(cases_from(given, "training", config), runs)
 
 
-def validation_cases(given):
-    """The cases of --validation where it is a path; None where it is not."""
-    return found_cases(given.validation) if isinstance(given.validation, Path) else None
+def postprocessing_given(given: Namespace, runs: list[Path]) -> PostProcessing:
+    """The steps after the networks that the arguments ask for."""
+    from brats_tf.inference.postprocessing import with_tuned
+
+    steps = section_given(given, PostProcessing)
+    return with_tuned(steps, runs) if given.tuned else steps

@@ -7,13 +7,13 @@ from rich import box
 from rich.table import Table
 
 from brats_tf.errors import InputError
-from brats_tf.runtime.console import console, say
+from brats_tf.runtime.console import console
 
-BACKBONES_FILE = Path(__file__).parents[1] / "models" / "backbones.json"  # Written by `brats-tf backbones --measure`.
+BACKBONES_FILE = Path(__file__).parents[1] / "models" / "backbones.json"  # Written by `python -m bench backbones`.
 
 
 def show_backbones(name=None, *, path=BACKBONES_FILE):
-    """Prints the table of backbones, or one of its rows, from a file that `bench.bench_backbones` wrote.
+    """Prints the table of backbones, or one of its rows, from a file that `bench.network.bench_backbones` wrote.
 
     Raises:
         InputError: on an unknown name.
@@ -22,18 +22,18 @@ def show_backbones(name=None, *, path=BACKBONES_FILE):
     rows = measured["backbones"]
     if name and name not in rows:
         raise InputError(f"`backbone` must be one of {', '.join(rows)}. Received: {name!r}.")
-    shown = {name: rows[name]} if name else rows
+    displayed = {name: rows[name]} if name else rows
     size = "x".join(map(str, measured["crop"]))
-    say("Channels of P1 ... P5, millions of parameters; GFLOP and seconds of a pass of the whole network")
-    say(f"at {size}, measured on {measured['machine']}.")
-    for source in dict.fromkeys(row["source"] for row in shown.values()):
-        its_rows = {backbone: row for backbone, row in shown.items() if row["source"] == source}
-        console.print(_backbone_table(source, its_rows))
-    for note in dict.fromkeys(row["note"] for row in shown.values() if row["note"]):
-        say(f"{', '.join(backbone for backbone, row in shown.items() if row['note'] == note)}: {note}.")
+    console.print("Channels of P1 ... P5, millions of parameters; GFLOP and seconds of a pass of the whole network")
+    console.print(f"at {size}, measured on {measured['machine']}.")
+    for source in dict.fromkeys(row["source"] for row in displayed.values()):
+        rows_of_source = {backbone: row for backbone, row in displayed.items() if row["source"] == source}
+        console.print(_backbone_table(source, rows_of_source))
+    for note in dict.fromkeys(row["note"] for row in displayed.values() if row["note"]):
+        console.print(f"{', '.join(backbone for backbone, row in displayed.items() if row['note'] == note)}: {note}.")
     if not name:
         for names, reason in measured["unfit"].items():
-            say(f"Not offered: {names}: {reason}.")
+            console.print(f"Not offered: {names}: {reason}.")
 
 
 def _backbone_table(source, rows):

@@ -1,185 +1,158 @@
-"""The options of the command line: what each takes, and what its help says."""
+"""Options of the command line, generated from the settings; and those that name files and folders."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from brats_tf.config.checks import AUGMENTATIONS, CHOICES
-from brats_tf.config.presets import PRESETS
-from brats_tf.config.settings import EPOCHS
-from brats_tf.evaluation.empty_rules import EMPTY_RULES
+from brats_tf.config.fields import Names, Setting, Size, allowed_values, check_value, settings_of
+from brats_tf.config.presets import DEFAULT_PRESET, PRESETS, SUMMARIES
+from brats_tf.errors import InputError, format_shape
 from brats_tf.regions import MODALITIES
 
+PHANTOMS = Path("phantoms")  # Where everything about synthetic cases goes unless a folder is named.
+FOLDERS = {"runs": "runs", "out": "predictions", "results": "results"}
 
-def _sizes(text):
+
+def add_settings(parser: argparse.ArgumentParser, section: type, names: Iterable[str] | None = None) -> None:
+    """Adds an option for each setting of a section, or for those named, in a group with the section's title."""
+    group = parser.add_argument_group((section.__doc__ or "").partition(".")[0].partition(";")[0])
+    for name, one in settings_of(section).items():
+        if name not in ("name", "modalities") and (names is None or name in names):
+            add_setting(group, one)
+
+
+def add_setting(parser: Any, setting: Setting) -> None:
+    """Adds the option of one setting; a parser that has it already keeps its own."""
+    text = f"{setting.help} (default: {default_text(setting)})"
+    if setting.option in parser._option_string_actions:
+        return
+    if setting.kind is bool:
+        parser.add_argument(setting.option, action=argparse.BooleanOptionalAction, default=None, help=text)
+    elif setting.choices:
+        parser.add_argument(setting.option, choices=setting.choices, help=text)
+    else:
+        parse = lambda words: parse_setting(setting, words)  # noqa: E731
+        parser.add_argument(setting.option, type=parse, metavar=_metavar(setting), help=text)
+
+
+def parse_setting(setting: Setting, words: str) -> Any:
+    """The value of a setting from the command line, checked."""
     try:
-        first, second, third = (int(size) for size in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected three whole numbers, such as 192x160x108, received {text!r}"
-        ) from None
-    return first, second, third
+        if setting.kind == Size:
+            first, second, third = (int(size) for size in words.lower().split("x"))
+            value: Any = (first, second, third)
+        else:
+            value = setting.kind(words)
+        check_value(setting, value)
+        return value
+    except (ValueError, InputError):
+        raise argparse.ArgumentTypeError(f"expected {allowed_values(setting)}, received {words!r}") from None
 
 
-def _count(text):
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, received {text!r}")
-    return int(text)
+def default_text(setting: Setting) -> str:
+    """The default of a setting, and of the presets that differ from it."""
+    presets: dict[Any, list[str]] = {}
+    for preset, values in PRESETS.items():
+        value = values.get(setting.name, setting.default)
+        if value != setting.default:
+            presets.setdefault(value, []).append(preset)
+    others = [f"{_shorten(names)}: {format_value(setting, value)}" for value, names in presets.items()]
+    return "; ".join([format_value(setting, setting.default), *others])
 
 
-def _volume(text):
-    return text if text == "tuned" else float(text)
+def format_value(setting: Setting, value: Any) -> str:
+    """A value as the help text and the reference page show it."""
+    if value is None:
+        return setting.none
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if setting.kind == Size:
+        return format_shape(value)
+    if setting.kind == Names:
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _fold(text):
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected a fold and how many there are, such as 0/5, received {text!r}")
-    return int(number), int(count)
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Adds DATA, or `--phantoms` in its place."""
+    parser.add_argument(
+        "data", nargs="?", type=Path, metavar="DATA", help="a folder of BraTS cases, or a .csv or .json list of cases"
+    )
+    parser.add_argument(
+        "--phantoms", action="store_true", help=f"use synthetic cases instead of DATA, and folders in {PHANTOMS}/"
+    )
 
 
-def _validation(text):
-    try:
-        return float(text)
-    except ValueError:
-        return Path(text)
+def add_folder(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Adds `--runs`, `--out` or `--results`; `arguments.folder` has the default."""
+    parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"{text} (default: {FOLDERS[name]})")
 
 
-def _names(text):
-    names = tuple(text.split(","))
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Adds `--cache-dir`."""
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of preprocessed cases, best on a fast disk (default: RUNS/cache)",
+    )
+
+
+def add_preset(parser: argparse.ArgumentParser) -> None:
+    """Adds `--preset`."""
+    texts = "; ".join(f"{name}: {text}" for name, text in SUMMARIES.items())
+    parser.add_argument("--preset", choices=tuple(PRESETS), metavar="NAME", help=f"{texts} (default: {DEFAULT_PRESET})")
+
+
+def add_modality(parser: argparse.ArgumentParser, text: str, default: str | None = None) -> None:
+    """Adds `--modality`."""
+    parser.add_argument("--modality", choices=(*MODALITIES, "all"), default=default, help=text)
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Adds what selects trained networks and cases: DATA, runs, networks, validation cases."""
+    add_data(parser)
+    add_folder(parser, "runs", "folder of the trained networks")
+    add_preset(parser)
+    parser.add_argument(
+        "--networks",
+        type=parse_names,
+        metavar="NAMES",
+        help="the runs to average, folders in RUNS, separated by commas (default: those that the preset trains)",
+    )
+    parser.add_argument(
+        "--cases",
+        choices=("all", "validation"),
+        default="all",
+        help="validation: only the cases that the training of the networks did not see (default: all)",
+    )
+
+
+def parse_names(words: str) -> tuple[str, ...]:
+    """Different names separated by commas."""
+    names = tuple(words.split(","))
     if not all(names) or len(set(names)) != len(names):
-        raise argparse.ArgumentTypeError(f"expected different names joined by commas, received {text!r}")
+        raise argparse.ArgumentTypeError(f"expected different names separated by commas, received {words!r}")
     return names
 
 
-def _folder(default, text):
-    return {"type": Path, "metavar": "DIR", "default": Path(default), "help": text}
+def parse_count(words: str) -> int:
+    """A whole number of at least 1."""
+    if not (words.isdecimal() and int(words) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, received {words!r}")
+    return int(words)
 
 
-POSITIONAL = ("first", "second")
-OPTIONS = {
-    "first": {"type": Path, "metavar": "FIRST", "help": "a folder that `brats-tf evaluate` wrote"},
-    "second": {"type": Path, "metavar": "SECOND", "help": "another one"},
-    "case": {"metavar": "ID", "help": "which case (default: the first that has what the network sees)"},
-    "slices": {"type": _count, "metavar": "N", "default": 8, "help": "how many cases can be scrolled through"},
-    "archive": {"type": Path, "metavar": "ZIP", "default": Path("submission.zip"), "help": "the zip to write"},
-    "submit out": _folder("predictions", "the predictions to check"),
-    "data": {"type": Path, "metavar": "PATH", "help": "folder with BraTS cases, or a .csv or .json list of cases"},
-    "runs": _folder("runs", "folder of the trained networks"),
-    "demo runs": _folder("demo/runs", "folder of its networks"),
-    "demo out": _folder("demo/predictions", "folder of its predictions"),
-    "demo results": _folder("demo/results", "folder of its pictures"),
-    "run": {"type": Path, "metavar": "DIR", "help": "folder of one trained network, such as runs/flair"},
-    "store": {"type": Path, "metavar": "DIR", "help": "folder for prepared cases (default: RUNS/store)"},
-    "out": _folder("predictions", "folder of the predictions"),
-    "export out": {"type": Path, "metavar": "DIR", "help": "folder to write the SavedModel to"},
-    "results": _folder("results", "folder for scores and pictures"),
-    "preset": {
-        "choices": tuple(PRESETS),
-        "default": "paper",
-        "help": "paper A: paper (the text), authors (their code), plus (depth 144, augmentation); paper B: albunet3d, "
-        "albunet2d (the text), -authors (their code), -subsets (an ensemble)",
-    },
-    "modality": {"choices": (*MODALITIES, "all"), "help": "what the network sees; all: four networks in turn"},
-    "prepare modality": {"choices": (*MODALITIES, "all"), "default": "all", "help": "what to prepare"},
-    "tune out": _folder("predictions", "the predictions to read"),
-    "evaluate out": _folder("predictions", "the predictions to score"),
-    "networks": {
-        "type": _names,
-        "metavar": "NAMES",
-        "help": "the runs to average, folders in RUNS, joined by commas (default: those that PRESET trains)",
-    },
-    "epochs": {"type": int, "metavar": "N", "help": "epochs (default: 200; paper B: 50; phantoms: 4)"},
-    "demo epochs": {"type": int, "metavar": "N", "help": "passes over the training cases (default: 4)"},
-    "demo crop": {
-        "type": _sizes,
-        "metavar": "HxWxD",
-        "help": "front-back x left-right x head-foot (default: 64x64x36)",
-    },
-    "crop": {"type": _sizes, "metavar": "HxWxD", "help": "front-back x left-right x head-foot (default: the preset's)"},
-    "patch": {"type": _sizes, "metavar": "HxWxD", "help": "train on random patches, predict in windows of this size"},
-    "step": {
-        "type": _sizes,
-        "metavar": "HxWxD",
-        "help": "from window to window (paper B: 32x32x24)",
-    },
-    "window-weights": {"choices": ("uniform", "gaussian"), "help": "how overlapping windows count (default: uniform)"},
-    "foreground": {"type": float, "metavar": "SHARE", "help": "share of patches centred on the tumour (default: 0)"},
-    "batch-size": {"type": _count, "metavar": "N", "help": "crops or patches a step (paper A: 1; paper B: 24, 2D 64)"},
-    "batches": {"type": _count, "metavar": "N", "help": "batches an epoch (paper B: 100; else what the cases make)"},
-    "accumulation": {"type": _count, "metavar": "N", "help": "parts that a batch is cut into, to take less memory"},
-    "backbone": {
-        "metavar": "NAME",
-        "help": "the embedded 2D classifier (default: efficientnetb0; `brats-tf backbones`)",
-    },
-    "backbones backbone": {"metavar": "NAME", "help": "only this one"},
-    "planes": {"type": int, "metavar": "N", "help": "slices that the squeeze leaves for the classifier (default: 3)"},
-    "depth-factors": {
-        "type": _sizes,
-        "metavar": "AxBxC",
-        "help": "squeeze of the slices (default: by the depth; 3x3x4 for 108)",
-    },
-    "weights": {
-        "metavar": "SOURCE",
-        "help": "imagenet (the default), noisy-student, a file, or none: random",
-    },
-    "input-scaling": {
-        "choices": ("none", "imagenet"),
-        "help": "none: planes as they are; imagenet: as an image of 0..255",
-    },
-    "batch-norm": {"choices": ("frozen", "batch"), "help": "in training: fixed or the batch's own statistics"},
-    "learning-rate": {"type": float, "metavar": "RATE", "help": "first learning rate (default: 1e-4; phantoms: 5e-4)"},
-    "seed": {"type": int, "metavar": "N", "help": "same seed, same start and order (default: 0)"},
-    "augmentation": {"choices": AUGMENTATIONS, "help": "what happens to training cases (default: the preset's)"},
-    "spacing-mm": {"type": float, "metavar": "MM", "help": "resample to cubic voxels (default: as they are)"},
-    "fold": {"type": _fold, "metavar": "N/K", "help": "keep fold N, from 0, of K from training, and validate on it"},
-    "validation": {
-        "type": _validation,
-        "metavar": "SHARE|PATH",
-        "help": "keep this share of the patients from training and validate on it, or validate on the cases there",
-    },
-    "validate-every": {"type": _count, "metavar": "N", "help": "epochs from one validation to the next (default: 5)"},
-    "plateau-on": {"choices": CHOICES["plateau_on"], "help": "what must improve (default: loss, that of training)"},
-    "schedule": {"choices": CHOICES["schedule"], "help": "of the learning rate (default: plateau; paper B: constant)"},
-    "warm-up": {"type": int, "metavar": "N", "help": "epochs in which a cosine or constant rate rises (default: 0)"},
-    "average": {
-        "choices": CHOICES["average"],
-        "help": "which weights are kept: the last, or an average (default: none)",
-    },
-    "precision": {"choices": CHOICES["precision"], "help": "what layers compute in while training (default: float32)"},
-    "remat": {
-        "action": "store_true",
-        "default": None,
-        "help": "compute block interiors again on the way back: less memory, same step",
-    },
-    "jit": {"action": "store_true", "default": None, "help": "compile the step with XLA (GPUs; slower on a CPU)"},
-    "devices": {"type": _count, "metavar": "N", "default": 1, "help": "GPUs of this machine that share each batch"},
-    "restart": {"action": "store_true", "help": "train anew instead of going on; what is there is moved aside"},
-    "checkpoint-minutes": {"type": float, "metavar": "N", "default": 10.0, "help": "the longest time a kill may cost"},
-    "epoch": {"choices": tuple(EPOCHS), "default": "last", "help": "whose weights predict; best: of the validation"},
-    "held-out": {"action": "store_true", "help": "only the cases that the networks' training kept out"},
-    "workers": {"type": _count, "metavar": "N", "help": "cases prepared at once (default: one per CPU core)"},
-    "verify": {"action": "store_true", "help": "check the store instead of filling it, remove what is damaged"},
-    "json": {"action": "store_true", "help": "print JSON instead of a table"},
-    "empty": {
-        "choices": tuple(EMPTY_RULES),
-        "default": "brats",
-        "help": "what a region without voxels scores: as on the BraTS platform, or nothing",
-    },
-    "evaluate workers": {"type": _count, "metavar": "N", "help": "cases scored at once (default: one per CPU core)"},
-    "skip-bad": {"action": "store_true", "help": "leave bad cases out instead of stopping"},
-    "only": {"choices": ("network", "windows", "data", "training"), "help": "what to measure (default: all)"},
-    "measure": {"action": "store_true", "help": "measure on this machine instead of showing the packaged figures"},
-    "remove-below-ml": {"type": float, "metavar": "ML", "default": 0.0, "help": "remove smaller parts of the tumour"},
-    "fill-holes": {"action": "store_true", "help": "make background that the tumour encloses edema"},
-    "drop-et-below-ml": {
-        "type": _volume,
-        "metavar": "ML",
-        "default": 0.0,
-        "help": "take less enhancing tumour than this for necrosis; tuned: what `brats-tf tune` found",
-    },
-    "save-uncertainty": {
-        "action": "store_true",
-        "help": "also write OUT/uncertainty/<case>.nii.gz: how far the networks disagree on WT, TC, ET",
-    },
-    "save-probabilities": {"action": "store_true", "help": "also write OUT/probabilities/<case>.nii.gz: WT, TC, ET"},
-}
+def _metavar(setting: Setting) -> str:
+    if setting.kind == Size:
+        return "HxWxD" if setting.name != "depth_factors" else "AxBxC"
+    return {int: "N", float: setting.unit.upper() or "X"}.get(setting.kind, "NAME")
+
+
+def _shorten(presets: list[str]) -> str:
+    """Names of presets, with `albunet*` for all of that family."""
+    family = [name for name in PRESETS if name.startswith("albunet")]
+    if set(family) <= set(presets):
+        presets = [*(name for name in presets if name not in family), "albunet*"]
+    return ", ".join(presets)

@@ -1,246 +1,168 @@
-"""The commands of `brats-tf`: each imports its run inside, so that `--help` never loads TensorFlow.
-
-A command's docstring is its help text. It takes the parsed arguments and returns an exit code, or None for 0.
-"""
+"""The commands that train, describe and export networks; see `commands`."""
 
 import sys
+from pathlib import Path
 
+from brats_tf.cli import options
 from brats_tf.cli.arguments import (
-    cases_of,
-    config_of,
-    given_settings,
-    networks_given,
-    one_config,
-    phantom_settings,
-    scored_cases,
-    steps_given,
-    validation_cases,
-    wanted_networks,
-    windows_config,
+    cases_from,
+    cases_in,
+    configs_from,
+    displayed_config,
+    folder,
+    section_given,
 )
-from brats_tf.config.settings import Config
-from brats_tf.errors import InputError, WriteError
-from brats_tf.regions import MODALITIES
-
-FAILED_CASES = 2
+from brats_tf.cli.commands import Command, add_checkpoint
+from brats_tf.config.config import NETWORKS, SECTIONS, Config
+from brats_tf.config.execution import TrainingOptions
+from brats_tf.config.fields import settings_of
+from brats_tf.config.settings import ComputeSettings, DataSettings
 
 
 def train(given):
-    """Train one network, or with `--modality all` four of them; go on where one was stopped.
+    """Train or resume one network, or all four.
 
-    Paper A: presets paper, authors, plus; paper B: albunet3d, albunet2d and more. A run lies in RUNS/<modality>:
-    config.json, split.json, network.weights.h5, history.csv, run.json, a log for TensorBoard and its picture
-    training.png. With --validation 0.2, or --fold 0/5, some patients are kept from training, the same for every
-    modality (`predict --held-out`), and their Dice is taken every fifth epoch (validation.csv, best.weights.h5).
-    The same command goes on where a training was killed, and exit code 75 says that one was told to stop (SIGTERM,
-    SIGUSR1) and saved. With --modality all and several GPUs the networks train side by side.
-    Without --data, made-up cases are used, at a small crop.
+    A run is a folder in RUNS: config.json, split.json, network.weights.h5, history.csv, run.json, a TensorBoard log and
+    its picture training.png. With --validation-split 0.2, or --folds 5 --fold 0, training does not see some of the
+    patients, the same for every modality (`predict --cases validation`), and scores them every fifth epoch
+    (validation.csv, best.weights.h5). Run the same command again to resume an interrupted training; exit code 75 says
+    that a signal (SIGTERM, SIGUSR1) stopped it and everything is saved. With --modality all and several GPUs the
+    networks train in parallel.
 
-    brats-tf train --data BraTS2020 --modality flair
+    brats-tf train BraTS2020 --modality flair
+    brats-tf train BraTS2020 --config runs/flair/config.json --epochs 300
     """
-    from brats_tf.runtime.console import import_tensorflow
+    from brats_tf.runtime.tensorflow import import_tensorflow
 
     import_tensorflow()
-    from brats_tf.training import train as training
     from brats_tf.training.distribution import gpu_numbers, machines
     from brats_tf.training.parallel import train_modalities
+    from brats_tf.training.train import train as train_networks
 
-    configs = [config_of(given, modalities=modalities) for modalities in wanted_networks(given)]
-    gpus = gpu_numbers()
-    if given.modality == "all" and given.data and len(gpus) > 1 and given.devices == 1 and machines() == 1:
-        return train_modalities(sys.argv[1:], gpus, logs=given.runs)
-    cases = cases_of(given, "training", configs[0])
-    store = given.store or given.runs / "store"
-    training.train(
+    configs = configs_from(given)
+    training_options = section_given(given, TrainingOptions)
+    gpus, runs = gpu_numbers(), folder(given, "runs")
+    if given.modality == "all" and len(gpus) > 1 and training_options.devices == 1 and machines() == 1:
+        arguments = sys.argv[1:] if given.arguments is None else given.arguments
+        return train_modalities(arguments, gpus, logs=runs)
+    train_networks(
         configs,
-        cases,
-        runs=given.runs,
-        store=store,
-        validation=validation_cases(given),
-        skip_bad=given.skip_bad,
-        workers=given.workers,
-        devices=given.devices,
-        restart=given.restart,
-        checkpoint_minutes=given.checkpoint_minutes,
+        cases_from(given, "training", configs[0]),
+        runs=runs,
+        cache_dir=given.cache_dir,
+        validation=cases_in(given.validation_data) if given.validation_data else None,
+        options=training_options,
     )
+    return 0
 
 
-def predict(given):
-    """Predict label maps with the average of the trained networks.
+def runs(given):
+    """Compare runs: progress, time, Dice, settings.
 
-    Writes OUT/<case>.nii.gz with each case's own geometry and label convention. A case that lacks a modality is
-    predicted from the others. Without --data, phantoms that training has not seen are used. OUT/prediction.json tells
-    the networks, the steps after them (none unless asked for), seconds and, for several networks, their disagreement.
-
-    brats-tf predict --data BraTS2020_validation --runs runs --out predictions
+    brats-tf runs runs
     """
-    from brats_tf.runtime.console import import_tensorflow
+    from brats_tf.runs.table import show_runs
 
-    import_tensorflow()
-    from brats_tf.inference.predict import load_ensemble, predict_cases
-
-    runs = [given.runs / name for name in networks_given(given)]
-    steps = steps_given(given, runs)
-    members = load_ensemble(runs, given.epoch)
-    cases = scored_cases(given, members[0].config)
-    failures = predict_cases(
-        members,
-        cases,
-        out=given.out,
-        steps=steps,
-        save_probabilities=given.save_probabilities,
-        save_uncertainty=given.save_uncertainty,
-    )
-    return FAILED_CASES if failures else 0
+    show_runs(given.folder, as_json=given.json)
 
 
 def summary(given):
-    """Print the network: every layer with its shape, and what a pass costs.
+    """Print a network layer by layer, and its cost.
 
-    Paper A's Table 1 reads off the layers stem_conv, squeeze1 ... squeeze4, planes_conv and planes.
+    The embedding paper's Table 1 reads off the layers stem_conv, squeeze1 ... squeeze4, planes_conv and planes.
 
-    brats-tf summary --preset paper --modality flair
+    brats-tf summary --preset embedding --modality flair
     """
-    from brats_tf.runtime.console import import_tensorflow, say
+    from brats_tf.runtime.tensorflow import import_tensorflow
 
     import_tensorflow()
     from brats_tf.models.cost import multiply_adds
-    from brats_tf.runs.folder import build_network
+    from brats_tf.runs.network import build_network
+    from brats_tf.runtime.console import console
 
-    config = one_config(given)
-    network = build_network(config)
+    network = build_network(displayed_config(given))
     network.summary(line_length=130)
-    say(f"One pass over one volume: {2 * multiply_adds(network) / 1e9:.0f} GFLOP in convolutions.")
+    console.print(f"One pass over one volume: {2 * multiply_adds(network) / 1e9:.0f} GFLOP in convolutions.")
+
+
+def backbones(given):
+    """List the 2D classifiers that can be embedded.
+
+    Source, weights, channels per scale, parameters and cost. Parameters are the classifier's; GFLOP and seconds are of
+    a pass of the whole network (preset embedding), measured on the machine that the table names; `python -m bench
+    backbones` measures them on yours.
+
+    brats-tf backbones convnext_tiny
+    """
+    from brats_tf.cli.backbones_table import show_backbones
+
+    show_backbones(given.name)
 
 
 def export(given):
-    """Write one trained network as a SavedModel, reload it and compare.
+    """Export a trained network as a SavedModel and verify it.
 
     Its `serve` takes (B, H, W, D, C) float32, cropped and z-scored, and needs TensorFlow alone.
 
-    brats-tf export --run runs/flair --out exported/flair
+    brats-tf export runs/flair --out exported/flair
     """
-    from brats_tf.runtime.console import import_tensorflow
+    from brats_tf.runtime.tensorflow import import_tensorflow
 
     import_tensorflow()
     from brats_tf.inference.export import export_saved_model
 
-    export_saved_model(given.run, epoch=given.epoch, out=given.out)
+    export_saved_model(given.run, checkpoint=given.checkpoint, out=given.out)
 
 
-def runs(given):
-    """List the runs of a folder and compare them: how far, how long, how good, and the settings in which they differ.
-
-    brats-tf runs --runs runs
-    """
-    from brats_tf.runs.table import show_runs
-
-    show_runs(given.runs, as_json=given.json)
-
-
-def cases(given):
-    """List the cases of a data folder: layout, labels, geometry, what is missing, what was skipped or refused and why.
-
-    Reads every header and every label map, not the voxels of the modalities. Knows BraTS 2017-2024 and MSD Task01 by
-    their names; anything else can be listed in a .csv or .json with the columns id, flair, t1, t1ce, t2, seg,
-    convention (brats2017, brats2023, brats2024, brats2024-ped or msd) and, if known, grade (HGG, LGG) and patient.
-
-    brats-tf cases --data BraTS2020
-    """
-    from brats_tf.data.inspection import take_census
-
-    return FAILED_CASES if take_census(given.data, as_json=given.json) else 0
+def _train_options(parser):
+    options.add_data(parser)
+    options.add_folder(parser, "runs", "folder of the trained networks")
+    options.add_cache(parser)
+    _network_options(parser)
+    parser.add_argument(
+        "--validation-data", type=Path, metavar="DATA", help="validate on these cases instead of a split"
+    )
+    for section in (SECTIONS["data"], *dict.fromkeys(NETWORKS.values())):
+        options.add_settings(parser, section)
+    for section in (SECTIONS["training"], SECTIONS["inference"], ComputeSettings, TrainingOptions):
+        options.add_settings(parser, section)
+    options.add_setting(parser, settings_of(Config)["seed"])
 
 
-def prepare(given):
-    """Read, orient, crop and normalise every case once, into files that training streams; training does it by itself.
-
-    Says what it will take, goes on where a killed one stopped, and prepares again what changed. With --verify it reads
-    the store instead, and removes what is damaged.
-
-    brats-tf prepare --data BraTS2020 --store /fast/disk/store
-    """
-    from brats_tf.data.layouts import SEGMENTATION
-    from brats_tf.preprocessing.cache import Settings
-    from brats_tf.preprocessing.fill_cache import prepare_cases, verify_store
-
-    store = given.store or given.runs / "store"
-    if given.verify:
-        return FAILED_CASES if verify_store(store) else 0
-    names = MODALITIES if given.modality == "all" else (given.modality,)
-    crop = given.crop or (None if given.data else phantom_settings(given.preset)["crop"])
-    config = Config.from_preset(given.preset, modalities=names, crop=crop, spacing_mm=given.spacing_mm)
-    settings = Settings(config.crop, config.spacing_mm)
-    options = {"settings": settings, "folder": store, "workers": given.workers, "skip_bad": given.skip_bad}
-    found, complaints = cases_of(given, "training", config), []
-    for with_truth, parts in ((True, (*names, SEGMENTATION)), (False, names)):
-        try:
-            prepare_cases([case for case in found if bool(case.segmentation) == with_truth], parts=parts, **options)
-        except WriteError:
-            raise
-        except InputError as error:
-            complaints.append(str(error))
-    if complaints:
-        raise InputError("\n".join(complaints))
+def _network_options(parser):
+    options.add_preset(parser)
+    options.add_modality(parser, "what the network sees; all: four networks, one after another")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="take the settings from a config.json, as every run leaves behind"
+    )
 
 
-def demo(given):
-    """See the whole job on made-up cases, in minutes on a CPU: nothing to prepare.
-
-    Trains the four networks, predicts cases that they have not seen, prints the paper's table and writes
-    RESULTS/overlay.png. Where ImageNet weights cannot be had it goes on with random ones, and says so first.
-    """
-    from brats_tf.runtime.console import import_tensorflow
-
-    import_tensorflow()
-    from brats_tf.cli import demo as whole
-
-    whole.demo(runs=given.runs, out=given.out, results=given.results, **given_settings(given))
+def _summary_options(parser):
+    _network_options(parser)
+    options.add_settings(parser, DataSettings, ("crop", "patch_size"))
+    for section in dict.fromkeys(NETWORKS.values()):
+        options.add_settings(parser, section)
 
 
-def bench(given):
-    """Measure this machine: the network, sliding windows, data, and training in each precision.
-
-    Data: preparing the cases of DATA with one worker and two, streaming them, memory over 1,000 steps, and each
-    augmentation beside batchgenerators and MONAI where they are installed. Windows: preset albunet3d beside its twin in
-    PyTorch. Training: step, memory and loss with and without --remat. Writes RESULTS/bench.json, bench_windows.json,
-    bench_data.json, bench_training.json.
-
-    brats-tf bench --data BraTS2020 --only data
-    """
-    from bench.data import bench_data
-    from bench.network import bench as measure
-    from bench.training import bench_training
-    from bench.windows import bench_windows
-
-    config = one_config(given)
-    if given.only in (None, "network"):
-        measure(config, results=given.results)
-    found = [] if given.only == "network" else cases_of(given, "bench", config)
-    if given.only in (None, "windows"):
-        bench_windows(windows_config(given, config), found[0], results=given.results)
-    if given.only in (None, "training"):
-        bench_training(config, next(case for case in found if case.segmentation), results=given.results)
-    if given.only in (None, "data"):
-        whole = [case for case in found if case.segmentation and len(case.volumes) == len(MODALITIES)]
-        bench_data(whole, results=given.results, crop=config.crop)
+def _runs_options(parser):
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="RUNS", help="default: runs")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-def backbones(given):
-    """List the 2D classifiers that `--backbone` takes: source, weights, channels per scale, parameters, cost.
+def _backbones_options(parser):
+    parser.add_argument("name", nargs="?", metavar="NAME", help="only this one")
 
-    Parameters are the classifier's; GFLOP and seconds are of a pass of the whole network (preset paper), measured on
-    the machine that the table names. With --measure they are measured here, one after another (half an hour for all,
-    or one --backbone), and written to RESULTS/backbones.json.
 
-    brats-tf backbones --backbone convnext_tiny
-    """
-    from brats_tf.cli.backbones_table import BACKBONES_FILE, show_backbones
+def _export_options(parser):
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained network, such as runs/flair")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write the SavedModel to")
+    add_checkpoint(parser)
 
-    path = BACKBONES_FILE
-    if given.measure:
-        from bench.network import bench_backbones
 
-        bench_backbones((given.backbone,) if given.backbone else None, results=given.results)
-        path = given.results / "backbones.json"
-    show_backbones(given.backbone, path=path)
+COMMANDS = (
+    Command("train", train, _train_options),
+    Command("runs", runs, _runs_options),
+    Command("summary", summary, _summary_options),
+    Command("backbones", backbones, _backbones_options),
+    Command("export", export, _export_options),
+)

@@ -1,110 +1,83 @@
-"""What the settings of a run may be, each alone and together: the checks of `config.Config`."""
+"""Checks of settings that depend on each other; `fields.check_section` checks each alone."""
 
-import dataclasses
+from typing import Any
 
-from brats_tf.data.splits import check_split
-from brats_tf.errors import InputError
-from brats_tf.regions import MODALITIES
-
-CHOICES = {
-    "optimizer": ("adam", "nadam"),
-    "loss": ("ce_minus_dice", "multiple_dice", "multiple_dice_background"),
-    "window_weights": ("uniform", "gaussian"),
-    "window_average": ("probabilities", "logits"),
-    "precision": ("float32", "bfloat16", "float16"),
-    "schedule": ("plateau", "cosine", "constant"),
-    "plateau_on": ("loss", "validation"),
-    "average": ("none", "ema", "swa"),
-}
-AUGMENTATIONS = ("none", "paper_b", "authors_b", "plus")  # The presets of data.augment.
-SEEDS = 2**32  # NumPy takes no more.
-
-# Which fields each network is built from; any other network's must keep their defaults.
-_EMBEDDING = ("depth_factors", "planes", "backbone", "input_scaling", "batch_norm", "stochastic_depth")
-BUILT_FROM = {"embedding": _EMBEDDING, "embedding_authors": _EMBEDDING, "albunet": ("depth_layers",)}
+from brats_tf.config.settings import AlbuNetSettings, DataSettings, InferenceSettings
+from brats_tf.errors import InputError, format_shape
 
 
-def check(config):
-    """Raises `InputError` unless all settings are allowed and belong together."""
-    for modality in config.modalities:
-        if modality not in MODALITIES:
-            raise InputError(f"`modalities` must be from {', '.join(MODALITIES)}. Received: {modality!r}.")
-    if len(set(config.modalities)) != len(config.modalities):
-        raise InputError(f"`modalities` must not repeat. Received: {', '.join(config.modalities)}.")
-    if len(config.crop) != 3 or not all(isinstance(size, int) and size > 0 for size in config.crop):
-        raise InputError(f"`crop` must be three positive whole numbers, H x W x D. Received: {config.crop}.")
+def check_together(config: Any) -> None:
+    """Raises `InputError` unless the sections of a `Config` fit each other."""
+    _check_modalities(config.data.modalities)
+    check_split(config.data)
     _check_network(config)
-    _check_patch(config)
-    for name, known in CHOICES.items():
-        if getattr(config, name) not in known:
-            raise InputError(f"`{name}` must be {' or '.join(known)}. Received: {getattr(config, name)!r}.")
-    if config.augmentation not in AUGMENTATIONS:
+    _check_patches(config.data, config.inference)
+    _check_schedule(config.training)
+    batch_size, parts = config.training.batch_size, config.training.gradient_accumulation_steps
+    if batch_size % parts:
+        raise InputError(f"`gradient_accumulation_steps` must divide the batch size {batch_size}. Received: {parts}.")
+
+
+def check_split(data: DataSettings) -> None:
+    """Raises `InputError` unless there is one fold of some, or a validation split, or neither."""
+    folds, fold, share = data.folds, data.fold, data.validation_split
+    if (folds is None) != (fold is None):
+        raise InputError(f"`folds` and `fold` belong together. Received: folds={folds}, fold={fold}.")
+    if folds is not None and share is not None:
         raise InputError(
-            f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}. Received: {config.augmentation!r}."
+            f"`folds` and `validation_split` exclude each other. Received: folds={folds}, validation_split={share}."
         )
-    if config.spacing_mm is not None and not 0.1 <= config.spacing_mm <= 10:
-        raise InputError(f"`spacing_mm` must be from 0.1 to 10. Received: {config.spacing_mm}.")
-    check_split(config.folds, config.fold, config.hold_out)
-    optional = ("batches", "validate_every")
-    for name in ("planes", "epochs", "batch_size", "accumulation", "plateau_epochs", *optional):
-        value = getattr(config, name)
-        if value is None and name in optional:
-            continue
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"`{name}` must be a whole number of at least 1. Received: {value}.")
-    _check_rate(config)
-    if not isinstance(config.seed, int) or not 0 <= config.seed < SEEDS:
-        raise InputError(f"`seed` must be a whole number from 0 to {SEEDS - 1}. Received: {config.seed}.")
-    if config.batch_size % config.accumulation:
-        raise InputError(
-            f"`accumulation` must divide the batch size {config.batch_size}. Received: {config.accumulation}."
-        )
+    if folds is not None and fold is not None and fold >= folds:
+        raise InputError(f"`fold` must be from 0 to folds - 1. Received: fold={fold}, folds={folds}.")
+    if share is not None and share >= 1:
+        raise InputError(f"`validation_split` must be between 0 and 1. Received: {share}.")
 
 
-def _check_rate(config):
-    if not config.learning_rate > 0:
-        raise InputError(f"`learning_rate` must be above 0. Received: {config.learning_rate}.")
-    most = 0 if config.schedule == "plateau" else config.epochs
-    if not isinstance(config.warm_up, int) or not 0 <= config.warm_up <= most:
-        raise InputError(
-            f"`warm_up` must be from 0 to {most} for the schedule {config.schedule} of {config.epochs} epochs. "
-            f"Received: {config.warm_up}."
-        )
-    if config.plateau_on == "validation" and (config.schedule != "plateau" or config.validate_every is None):
-        raise InputError(
-            "`plateau_on` validation needs the schedule plateau and `validate_every`. Received: "
-            f"{config.schedule}, {config.validate_every}."
-        )
+def _check_modalities(modalities: tuple) -> None:
+    if not modalities:
+        raise InputError("`modalities` must name at least one modality. Received: none.")
+    if len(set(modalities)) != len(modalities):
+        raise InputError(f"`modalities` must not repeat. Received: {', '.join(modalities)}.")
 
 
-def _check_network(config):
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    used = BUILT_FROM.get(config.network, ())
-    for name in {*_EMBEDDING, *BUILT_FROM["albunet"]} - {*used}:
-        if getattr(config, name) != defaults[name] and config.network in BUILT_FROM:
-            raise InputError(f"The network {config.network} has no `{name}`. Received: {getattr(config, name)}.")
-    if config.remat and config.network == "albunet":
-        raise InputError("AlbuNet has no residual blocks to compute again. Received: remat=True.")
-    if config.patch is None and config.network == "albunet":
-        raise InputError("AlbuNet sees patches: `patch` must be H x W x D. Received: none.")
+def _check_network(config: Any) -> None:
+    if not isinstance(config.network, AlbuNetSettings):
+        return
+    if config.compute.rematerialise:
+        raise InputError("AlbuNet has no residual blocks to rematerialise. Received: rematerialise=True.")
+    if config.data.patch_size is None:
+        raise InputError("AlbuNet sees patches: `patch_size` must be H x W x D. Received: none.")
 
 
-def _check_patch(config):
-    for name, most in (("patch", config.crop), ("step", config.patch)):
-        sizes = getattr(config, name)
-        if sizes is None:
-            continue
-        if most is None:
-            raise InputError(f"`{name}` is for networks that see patches. Received: {sizes} without `patch`.")
-        if len(sizes) != 3 or not all(
-            isinstance(one, int) and 1 <= one <= top for one, top in zip(sizes, most, strict=False)
-        ):
-            raise InputError(f"`{name}` must be three whole numbers from 1 to {most}, H x W x D. Received: {sizes}.")
-    for name in ("foreground", "window_weights", "window_average"):
-        default = type(config).__dataclass_fields__[name].default
-        if config.patch is None and getattr(config, name) != default:
+def _check_patches(data: DataSettings, inference: InferenceSettings) -> None:
+    patch, stride = data.patch_size, inference.window_stride
+    if patch is None:
+        for section in (data, inference):
+            for name in ("foreground_fraction", "window_stride", "window_weighting", "window_average"):
+                field = type(section).__dataclass_fields__.get(name)
+                if field and getattr(section, name) != field.default:
+                    value = getattr(section, name)
+                    raise InputError(
+                        f"`{name}` is for networks that see patches. Received: {value} without `patch_size`."
+                    )
+        return
+    for name, sizes, limits in (("patch_size", patch, data.crop), ("window_stride", stride, patch)):
+        if sizes and any(size > limit for size, limit in zip(sizes, limits, strict=True)):
             raise InputError(
-                f"`{name}` is for networks that see patches. Received: {getattr(config, name)} without `patch`."
+                f"`{name}` must be at most {format_shape(limits)} in each axis. Received: {format_shape(sizes)}."
             )
-    if not 0 <= config.foreground <= 1:
-        raise InputError(f"`foreground` must be from 0 to 1. Received: {config.foreground}.")
+
+
+def _check_schedule(training: Any) -> None:
+    limit = 0 if training.schedule == "plateau" else training.epochs
+    if training.warmup_epochs > limit:
+        raise InputError(
+            f"`warmup_epochs` must be from 0 to {limit} for the schedule {training.schedule} of {training.epochs} "
+            f"epochs. Received: {training.warmup_epochs}."
+        )
+    watches_validation = training.plateau_monitor == "validation"
+    if watches_validation and (training.schedule != "plateau" or training.validation_frequency is None):
+        raise InputError(
+            "`plateau_monitor` validation needs the schedule plateau and `validation_frequency`. Received: "
+            f"{training.schedule}, {training.validation_frequency}."
+        )

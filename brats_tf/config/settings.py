@@ -1,181 +1,211 @@
-"""A run as one frozen value, with the presets of the papers; saved as JSON beside the weights."""
+"""The settings of a run, section by section. This is their only home: see `fields`.
 
-import dataclasses
-import json
+`Config` puts the sections together; `presets` has the values of both papers.
+"""
+
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
-from brats_tf.config.checks import BUILT_FROM, check
-from brats_tf.config.presets import CROP, NETWORKS_OF, PRESETS
-from brats_tf.errors import InputError
+from brats_tf.config.fields import Names, Size, check_section, setting, with_tuples
 from brats_tf.regions import MODALITIES
-from brats_tf.runtime.files import write_json
 
-FILE = "config.json"
-WEIGHTS_FILE, BEST_FILE = "network.weights.h5", "best.weights.h5"
-EPOCHS = {"last": WEIGHTS_FILE, "best": BEST_FILE}  # Whose weights predict.
+CROP: Size = (192, 160, 108)  # H front-back, W left-right, D head-foot, in voxels (embedding paper, Section 2.1).
+SEED_LIMIT = 2**32 - 1  # NumPy takes no larger seed.
 
 
 @dataclass(frozen=True)
-class Config:
-    """Everything that decides what a run computes. The defaults are preset `paper` of paper A."""
+class Section:
+    """A group of settings; values are checked when it is made."""
 
-    # Which modalities the network sees, stacked as channels; one for paper A, so it has no default.
-    modalities: tuple
-    preset: str = "paper"
-    # A key of models.networks.NETWORKS.
-    network: str = "embedding"
-    # H x W x D of the image-centred crop, in voxels.
-    crop: tuple = CROP
-    # H x W x D of random patches to train on and of the windows that predict; None sees the whole crop (paper A).
-    patch: tuple | None = None
-    # From one window to the next, H x W x D in voxels; None: half a patch.
-    step: tuple | None = None
-    # How windows count where they overlap: "uniform" (paper B) or "gaussian"; and what is averaged there:
-    # "probabilities" or, as in the code of paper B, "logits".
-    window_weights: str = "uniform"
-    window_average: str = "probabilities"
-    # How often a patch is centred on the tumour; paper B draws all of them from the brain.
-    foreground: float = 0.0
-    # The edge of cubic voxels, in mm, to resample every volume to; None takes voxels as they are (BraTS: 1 mm).
-    spacing_mm: float | None = None
-    # What happens to training cases: "none" (paper A names none), "paper_b", "authors_b" or "plus".
-    augmentation: str = "none"
-    # Which cases are kept from training: fold number `fold` (from 0) of `folds`, or a share; None trains on all.
-    folds: int | None = None
-    fold: int | None = None
-    hold_out: float | None = None
-    # Epochs from one Dice of the held-out cases to the next, while training; None: never.
-    validate_every: int | None = None
-    # Three factors that squeeze D slices into the planes; None derives them from D.
-    depth_factors: tuple | None = None
-    # How many slices the squeeze leaves: the channels of the classifier's image (paper A, Table 1: 3).
-    planes: int = 3
-    # The 2D classifier, a key of models.backbones.BACKBONES.
-    backbone: str = "efficientnetb0"
-    # "imagenet", "noisy-student" (EfficientNet-B0 ... B7), "none" or the path of a weights file.
-    weights: str = "imagenet"
-    # "none" (the planes are the input) or "imagenet" (as if they were an image of 0..255).
-    input_scaling: str = "none"
-    # "frozen" (inference statistics) or "batch" (statistics of the one case in the batch).
-    batch_norm: str = "frozen"
-    # Whether the classifier drops residual branches while training, as on ImageNet; the paper names no dropout.
-    stochastic_depth: bool = False
-    # AlbuNet: whether slices see their neighbours.
-    depth_layers: bool = True
-    # "ce_minus_dice" (paper A), "multiple_dice" (paper B) or, with the background as a fourth class,
-    # "multiple_dice_background" (the code of paper B).
-    loss: str = "ce_minus_dice"
-    # "adam" or "nadam".
-    optimizer: str = "adam"
-    # Paper A, Section 2.5: 1e-4, divided by 10 after 50 epochs without improvement of the loss.
-    learning_rate: float = 1e-4
-    plateau_epochs: int = 50
-    # "plateau", "cosine" (to 0 at the last epoch) or "constant"; and what the plateau watches: the "loss" of training
-    # (the text names no other) or the mean Dice of "validation".
-    schedule: str = "plateau"
-    plateau_on: str = "loss"
-    # Epochs in which the rate of "cosine" or "constant" rises from 0.
-    warm_up: int = 0
-    # Which weights are kept: those of the last step ("none"), their exponential moving average over steps ("ema"), or
-    # the mean of those after each epoch of the last quarter ("swa").
-    average: str = "none"
-    # What layers compute in; weights, losses, normalisation and the last activation are float32 in any case.
-    precision: str = "float32"
-    # Compute block interiors again on the way back instead of keeping them: less memory, more time, the same step.
-    remat: bool = False
-    # Compile the step with XLA; for GPUs.
-    jit: bool = False
-    # Paper A, Section 2.1.
-    batch_size: int = 1
-    # A batch goes through the network in so many equal parts, whose gradients are averaged: less memory, the same step,
-    # except that batch norm and multiple Dice see one part at a time.
-    accumulation: int = 1
-    # Batches an epoch; None: as many as the cases make.
-    batches: int | None = None
-    # Not stated in the paper: enough for the plateau to act more than once.
-    epochs: int = 200
-    seed: int = 0
+    def __post_init__(self) -> None:
+        with_tuples(self)
+        check_section(self)
 
-    def __post_init__(self):
-        for name in ("modalities", "crop", "patch", "step", "depth_factors"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        check(self)
 
-    @classmethod
-    def from_preset(cls, preset, **changes):
-        """A preset's values with `changes` on top; changes that are None do not count.
+@dataclass(frozen=True)
+class DataSettings(Section):
+    """What the network sees, and which cases it learns from."""
 
-        Raises:
-            InputError: on an unknown preset, an unknown field or a value that is not allowed.
-        """
-        if preset not in PRESETS:
-            raise InputError(f"`preset` must be one of {', '.join(PRESETS)}. Received: {preset!r}.")
-        given = {name: value for name, value in changes.items() if value is not None}
-        return cls._from_fields(PRESETS[preset] | {"preset": preset} | given)
+    modalities: Names = setting(help="the modalities that the network sees, stacked as channels", choices=MODALITIES)
+    crop: Size = setting(
+        CROP,
+        "image-centred crop, front-back x left-right x head-foot",
+        unit="voxels",
+        source="embedding paper, Section 2.1",
+    )
+    patch_size: Size | None = setting(
+        None,
+        "size of the random patches to train on and of the windows to predict in",
+        none="whole crops",
+        unit="voxels",
+        source="AlbuNet paper, Section 2.3",
+    )
+    foreground_fraction: float = setting(
+        0.0,
+        "fraction of patches centred on a tumour voxel; the others are drawn from the brain",
+        minimum=0,
+        maximum=1,
+        source="AlbuNet paper, Section 2.3",
+    )
+    spacing_mm: float | None = setting(
+        None,
+        "edge of the cubic voxels to resample every volume to",
+        none="no resampling",
+        minimum=0.1,
+        maximum=10,
+        unit="mm",
+    )
+    augmentation: str = setting(
+        "none",
+        "augmentation preset of the training cases",
+        choices=("none", "albunet", "albunet-authors", "nnunet-like"),
+        source="the embedding paper names none; AlbuNet paper, Section 2.4",
+    )
+    validation_split: float | None = setting(
+        None,
+        "fraction of the patients to keep from training and to validate on",
+        none="train on all patients",
+        above=0,
+    )
+    folds: int | None = setting(None, "number of folds of a cross-validation", none="no folds", minimum=2)
+    fold: int | None = setting(
+        None, "the fold to keep from training and to validate on, counted from 0", none="no folds", minimum=0
+    )
 
-    @classmethod
-    def load(cls, run):
-        """Reads the config of a run's folder. Raises `InputError` when there is none or it does not fit."""
-        path = Path(run) / FILE
-        try:
-            fields = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise InputError(f"{run} holds no trained network: {FILE} is missing. Train it first.") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is no readable JSON: {error}.") from None
-        if not isinstance(fields, dict):
-            raise InputError(f"{path} must hold a JSON object. Received: {type(fields).__name__}.")
-        try:
-            return cls._from_fields(fields, source=f"{path}: ")
-        except TypeError as error:
-            raise InputError(f"{path} holds a value of a wrong type: {error}.") from None
 
-    def save(self, run):
-        """Writes the config into a run's folder."""
-        write_json(Path(run) / FILE, dataclasses.asdict(self))
+@dataclass(frozen=True)
+class EmbeddingSettings(Section):
+    """The embedding paper's network: a 2D classifier between an inter-slice encoder and decoder."""
 
-    @classmethod
-    def _from_fields(cls, fields, source=""):
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(fields) - set(known))
-        if unknown:
-            raise InputError(f"{source}Unknown settings {', '.join(unknown)}. Known are: {', '.join(known)}.")
-        if not fields.get("modalities"):
-            raise InputError(f"{source}`modalities` must name at least one of {', '.join(MODALITIES)}. Received: none.")
-        return cls(**fields)
+    paper: ClassVar[str] = "embedding"
+
+    name: str = setting("embedding", "builder of the network", choices=("embedding", "embedding_authors"))
+    backbone: str = setting(
+        "efficientnetb0", "the embedded 2D classifier (see `brats-tf backbones`)", source="embedding paper, Section 2.2"
+    )
+    weights: str = setting(
+        "imagenet", "initial weights of the classifier: imagenet, noisy-student, a file, or none for random weights"
+    )
+    planes: int = setting(
+        3, "planes that the encoder leaves for the classifier", minimum=1, source="embedding paper, Table 1"
+    )
+    depth_factors: Size | None = setting(
+        None,
+        "depth reduction of the three encoder levels",
+        none="derived from the depth; 3x3x4 for 108",
+        source="embedding paper, Section 2.2",
+    )
+    input_scaling: str = setting(
+        "none",
+        "scaling in front of the classifier: none takes the planes as they are, imagenet as an image of 0 to 255",
+        choices=("none", "imagenet"),
+    )
+    batch_norm: str = setting(
+        "frozen",
+        "the classifier's batch normalisation in training: fixed statistics, or those of the batch",
+        choices=("frozen", "batch"),
+    )
+    stochastic_depth: bool = setting(
+        False,
+        "drop residual branches of the classifier in training, as on ImageNet",
+        source="the embedding paper names none; the authors' code does",
+    )
 
     @property
-    def run_name(self):
-        """The name of the run's folder: the stacked modalities joined by hyphens; in front paper B's preset."""
-        return "-".join((*((self.preset,) if self.network == "albunet" else ()), *self.modalities))
-
-    @property
-    def input_shape(self):
-        """What the network takes: (H, W, D, C)."""
-        return (*(self.patch or self.crop), len(self.modalities))
-
-    @property
-    def window_step(self):
-        """From one window to the next, (H, W, D)."""
-        return self.step or tuple(max(1, size // 2) for size in self.patch)
-
-    def split_settings(self):
-        """The keyword arguments of `splits.split_cases` that decide who is held out."""
-        return {"folds": self.folds, "fold": self.fold, "hold_out": self.hold_out}
-
-    def network_settings(self):
-        """The keyword arguments of the network's builder."""
-        return {"shape": self.input_shape} | {name: getattr(self, name) for name in BUILT_FROM.get(self.network, ())}
+    def encoder(self) -> str:
+        """The ImageNet network inside."""
+        return self.backbone
 
 
-def networks_of(preset):
-    """The modalities of each network that a preset trains without being told any: a tuple of tuples."""
-    stacked = PRESETS[preset].get("modalities")
-    return NETWORKS_OF.get(preset) or ((stacked,) if stacked else tuple((name,) for name in MODALITIES))
+@dataclass(frozen=True)
+class AlbuNetSettings(Section):
+    """The AlbuNet paper's network: a U-Net around an ImageNet ResNet34."""
+
+    paper: ClassVar[str] = "albunet"
+    encoder: ClassVar[str] = "resnet34"
+
+    name: str = setting("albunet", "builder of the network", choices=("albunet",))
+    weights: str = setting("imagenet", "initial weights of the encoder: imagenet, a file, or none for random weights")
+    depth_layers: bool = setting(
+        True, "1x1x3 convolutions through which slices see their neighbours", source="AlbuNet paper, Section 2.1"
+    )
 
 
-def run_names(preset):
-    """The names of the runs that a preset trains, in order."""
-    return tuple(Config.from_preset(preset, modalities=modalities).run_name for modalities in networks_of(preset))
+@dataclass(frozen=True)
+class TrainingSettings(Section):
+    """Loss, optimiser, learning rate and length of a training."""
+
+    epochs: int = setting(
+        200, "passes over the training cases", minimum=1, source="the embedding paper gives no figure"
+    )
+    batch_size: int = setting(1, "crops or patches per step", minimum=1, source="embedding paper, Section 2.1")
+    steps_per_epoch: int | None = setting(None, "steps per epoch", none="as many as the cases make", minimum=1)
+    gradient_accumulation_steps: int = setting(
+        1, "parts that a batch is split into to save memory; the gradients are averaged", minimum=1
+    )
+    loss: str = setting(
+        "ce_minus_dice",
+        "loss function",
+        choices=("ce_minus_dice", "multiple_dice", "multiple_dice_background"),
+        source="embedding paper, Section 2.4; AlbuNet paper, Section 2.2",
+    )
+    optimizer: str = setting(
+        "adam", "optimiser", choices=("adam", "nadam"), source="embedding paper, Section 2.5; its authors' code"
+    )
+    learning_rate: float = setting(1e-4, "initial learning rate", above=0, source="embedding paper, Section 2.5")
+    schedule: str = setting(
+        "plateau", "learning-rate schedule; cosine ends at 0", choices=("plateau", "cosine", "constant")
+    )
+    plateau_patience: int = setting(
+        50,
+        "epochs without improvement after which the plateau schedule divides the rate by 10",
+        minimum=1,
+        source="embedding paper, Section 2.5",
+    )
+    plateau_monitor: str = setting(
+        "loss",
+        "what the plateau schedule watches: the training loss, or the Dice of the validation",
+        choices=("loss", "validation"),
+    )
+    warmup_epochs: int = setting(
+        0, "epochs in which the rate of the cosine or constant schedule rises from 0", minimum=0
+    )
+    weight_averaging: str = setting(
+        "none", "weights to save: those of the last step, or their exponential moving average", choices=("none", "ema")
+    )
+    validation_frequency: int | None = setting(
+        None, "epochs between validations", none="5 where cases validate, else never", minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class InferenceSettings(Section):
+    """How windows are placed and averaged, for networks that see patches."""
+
+    window_stride: Size | None = setting(
+        None,
+        "distance between neighbouring windows",
+        none="half a patch",
+        unit="voxels",
+        source="AlbuNet paper, Section 2.5",
+    )
+    window_weighting: str = setting(
+        "uniform", "weight of the voxels of a window where windows overlap", choices=("uniform", "gaussian")
+    )
+    window_average: str = setting(
+        "probabilities",
+        "what is averaged where windows overlap",
+        choices=("probabilities", "logits"),
+        source="AlbuNet paper's authors' code: logits",
+    )
+
+
+@dataclass(frozen=True)
+class ComputeSettings(Section):
+    """How the numbers of a training are computed; weights, losses and normalisation are float32 in any case."""
+
+    precision: str = setting("float32", "number format of the layers", choices=("float32", "bfloat16", "float16"))
+    rematerialise: bool = setting(
+        False, "recompute the insides of residual blocks in the backward pass: less memory, the same step"
+    )
+    jit: bool = setting(False, "compile the step with XLA (experimental; several times slower on a CPU)")

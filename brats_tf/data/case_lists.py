@@ -3,7 +3,8 @@
 import csv
 import json
 
-from brats_tf.data.layouts import GRADES, PARTS, SEGMENTATION, Case, ListLayout, MsdLayout, is_safe, stem
+from brats_tf.data.case import Case
+from brats_tf.data.layouts import GRADES, PARTS, SEGMENTATION, ListLayout, MsdLayout, is_safe, stem
 from brats_tf.errors import InputError
 from brats_tf.regions import CONVENTIONS, MODALITIES
 

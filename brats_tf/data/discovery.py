@@ -6,8 +6,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from brats_tf.data.case import Case
 from brats_tf.data.case_lists import MSD_FOLDERS, read_list, read_msd
-from brats_tf.data.layouts import GRADES, HYPHENED, SEGMENTATION, UNDERSCORED, Case, is_nifti, is_safe, parse
+from brats_tf.data.layouts import GRADES, HYPHENED, SEGMENTATION, UNDERSCORED, is_nifti, is_safe, parse
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
 

@@ -1,6 +1,7 @@
-"""What a data folder holds: each case's files, labels and geometry, as a table for people or JSON for programs."""
+"""The content of a data folder: each case's files, labels and geometry, as a table for people or JSON for programs."""
 
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 from rich.markup import escape
@@ -9,15 +10,17 @@ from rich.table import Table
 from brats_tf.data import volumes
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import SEGMENTATION
-from brats_tf.data.nifti import by, read_header
-from brats_tf.errors import InputError
-from brats_tf.preprocessing.fill_cache import available_cores, say_notes
-from brats_tf.preprocessing.preprocess import geometry_notes, read_classes
+from brats_tf.data.nifti import read_header
+from brats_tf.data.notes import log_notes
+from brats_tf.errors import InputError, format_shape
 from brats_tf.regions import MODALITIES
-from brats_tf.runtime.console import console, say, track
+from brats_tf.runtime.console import console, track
+from brats_tf.runtime.system import available_cores
+
+log = logging.getLogger(__name__)
 
 
-def take_census(root, *, as_json=False):
+def inspect_dataset(root, *, as_json=False):
     """Looks at the cases below `root`: all headers and all label maps are read, no modality's voxels.
 
     Args:
@@ -32,7 +35,7 @@ def take_census(root, *, as_json=False):
     """
     cases, skipped = find_cases(root)
     with ThreadPoolExecutor(available_cores()) as pool:
-        jobs = pool.map(describe, cases)
+        jobs = pool.map(summarise_case, cases)
         described = list(jobs if as_json else track(jobs, "Reading headers and labels", total=len(cases)))
     if as_json:
         left_out = [{"path": str(path), "reason": reason} for path, reason in skipped]
@@ -42,7 +45,7 @@ def take_census(root, *, as_json=False):
     return sum(bool(one["problem"]) for one in described)
 
 
-def describe(case):
+def summarise_case(case):
     """What is known of one case, as plain values; `problem` is a sentence, or None for a good one."""
     about = {
         "id": case.id,
@@ -65,7 +68,7 @@ def describe(case):
         about |= _geometry(case, about["notes"])
         if case.segmentation:
             segmentation = volumes.read_segmentation(case.segmentation, case_id=case.id)
-            read_classes(segmentation, case)
+            volumes.read_label_classes(segmentation, case)
             about["labels"] = [label for label in case.convention.known if (segmentation.voxels == label).any()]
     except InputError as error:
         about["problem"] = str(error)
@@ -84,8 +87,8 @@ def _geometry(case, notes):
             volumes.check_same_geometry(first, geometry, case_id=case.id)
         else:
             first = geometry
-            notes += geometry_notes(header)
-    edges = volumes.spacing_mm(first.affine)
+            notes += volumes.geometry_notes(header)
+    edges = volumes.spacing_of(first.affine)
     return {"shape": list(first.shape), "spacing_mm": list(edges), "axes": volumes.axis_codes(first.affine)}
 
 
@@ -96,8 +99,8 @@ def _show(root, described, skipped):
     for one in described:
         truth = "no truth" if one["segmentation"] is None else "REFUSED"
         labels = " ".join(map(str, one["labels"])) if one["labels"] else truth
-        edges = by(f"{edge:.3g}" for edge in one["spacing_mm"] or ())
-        shape = by(one["shape"] or ())
+        edges = format_shape(f"{edge:.3g}" for edge in one["spacing_mm"] or ())
+        shape = format_shape(one["shape"] or ())
         row = (one["layout"], one["grade"] or "", ", ".join(one["missing"]), labels, shape, edges, one["axes"] or "")
         table.add_row(escape(one["id"]), *map(escape, row))
     console.print(table)
@@ -107,16 +110,16 @@ def _show(root, described, skipped):
         conventions.setdefault(one["convention"], []).append(one["id"])
         for note in one["notes"]:
             notes.setdefault(note, []).append(one["id"])
-    say(f"Labels: {', '.join(f'{name}: {len(ids)} cases' for name, ids in conventions.items())}.")
-    say_notes(notes)
+    log.info(f"Labels: {', '.join(f'{name}: {len(ids)} cases' for name, ids in conventions.items())}.")
+    log_notes(notes)
     for path, reason in skipped:
-        say(f"Skipped {path}: {reason}.")
+        log.info(f"Skipped {path}: {reason}.")
     refused = [one["problem"] for one in described if one["problem"]]
     for problem in refused:
-        say(f"Refused: {problem}")
+        log.info(f"Refused: {problem}")
     complete = sum(not one["missing"] for one in described)
     with_truth = sum(one["segmentation"] is not None for one in described)
-    say(
+    log.info(
         f"{len(described)} cases found, {complete} with all four modalities, {with_truth} with truth, {len(refused)} "
         f"refused; {len(skipped)} files or folders skipped."
     )

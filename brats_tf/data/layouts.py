@@ -1,14 +1,12 @@
-"""How each generation of BraTS names a case's files, and what a name tells: layout, label convention, patient."""
+"""How each generation of BraTS names the files of a case, and which labels it uses."""
 
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-from brats_tf.errors import InputError
 from brats_tf.regions import BRATS_2017, BRATS_2023, BRATS_2024, MODALITIES, MSD_TASK01, Convention
 
 SEGMENTATION = "seg"
-LONGEST_ID = 128  # Leaves room for the rest of a file's name.
+MAX_ID_LENGTH = 128  # Leaves room for the rest of a file's name.
 GRADES = ("HGG", "LGG")  # High-grade and low-grade glioma, as 2017-2020 sort them.
 PARTS = (*MODALITIES, SEGMENTATION)
 
@@ -80,8 +78,6 @@ _BY_ID = (
 # BraTS 2020 shipped one segmentation under another name.
 MISNAMED = {("BraTS20_Training_355", "W39_1998.09.19_Segm"): SEGMENTATION}
 
-# Case ids that end with the number of a scan or of a time point; before it, the patient.
-_SCAN = re.compile(r"(brats1[789]_\w+)_\d|(brats-\w+-\d+)-\d{3}", re.I)
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.I)
 
 
@@ -124,54 +120,11 @@ def layout_of(case_id, default):
     return default
 
 
-def patient_of(case_id):
-    """The patient, where several scans of one are numbered.
-
-    >>> patient_of("BraTS-GLI-00005-101"), patient_of("Brats18_TCIA02_377_1"), patient_of("BraTS20_Training_001")
-    ('BraTS-GLI-00005', 'Brats18_TCIA02_377', 'BraTS20_Training_001')
-    """
-    match = _SCAN.fullmatch(case_id)
-    return match[1] or match[2] if match else case_id
-
-
 def is_safe(case_id):
     """Whether a case id can be a file's name as it is: no path, no hidden file, no control characters."""
     return (
-        0 < len(case_id) <= LONGEST_ID
+        0 < len(case_id) <= MAX_ID_LENGTH
         and case_id[0] != "."
         and case_id.isprintable()
         and not set(case_id) & set('/\\:*?"<>|')
     )
-
-
-@dataclass(frozen=True)
-class Case:
-    """One scan of one patient: its files, and what its name and place tell."""
-
-    id: str
-    volumes: dict  # modality -> Path, only those that are there
-    segmentation: Path | None
-    layout: Layout | MsdLayout | ListLayout
-    folder: Path
-    channels: dict = field(default_factory=dict)  # modality -> index of the last axis, where one file holds several
-    grade: str | None = None  # "HGG" or "LGG", where a folder or a name mapping says so
-    patient: str = ""  # Several scans of one patient share it; the id where nothing else is known
-
-    def __post_init__(self):
-        object.__setattr__(self, "patient", self.patient or patient_of(self.id))
-
-    @property
-    def convention(self):
-        """The label convention, which follows from the layout."""
-        return self.layout.convention
-
-    def require(self, part):
-        """The path of a modality, or of "seg". Raises `InputError` when the case has no such file."""
-        path = self.segmentation if part == SEGMENTATION else self.volumes.get(part)
-        if path is None:
-            there = [*self.volumes, *([SEGMENTATION] if self.segmentation else [])]
-            raise InputError(
-                f"Case {self.id}: no {part} in {self.folder}; expected {self.layout.file_name(self.id, part)}, "
-                f"found {', '.join(there)}."
-            )
-        return path

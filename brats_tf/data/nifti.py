@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
 
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, format_shape
 
 DEFLATE_LIMIT = 1032  # Deflate packs no better than this, so a larger size is a lie.
 _HEADER_BYTES = 544  # Of NIfTI-2; NIfTI-1 has fewer.
@@ -52,8 +52,8 @@ def read_nifti(path, *, case_id):
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if len(content) - offset < expected:
         raise InputError(
-            f"Case {case_id}: {path} is damaged or truncated: expected {by(shape)} voxels in {expected} bytes, "
-            f"received {max(len(content) - offset, 0)}."
+            f"Case {case_id}: {path} is damaged or truncated: expected {format_shape(shape)} voxels in {expected} "
+            f"bytes, received {max(len(content) - offset, 0)}."
         )
     stored = np.frombuffer(content, dtype, count=expected // dtype.itemsize, offset=offset).reshape(shape, order="F")
     return Nifti(path, header, stored, hashlib.sha256(raw).hexdigest())
@@ -70,15 +70,6 @@ def read_header(path, *, case_id):
     except _UNREADABLE as error:
         raise InputError(_damaged(case_id, path, error)) from error
     return _header(content, path, case_id)
-
-
-def by(shape):
-    """A shape as people write it.
-
-    >>> by((240, 240, 155))
-    '240x240x155'
-    """
-    return "x".join(str(size) for size in shape)
 
 
 def unpacked(raw):
@@ -110,7 +101,7 @@ def _header(content, path, case_id):
         raise InputError(f"Case {case_id}: {path} is no readable NIfTI file: {_one_line(error)}.") from error
     if not shape or min(shape) < 1:
         raise InputError(
-            f"Case {case_id}: {path} must have axes of at least one voxel; received the shape {by(shape)}."
+            f"Case {case_id}: {path} must have axes of at least one voxel; received the shape {format_shape(shape)}."
         )
     if header.get_data_dtype().kind not in "biuf":
         raise InputError(f"Case {case_id}: {path} must hold plain numbers; received {header.get_data_dtype()}.")

@@ -1,10 +1,11 @@
-"""The embedded data set: made-up heads with tumours, written as ordinary BraTS 2020 folders.
+"""Synthetic cases ("phantoms"): heads with tumours, written as ordinary BraTS 2020 folders.
 
 A skull-stripped brain with folds, grey and white matter and ventricles; in it a nested tumour whose parts look
 different in each modality, as they do in MRI; a smooth bias field and noise on top. Every fourth case has no
 enhancing tumour. The same seed gives the same files. Lengths are in mm.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from brats_tf.config.presets import CROP
+from brats_tf.config.settings import CROP
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import SEGMENTATION, UNDERSCORED
 from brats_tf.regions import BRATS_2017, CLASSES, MODALITIES, classes_to_labels
-from brats_tf.runtime.console import say, track
+from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic
+
+log = logging.getLogger(__name__)
 
 EXTENT_MM = (240, 240, 155)  # Left-right, front-back, head-foot: a BraTS volume.
 BRAIN_RADII_MM = (67, 84, 64)
@@ -39,25 +42,25 @@ INTENSITIES = {
 
 @dataclass(frozen=True)
 class Phantom:
-    """One made-up case: {modality: (X, Y, Z) int16} and classes (X, Y, Z) uint8."""
+    """One synthetic case: {modality: (X, Y, Z) int16} and classes (X, Y, Z) uint8."""
 
     volumes: dict
     classes: np.ndarray
 
 
-def phantom_cases(runs, part, *, crop, seed=0):
-    """The phantoms of `part`, "training" or "unseen", made where they are not there yet, as `Case`s.
+def phantom_cases(folder, part, *, crop, seed=0):
+    """The phantoms of `part`, "training", "unseen" or "bench", created in `folder` unless they exist, as `Case`s.
 
     Their voxels are so large that the crop covers as many mm as the paper's does.
     """
     spacing_mm = max(1, round(CROP[2] / crop[2]))
-    folder = Path(runs) / f"phantoms-{spacing_mm}mm-seed{seed}" / part
+    folder = Path(folder) / f"phantoms-{spacing_mm}mm-seed{seed}" / part
     count = COUNTS[part]
     names = [f"Phantom_{part.capitalize()}_{number:03}" for number in range(1, count + 1)]
     if not all((folder / name).is_dir() for name in names):
-        say(f"Making {count} {part} phantoms with {spacing_mm} mm voxels in {folder}.")
+        log.info(f"Creating {count} synthetic {part} cases with {spacing_mm} mm voxels in {folder}.")
         made = write_phantoms(folder, names=names, spacing_mm=spacing_mm, seed=seed)
-        for _ in track(made, "Making phantoms", total=count):
+        for _ in track(made, "Creating phantoms", total=count):
             pass
     return find_cases(folder)[0]
 

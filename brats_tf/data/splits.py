@@ -1,118 +1,107 @@
-"""Which cases train a network, and which are kept to score it: by patient, even over layouts and grades, seeded."""
+"""Splits cases into training and validation: by patient, stratified by layout and grade, seeded."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from brats_tf.errors import InputError
-from brats_tf.runtime.console import say
 from brats_tf.runtime.files import write_json
 
-FILE = "split.json"
+log = logging.getLogger(__name__)
+SPLIT_FILE = "split.json"
 
 
 @dataclass(frozen=True)
 class Split:
-    """Case ids, and how they were parted; saved in a run's folder."""
+    """The ids of training and validation cases, and how they were split; saved in a run's folder."""
 
     how: str
     seed: int
     training: list
-    held_out: list
+    validation: list
 
     def save(self, run):
         """Writes `split.json` into a run's folder."""
-        write_json(Path(run) / FILE, asdict(self))
+        write_json(Path(run) / SPLIT_FILE, asdict(self))
 
     @classmethod
     def load(cls, run):
         """Reads a run's `split.json`. Raises `InputError` when there is none, or it is damaged."""
-        path = Path(run) / FILE
+        path = Path(run) / SPLIT_FILE
         try:
             split = cls(**json.loads(path.read_text()))
-            if not all(isinstance(one, str) for one in [*split.training, *split.held_out]):
+            if not all(isinstance(one, str) for one in [*split.training, *split.validation]):
                 raise ValueError("case ids must be text")
             return split
         except FileNotFoundError:
-            raise InputError(f"{run} has no {FILE}, which a training writes. Train it first.") from None
+            raise InputError(f"{run} has no {SPLIT_FILE}, which a training writes. Train it first.") from None
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path} is no readable split: {error}.") from None
 
 
-def check_split(folds, fold, hold_out):
-    """Raises `InputError` unless there is one fold of some, or a share to hold out, or neither."""
-    if (folds is None) != (fold is None):
-        raise InputError(f"`folds` and `fold` belong together. Received: folds={folds}, fold={fold}.")
-    if folds is not None and hold_out is not None:
-        raise InputError(f"`folds` and `hold_out` exclude each other. Received: folds={folds}, hold_out={hold_out}.")
-    if folds is not None and not (folds >= 2 and 0 <= fold < folds):
-        raise InputError(
-            f"`fold` must be from 0 to folds - 1, `folds` at least 2. Received: fold={fold}, folds={folds}."
-        )
-    if hold_out is not None and not 0 < hold_out < 1:
-        raise InputError(f"`hold_out` must be between 0 and 1. Received: {hold_out}.")
+def split_cases(cases, data, *, seed):
+    """Splits cases into training and validation; all scans of a patient stay together, layouts and grades evenly.
 
-
-def split_cases(cases, *, seed, folds=None, fold=None, hold_out=None):
-    """Parts cases; all scans of a patient stay together, and each layout and grade is parted alike.
+    scikit-learn's `StratifiedGroupKFold` knows folds but no shares, and a split must not change with a library.
 
     Args:
         cases: `Case`s.
-        seed: the same seed parts the same cases alike.
-        folds, fold: hold out fold number `fold`, from 0, of `folds`.
-        hold_out: or hold out this share.
+        data: `DataSettings`, whose `folds` and `fold`, or `validation_split`, say what training does not see.
+        seed: the same seed splits the same cases alike.
 
     Returns:
-        A `Split`; nothing is held out when neither is given.
+        A `Split`; training has all cases when neither is set.
 
     Raises:
         InputError: when a part would be empty.
     """
-    check_split(folds, fold, hold_out)
     order = _patients_in_order(cases, seed)
-    if folds is not None:
-        chosen, how = {p for n, p in enumerate(order) if n % folds == fold}, f"fold {fold} of {folds}"
-    elif hold_out is not None:
+    share = data.validation_split
+    if data.folds is not None:
+        chosen = {patient for number, patient in enumerate(order) if number % data.folds == data.fold}
+        how = f"fold {data.fold} of {data.folds}"
+    elif share is not None:
         # Every patient whose number takes n * share over a whole number: spread evenly over the order.
-        chosen = {p for n, p in enumerate(order) if int((n + 1) * hold_out) > int(n * hold_out)}
-        how = f"hold-out {hold_out:g}"
+        chosen = {p for n, p in enumerate(order) if int((n + 1) * share) > int(n * share)}
+        how = f"validation split {share:g}"
     else:
         chosen, how = set(), "all"
     training = [case.id for case in cases if case.patient not in chosen]
-    held_out = [case.id for case in cases if case.patient in chosen]
-    if not training or (how != "all" and not held_out):
+    validation = [case.id for case in cases if case.patient in chosen]
+    if not training or (how != "all" and not validation):
         raise InputError(
-            f"{how} leaves {len(training)} cases to train and {len(held_out)} to score; "
+            f"{how} leaves {len(training)} cases for training and {len(validation)} for validation; "
             f"received {len(cases)} cases of {len(order)} patients."
         )
-    return Split(how, seed, training, held_out)
+    return Split(how, seed, training, validation)
 
 
-def held_out_cases(cases, runs):
-    """Those of `cases` that every run's split holds out.
+def validation_cases(cases, runs):
+    """The validation cases that all runs share.
 
     Raises:
-        InputError: when a run has no split, holds nothing out, or the runs hold out different cases; or none is found.
+        InputError: when a run has no split or no validation cases, the runs differ in them, or none is found.
     """
     splits = {run: Split.load(run) for run in runs}
     first, *others = splits
     for run in others:
-        if set(splits[run].held_out) != set(splits[first].held_out):
+        if set(splits[run].validation) != set(splits[first].validation):
             raise InputError(
-                f"The networks must hold out the same cases. Received: {splits[run].how}, seed {splits[run].seed} in "
-                f"{run}; {splits[first].how}, seed {splits[first].seed} in {first}."
+                f"The networks must share their validation cases. Received: {splits[run].how}, seed {splits[run].seed} "
+                f"in {run}; {splits[first].how}, seed {splits[first].seed} in {first}."
             )
-    wanted = set(splits[first].held_out)
+    wanted = set(splits[first].validation)
     found = [case for case in cases if case.id in wanted]
     if not found:
         raise InputError(
-            f"None of the {len(cases)} cases was held out from {first} ({splits[first].how}). Train it with "
-            "--validation or --fold, and name the same data."
+            f"None of the {len(cases)} cases is a validation case of {first} ({splits[first].how}). Train it with "
+            "--validation-split or --folds, and name the same data."
         )
     if len(found) < len(wanted):
-        say(f"{len(found)} of the {len(wanted)} cases that {first} holds out are here.")
+        log.info(f"{len(found)} of the {len(wanted)} validation cases of {first} were found.")
     return found
 
 

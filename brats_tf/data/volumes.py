@@ -8,10 +8,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from brats_tf.data.nifti import by, read_nifti
-from brats_tf.errors import InputError
+from brats_tf.data.nifti import read_nifti
+from brats_tf.errors import InputError, format_shape
+from brats_tf.regions import labels_to_classes
 from brats_tf.runtime.files import atomic
 
+ISOTROPIC_MM = 1.0  # What every BraTS file has.
+FORMS_TOLERANCE_MM = 1e-2
 TOLERANCE_MM = 0.1  # How far a corner of one file may lie from the same corner of another.
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -83,8 +86,8 @@ def check_same_geometry(expected, received, *, case_id):
     """Raises `InputError` unless two files of a case, as `Geometry`, have equal shapes and corners in equal places."""
     if tuple(expected.shape) != tuple(received.shape):
         raise InputError(
-            f"Case {case_id}: {received.path} must have the shape {by(expected.shape)} of {expected.path.name}; "
-            f"received {by(received.shape)}."
+            f"Case {case_id}: {received.path} must have the shape {format_shape(expected.shape)} of "
+            f"{expected.path.name}; received {format_shape(received.shape)}."
         )
     corners = np.array([*itertools.product(*((0, size - 1) for size in expected.shape))])
     apart = [nib.affines.apply_affine(geometry.affine, corners) for geometry in (expected, received)]
@@ -101,7 +104,7 @@ def axis_codes(affine):
     return "".join(code or "?" for code in nib.aff2axcodes(affine))
 
 
-def spacing_mm(affine):
+def spacing_of(affine):
     """The edges of a voxel along the file's three axes."""
     return tuple(float(size) for size in nib.affines.voxel_sizes(affine))
 
@@ -127,11 +130,11 @@ def write_volume(path, voxels, *, like):
 def check_shape(shape, path, *, case_id, channel=None):
     """Raises `InputError` unless a file's shape is that of a volume, or holds the channel in its fourth axis."""
     if len(shape) < 3 or min(shape[:3]) < 2 or (channel is None and math.prod(shape[3:]) != 1):
-        raise InputError(f"Case {case_id}: {path} must be a 3D volume; received the shape {by(shape)}.")
+        raise InputError(f"Case {case_id}: {path} must be a 3D volume; received the shape {format_shape(shape)}.")
     if channel is not None and not (len(shape) == 4 and channel < shape[3]):
         raise InputError(
             f"Case {case_id}: {path} must hold at least {channel + 1} channels in its fourth axis; "
-            f"received the shape {by(shape)}."
+            f"received the shape {format_shape(shape)}."
         )
 
 
@@ -144,3 +147,35 @@ def _scaled(file, *, case_id, channel):
     if (slope, inter) not in ((None, None), (1, 0)):
         voxels = nib.volumeutils.apply_read_scaling(voxels, slope, inter).astype(np.float32)
     return Volume(voxels, file.header, file.path)
+
+
+def read_label_classes(segmentation, case):
+    """Translates a label map in its file's axes to classes (X, Y, Z), uint8, naming case and file where it cannot."""
+    try:
+        return labels_to_classes(segmentation.voxels, case.convention)
+    except InputError as error:
+        note = f" ({case.layout.note})" if case.layout.note else ""
+        raise InputError(f"Case {case.id}: {segmentation.path}: {error}{note}.") from None
+
+
+def geometry_notes(header, *, spacing_mm=None):
+    """What a person should know about a file's geometry before trusting it: a list of clauses, mostly empty."""
+    notes = []
+    sform, sform_code = header.get_sform(coded=True)
+    try:
+        qform, qform_code = header.get_qform(coded=True)
+    except (ValueError, nib.spatialimages.HeaderDataError):  # Else `_header` would have refused the file.
+        qform, qform_code = None, 0
+        notes.append("the qform is damaged; the sform is used")
+    if not sform_code and not qform_code:
+        notes.append("neither sform nor qform is set, so the directions of its axes are a guess")
+    elif sform_code and qform_code and np.abs(sform - qform).max() > FORMS_TOLERANCE_MM:
+        notes.append(f"sform and qform differ by up to {np.abs(sform - qform).max():.3g} mm; the sform is used")
+    affine = header.get_best_affine()
+    edges = spacing_of(affine)
+    if spacing_mm is None and max(abs(edge - ISOTROPIC_MM) for edge in edges) > FORMS_TOLERANCE_MM:
+        notes.append(f"voxels of {format_shape(f'{edge:.3g}' for edge in edges)} mm, not resampled to 1 mm")
+    tilt = np.rad2deg(nib.affines.obliquity(affine)).max()
+    if tilt > 1:
+        notes.append(f"axes tilted by up to {tilt:.0f} degrees; they are taken as the nearest straight ones")
+    return notes

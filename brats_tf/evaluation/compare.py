@@ -1,5 +1,6 @@
 """Do two sets of predictions differ? Paired tests on what `brats-tf evaluate` wrote for each."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +8,19 @@ from rich.table import Table
 
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
-from brats_tf.evaluation.scores import METRICS, shown
+from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.evaluation.statistics import permutation_p, wilcoxon_p
-from brats_tf.runtime.console import console, say
+from brats_tf.runtime.console import console
 from brats_tf.runtime.files import write_json
+
+log = logging.getLogger(__name__)
 
 COMPARED = tuple(name for name, metric in METRICS.items() if metric.better)
 RANKED = ("dice", "hd95_mm")  # BraTS 2017-2020 ranks cases x regions x these.
-FILE = "comparison.json"
+COMPARISON_FILE = "comparison.json"
 
 
-def compare(first, second, *, results):
+def compare_results(first, second, *, results):
     """Compares two folders of `evaluate`, case by case, prints tables and writes `<results>/comparison.json`.
 
     Returns:
@@ -50,7 +53,7 @@ def compare(first, second, *, results):
         "mean_ranks": ranks.mean(axis=0).tolist(),
         "ranks_p": permutation_p(ranks[:, 0], ranks[:, 1]),
     }
-    write_json(Path(results) / FILE, comparison)
+    write_json(Path(results) / COMPARISON_FILE, comparison)
     _show(comparison)
     return comparison
 
@@ -90,14 +93,14 @@ def _show(comparison):
     )
     for region, metrics in comparison["regions"].items():
         for number, (metric, values) in enumerate(metrics.items()):
-            figures = [shown(metric, values[name]) for name in ("first", "second", "difference")]
+            figures = [format_score(metric, values[name]) for name in ("first", "second", "difference")]
             p = "–" if values["p"] is None else f"{values['p']:.3g}"
             table.add_row("" if number else region, METRICS[metric].title, *figures, p, str(values["n"]))
     console.print(table)
     first, second = comparison["mean_ranks"]
-    say(
+    log.info(
         f"Mean rank over {len(comparison['cases'])} cases, regions, Dice and HD95: {first:.3f} and {second:.3f} (1 is "
         f"better), permutation p = {comparison['ranks_p']:.3g}. p of the metrics: Wilcoxon, uncorrected."
     )
     if comparison["only_in_one"]:
-        say(f"Only in one of them, left out: {', '.join(comparison['only_in_one'])}.")
+        log.info(f"Only in one of them, left out: {', '.join(comparison['only_in_one'])}.")

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from brats_tf.evaluation.empty_rules import EMPTY_RULES, WORST_MM
-from brats_tf.evaluation.metrics import dice, hausdorff95
+from brats_tf.evaluation.metrics import EMPTY_MASK_RULES, WORST_MM, dice, hausdorff95
 
 DILATION = 3  # Steps over faces and edges (18 neighbours): the challenge's figures for adult glioma.
 SMALLEST_MM3 = 50.0
@@ -40,23 +39,23 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats"):
     spacing_mm = tuple(spacing_mm)
     if not (truth.any() or prediction.any()):
         return _score([], 0, 0, 0, empty)
-    truth, prediction = _boxed(truth, prediction)
+    truth, prediction = _cropped(truth, prediction)
     grown = ndimage.binary_dilation(truth, structure=_GROWN, iterations=DILATION)
     lesions, count = ndimage.label(grown, structure=_CONNECTED)
     lesions[~truth] = 0
     parts, _ = ndimage.label(prediction, structure=_CONNECTED)
     scores, matched, found, missed = [], set(), 0, 0
     for lesion, where in enumerate(ndimage.find_objects(lesions, count), start=1):
-        mask, room = lesions == lesion, _with_room(where, lesions.shape)
+        mask, box = lesions == lesion, _with_margin(where, lesions.shape)
         # Grown alone: where two lesions grow into each other, they are one lesion already.
-        near = ndimage.binary_dilation(mask[room], structure=_GROWN, iterations=DILATION)
-        touching = np.setdiff1d(np.unique(parts[room][near]), [0])
+        near = ndimage.binary_dilation(mask[box], structure=_GROWN, iterations=DILATION)
+        touching = np.setdiff1d(np.unique(parts[box][near]), [0])
         matched.update(touching.tolist())
         if np.count_nonzero(mask) * np.prod(spacing_mm) <= SMALLEST_MM3:
             continue
         found, missed = found + bool(touching.size), missed + (not touching.size)
-        its = np.isin(parts, touching)
-        scores.append((dice(mask, its), hausdorff95(mask, its, spacing_mm)))
+        matching = np.isin(parts, touching)
+        scores.append((dice(mask, matching), hausdorff95(mask, matching, spacing_mm)))
     false = int(parts.max()) - len(matched)
     return _score(scores, found, missed, false, empty)
 
@@ -64,21 +63,21 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats"):
 def _score(scores, found, missed, false, empty):
     everything = [*scores, *[(0.0, WORST_MM)] * false]
     if not everything:
-        rule = EMPTY_RULES[empty]
+        rule = EMPTY_MASK_RULES[empty]
         return LesionScore(rule.share_both, rule.mm_both, found, missed, false)
     means = np.mean(everything, axis=0)
     return LesionScore(float(means[0]), float(means[1]), found, missed, false)
 
 
-def _boxed(truth, prediction):
-    """Both masks in the box around them, with room to grow; nothing outside it can change a score."""
+def _cropped(truth, prediction):
+    """Both masks in the box around them, with a margin for the dilation; nothing outside it can change a score."""
     (box,) = ndimage.find_objects((truth | prediction).astype(np.uint8))
-    room = _with_room(box, truth.shape)
-    return truth[room], prediction[room]
+    box = _with_margin(box, truth.shape)
+    return truth[box], prediction[box]
 
 
-def _with_room(box, shape):
-    """A box with room for a lesion to grow."""
+def _with_margin(box, shape):
+    """A box with a margin for the dilation of a lesion."""
     return tuple(
         slice(max(0, part.start - DILATION), min(size, part.stop + DILATION))
         for part, size in zip(box, shape, strict=True)

@@ -4,12 +4,41 @@ Surface distances follow MedPy 0.5 (its `hd95`), which the BraTS challenges used
 neighbour outside; the distances of both directions are pooled, and their 95th percentile is interpolated.
 """
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
-from brats_tf.evaluation.empty_rules import EMPTY_RULES
+TOLERANCE_MM = 1.0  # Of the normalised surface Dice: a voxel of BraTS.
+WORST_MM = round(math.hypot(240, 240, 155), 2)  # 373.13: across a BraTS volume, its platform's HD95 of a missed region.
 
-TOLERANCE_MM = 1.0  # Of the normalised surface distance: a voxel of BraTS.
+
+@dataclass(frozen=True)
+class EmptyMaskRule:
+    """Scores of a region without voxels in truth, prediction or both; overlap with one empty mask is always 0."""
+
+    sentence: str
+    share_both: float
+    mm_both: float
+    mm_one: float
+
+
+EMPTY_MASK_RULES = {
+    "brats": EmptyMaskRule(
+        "a region empty in truth and prediction scores Dice 1 and HD95 0, empty in one of them Dice 0 and HD95 "
+        f"{WORST_MM} mm (as the BraTS platform does)",
+        share_both=1.0,
+        mm_both=0.0,
+        mm_one=WORST_MM,
+    ),
+    "nan": EmptyMaskRule(
+        "a region empty in truth and prediction has no score, empty in one of them Dice 0 and no distance",
+        share_both=math.nan,
+        mm_both=math.nan,
+        mm_one=math.nan,
+    ),
+}
 
 
 def dice(truth, prediction, empty="brats"):
@@ -24,7 +53,7 @@ def dice(truth, prediction, empty="brats"):
         ValueError: when the shapes differ.
     """
     _check_shapes(truth, prediction)
-    rule = EMPTY_RULES[empty]
+    rule = EMPTY_MASK_RULES[empty]
     sizes = np.count_nonzero(truth) + np.count_nonzero(prediction)
     if sizes == 0:
         return rule.share_both
@@ -32,7 +61,7 @@ def dice(truth, prediction, empty="brats"):
 
 
 def sensitivity(truth, prediction, empty="brats"):
-    """Share of the truth that was found. Where the truth is empty: 1 if the prediction is too, else 0 ("nan": none)."""
+    """Shard of the truth that was found. Where the truth is empty: 1 if the prediction is too, else 0 ("nan": none)."""
     _check_shapes(truth, prediction)
     positives = np.count_nonzero(truth)
     if positives == 0:
@@ -41,7 +70,7 @@ def sensitivity(truth, prediction, empty="brats"):
 
 
 def specificity(truth, prediction):
-    """Share of what is outside the truth that was left outside; 1 where the truth fills everything."""
+    """Shard of what is outside the truth that was left outside; 1 where the truth fills everything."""
     _check_shapes(truth, prediction)
     negatives = truth.size - np.count_nonzero(truth)
     return float(np.count_nonzero(~(truth | prediction)) / negatives) if negatives else 1.0
@@ -52,10 +81,10 @@ def hausdorff95(truth, prediction, spacing_mm, empty="brats"):
 
     Args:
         spacing_mm: the edges of a voxel along the three axes.
-        empty: a key of `EMPTY_RULES`.
+        empty: a key of `EMPTY_MASK_RULES`.
     """
     _check_shapes(truth, prediction)
-    return hausdorff95_of(surface_distances(truth, prediction, spacing_mm), EMPTY_RULES[empty])
+    return hausdorff95_from_distances(surface_distances(truth, prediction, spacing_mm), EMPTY_MASK_RULES[empty])
 
 
 def surface_distances(truth, prediction, spacing_mm):
@@ -73,20 +102,27 @@ def surface_distances(truth, prediction, spacing_mm):
     return fields[1][borders[0]], fields[0][borders[1]]
 
 
-def hausdorff95_of(distances, rule):
+def hausdorff95_from_distances(distances, rule):
     """HD95 in mm from `surface_distances`."""
-    there, back = distances
-    if there is None:
+    from_truth, from_prediction = distances
+    if from_truth is None:
         return rule.mm_one
-    return float(np.percentile(np.concatenate((there, back)), 95)) if there.size else rule.mm_both
+    return float(np.percentile(np.concatenate((from_truth, from_prediction)), 95)) if from_truth.size else rule.mm_both
 
 
-def surface_agreement(distances, rule):
-    """Normalised surface distance: the share of both borders within `TOLERANCE_MM` of the other one."""
-    there, back = distances
-    if there is None:
+def normalised_surface_dice(distances, rule):
+    """Normalised surface Dice: the share of the border voxels within `TOLERANCE_MM` of the other border.
+
+    Border voxels are counted, as MONAI does; surface-distance weights them by area.
+    """
+    from_truth, from_prediction = distances
+    if from_truth is None:
         return 0.0
-    return float((np.concatenate((there, back)) <= TOLERANCE_MM).mean()) if there.size else rule.share_both
+    return (
+        float((np.concatenate((from_truth, from_prediction)) <= TOLERANCE_MM).mean())
+        if from_truth.size
+        else rule.share_both
+    )
 
 
 def _border(mask):

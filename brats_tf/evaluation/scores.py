@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brats_tf.evaluation.empty_rules import EMPTY_RULES
 from brats_tf.evaluation.lesionwise import lesion_wise
 from brats_tf.evaluation.metrics import (
+    EMPTY_MASK_RULES,
     TOLERANCE_MM,
     dice,
-    hausdorff95_of,
+    hausdorff95_from_distances,
+    normalised_surface_dice,
     sensitivity,
     specificity,
-    surface_agreement,
     surface_distances,
 )
 
@@ -50,18 +50,18 @@ def score_region(truth, prediction, spacing_mm, empty="brats"):
 
     Args:
         spacing_mm: the edges of a voxel along the three axes.
-        empty: what an empty region scores, a key of `metrics.EMPTY_RULES`.
+        empty: what an empty region scores, a key of `metrics.EMPTY_MASK_RULES`.
     """
-    rule = EMPTY_RULES[empty]
+    rule = EMPTY_MASK_RULES[empty]
     distances = surface_distances(truth, prediction, spacing_mm)
     lesions = lesion_wise(truth, prediction, spacing_mm, empty)
     truth_ml, prediction_ml = (np.count_nonzero(mask) * np.prod(spacing_mm) / 1000 for mask in (truth, prediction))
     values = (
         dice(truth, prediction, empty),
-        hausdorff95_of(distances, rule),
+        hausdorff95_from_distances(distances, rule),
         sensitivity(truth, prediction, empty),
         specificity(truth, prediction),
-        surface_agreement(distances, rule),
+        normalised_surface_dice(distances, rule),
         lesions.dice,
         lesions.hd95_mm,
         lesions.found,
@@ -74,7 +74,7 @@ def score_region(truth, prediction, spacing_mm, empty="brats"):
     return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
 
 
-def shown(metric, value):
+def format_score(metric, value):
     """A score as people read it: times 100 or in mm, with its column's decimals; a dash where there is none."""
     scale = METRICS[metric]
     return "–" if value is None or math.isnan(value) else f"{scale.shown_by * value:.{scale.decimals}f}"

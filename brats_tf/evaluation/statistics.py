@@ -1,16 +1,18 @@
-"""Many scores in few numbers, and whether two sets of predictions differ, with SciPy's tests."""
+"""Summary statistics and paired tests, with SciPy."""
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+EXACT_PAIRS = 7
 
 
 def summarise(scores):
     """Mean, its bootstrap interval, standard deviation (of the population), quartiles and number of scores.
 
-    Scores that are NaN (see `metrics.EMPTY_RULES`) are left out and not counted; without any, the figures are None.
+    Scores that are NaN (see `metrics.EMPTY_MASK_RULES`) are left out and not counted; without any, the figures are
+    None.
 
     >>> summary = summarise([0.5, 1.0, float("nan")])
     >>> summary["mean"], summary["std"], summary["median"], summary["n"]
@@ -73,10 +75,28 @@ def permutation_p(first, second):
 
 
 def spearman(first, second):
-    """Rank correlation of pairs (N,): {"spearman", "p", "n"}; None for fewer than 3 or where one side never changes."""
+    """Rank correlation of pairs (N,): {"spearman", "p", "n"}; None for fewer than 3 or where one side never changes.
+
+    p is exact (all permutations) for up to 7 pairs, where SciPy's approximation is far off, else SciPy's.
+    """
     pairs = np.array([first, second], dtype=float)
     pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
-    if pairs.shape[1] < 3 or (np.ptp(pairs, axis=1) == 0).any():
-        return {"spearman": None, "p": None, "n": pairs.shape[1]}
+    count = pairs.shape[1]
+    if count < 3 or (np.ptp(pairs, axis=1) == 0).any():
+        return {"spearman": None, "p": None, "n": count}
     found = stats.spearmanr(*pairs)
-    return {"spearman": float(found.statistic), "p": float(found.pvalue), "n": pairs.shape[1]}
+    p = float(found.pvalue)
+    if count <= EXACT_PAIRS:
+        correlate = lambda one: stats.spearmanr(one, pairs[1]).statistic  # noqa: E731
+        test = stats.permutation_test((pairs[0],), correlate, permutation_type="pairings", vectorized=False)
+        p = float(test.pvalue)
+    return {"spearman": float(found.statistic), "p": p, "n": count}
+
+
+def format_correlation(correlation):
+    """A rank correlation in words.
+
+    >>> format_correlation({"spearman": -0.5, "p": 0.25, "n": 5})
+    '-0.50 (p 0.25, 5 cases)'
+    """
+    return f"{correlation['spearman']:.2f} (p {correlation['p']:.2g}, {correlation['n']} cases)"

@@ -1,5 +1,6 @@
 """A folder of predictions as the BraTS platform takes it: checked file by file, then zipped."""
 
+import logging
 import re
 import zipfile
 from pathlib import Path
@@ -8,11 +9,12 @@ import nibabel as nib
 import numpy as np
 
 from brats_tf.data import volumes
-from brats_tf.data.nifti import by
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, format_shape
 from brats_tf.regions import BRATS_2017, BRATS_2023
-from brats_tf.runtime.console import say, track
+from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic
+
+log = logging.getLogger(__name__)
 
 SHAPE = (240, 240, 155)
 # What files of each year are called, and their labels.
@@ -23,14 +25,13 @@ NAMES = (
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # A zip of the same files is the same zip.
 
 
-def submit(predictions, archive, *, cases=None, skipped=()):
+def package_submission(predictions, archive, *, cases=None, skipped=()):
     """Checks `<predictions>/*.nii.gz` and writes them into a zip.
 
     Args:
         predictions: the folder of label maps.
         archive: the zip to write; it is complete or absent.
         cases: `Case`s that must all be there, and whose affines the predictions must have; None checks files alone.
-
         skipped: (path, reason) of what could not be read as a case: an objection each.
 
     Returns:
@@ -58,14 +59,14 @@ def submit(predictions, archive, *, cases=None, skipped=()):
         except InputError as error:
             objections.append((path.name, str(error)))
     for name, sentence in objections:
-        say(f"{name}: {sentence}")
+        log.info(f"{name}: {sentence}")
     if objections:
-        say(f"{len(objections)} objections; no archive was written.")
+        log.info(f"{len(objections)} objections; no archive was written.")
         return objections
     with atomic(Path(archive)) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for path in paths:
             file.writestr(zipfile.ZipInfo(path.name, EARLIEST), path.read_bytes())
-    say(f"{len(paths)} label maps checked and written to {archive}.")
+    log.info(f"{len(paths)} label maps checked and written to {archive}.")
     return []
 
 
@@ -80,7 +81,7 @@ def _check(path, case):
     convention = case.convention if case else convention
     labels = volumes.read_segmentation(path, case_id=case_id)
     if labels.voxels.shape != SHAPE:
-        raise InputError(f"must have the shape {by(SHAPE)}. Received: {by(labels.voxels.shape)}.")
+        raise InputError(f"must have the shape {format_shape(SHAPE)}. Received: {format_shape(labels.voxels.shape)}.")
     unknown = np.setdiff1d(np.unique(labels.voxels), convention.labels)
     if unknown.size:
         known = ", ".join(str(label) for label in convention.labels)

@@ -1,5 +1,6 @@
 """Write a trained network as a SavedModel that needs TensorFlow alone, and prove that it computes the same."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -7,14 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from brats_tf.errors import InputError
-from brats_tf.runs.folder import load_network
-from brats_tf.runtime.console import say
+from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import atomic
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5
 
 
-def export_saved_model(run, *, out, epoch="last"):
+def export_saved_model(run, *, out, checkpoint="last"):
     """Writes `<out>`, reloads it and compares both on one random volume, before it gets its name.
 
     The SavedModel's `serve` takes (B, H, W, D, C) float32, z-scored and cropped as the run's config says, and returns
@@ -29,7 +31,7 @@ def export_saved_model(run, *, out, epoch="last"):
     out = Path(out)
     if out.exists() and not (out / "saved_model.pb").is_file():
         raise InputError(f"{out} exists and is no SavedModel; it would be replaced. Choose another --out.")
-    config, network = load_network(run, epoch)
+    config, network = load_network(run, checkpoint)
     volume = np.random.default_rng(config.seed).standard_normal((1, *config.input_shape))
     volume = tf.constant(volume, tf.float32)
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
@@ -43,5 +45,5 @@ def export_saved_model(run, *, out, epoch="last"):
         if not difference <= TOLERANCE:
             raise InputError(f"The SavedModel of {run} must equal its network to {TOLERANCE}. Received: {difference}.")
         shutil.rmtree(out, ignore_errors=True)
-    say(f"SavedModel written to {out}; reloaded, it differs from the network by at most {difference:.1e}.")
+    log.info(f"SavedModel written to {out}; reloaded, it differs from the network by at most {difference:.1e}.")
     return float(difference)

@@ -1,16 +1,16 @@
-"""What a prediction tells about itself: `prediction.json` beside the label maps."""
+"""`prediction.json` beside the label maps: which networks made them, and what is known of each case."""
 
 import json
 from pathlib import Path
 
 from brats_tf.errors import InputError
 
-RECORD = "prediction.json"
+PREDICTION_FILE = "prediction.json"
 
 
-def read_record(predictions):
-    """What `inference.predict_cases` told of its predictions; {} where there is no record. Raises `InputError`."""
-    path = Path(predictions) / RECORD
+def read_prediction_record(predictions):
+    """The record that `predict_cases` wrote into a folder; {} where there is none. Raises `InputError`."""
+    path = Path(predictions) / PREDICTION_FILE
     if not path.is_file():
         return {}
     try:
@@ -23,6 +23,7 @@ def read_record(predictions):
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error!r}.") from None
 
 
-def disagreements(record):
-    """How far the networks disagreed on each case, where there were several: {case id: {region: float}}."""
-    return {case: its["disagreement"] for case, its in record.get("cases", {}).items() if its.get("disagreement")}
+def uncertainties(record):
+    """The networks' uncertainty in each case that several predicted: {case id: {region: float}}."""
+    cases = record.get("cases", {})
+    return {case: facts["uncertainty"] for case, facts in cases.items() if facts.get("uncertainty")}

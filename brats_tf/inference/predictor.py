@@ -1,24 +1,24 @@
 """A trained network that predicts whole volumes: at once, or in sliding windows when it sees patches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from brats_tf.config.settings import Config
-from brats_tf.inference.sliding_window import slide
+from brats_tf.config.config import Config
+from brats_tf.inference.sliding_window import Windows, sliding_window_inference
+from brats_tf.models.decoder2d import DECODED_PLANES_LAYER
+from brats_tf.models.interslice import PLANES_LAYER
+from brats_tf.models.outputs import BACKGROUND
 from brats_tf.models.registry import get_network
-from brats_tf.regions import CLASSES, REGIONS, THRESHOLD, regions_to_classes
 
-# What is outside the brain, by what a network's channels are; and the smallest probability that has a logarithm here.
-BACKGROUND = {"regions": np.zeros(len(REGIONS)), "classes": np.eye(len(CLASSES))[0]}
-LEAST = 1e-30
-TAPPED = ("planes", "decoded_planes")  # From the 3D encoder, and into the 3D decoder (models.interslice, .decoders).
+SMALLEST_PROBABILITY = 1e-30  # That has a logarithm here.
 
 
 @dataclass
-class Member:
+class Predictor:
     """One network of an ensemble: its config, the function that runs it, and its weights as arrays.
 
     Without weights it runs with those that the network has at that moment, as during training.
@@ -26,72 +26,58 @@ class Member:
 
     config: Config
     network: keras.Model
-    run_network: callable
+    run_network: Callable
     weights: list | None = None
     weights_sha256: str | None = None
     folder: str | None = None  # The name of its run's folder.
 
     @property
     def name(self):
-        """What it is called in records: its folder's name."""
+        """Its name in records: that of its run's folder."""
         return self.folder or self.config.run_name
 
     @property
     def outputs(self):
         """Overlapping "regions" (WT, TC, ET) or exclusive "classes"."""
-        return get_network(self.config.network).outputs
+        return get_network(self.config.network.name).outputs
 
     def predict(self, volume):
-        """Probabilities of one volume: (H, W, D, C) -> (H, W, D, 3) regions or (H, W, D, 4) classes."""
-        if self.config.patch is None:
+        """Probabilities of one volume: (H, W, D, C) -> (H, W, D, 3) regions or (H, W, D, 4) classes, float32."""
+        config = self.config
+        if config.data.patch_size is None:
             return self.run_network(self.weights, volume[None])[0]
-        logits = self.config.window_average == "logits"
-
-        def predict(windows):
-            probabilities = self.run_network(self.weights, windows)
-            # Up to a number that all classes of a voxel share, which softmax takes out again.
-            return np.log(np.maximum(probabilities, LEAST)) if logits else probabilities
-
-        outside = BACKGROUND[self.outputs]
-        averaged = slide(
-            predict,
-            volume,
-            patch=self.config.patch,
-            step=self.config.window_step,
-            outside=np.log(np.maximum(outside, LEAST)) if logits else outside,
-            weighting=self.config.window_weights,
-        )
-        if logits:
-            averaged = np.exp(averaged)
-            averaged /= averaged.sum(axis=-1, keepdims=True)
-        return averaged
-
-
-def to_classes(probabilities, outputs):
-    """The likeliest class, or the regions above the threshold painted over each other: (H, W, D, K) -> (H, W, D)."""
-    if outputs == "classes":
-        return probabilities.argmax(axis=-1).astype(np.uint8)
-    return regions_to_classes(probabilities > THRESHOLD)
+        windows = Windows(config.data.patch_size, config.window_stride, config.inference.window_weighting)
+        if config.inference.window_average == "probabilities":
+            run = lambda patches: self.run_network(self.weights, patches)  # noqa: E731
+            return sliding_window_inference(run, volume, windows, outside=BACKGROUND[self.outputs])
+        # Up to a number that all classes of a voxel share, which softmax removes again.
+        run = lambda patches: _logits(self.run_network(self.weights, patches))  # noqa: E731
+        averaged = np.exp(sliding_window_inference(run, volume, windows, outside=_logits(BACKGROUND[self.outputs])))
+        return averaged / averaged.sum(axis=-1, keepdims=True)
 
 
 def planes_of(network, volume):
-    """The planes from the 3D encoder and into the 3D decoder of paper A: (H, W, D, C) -> two lists of (H, W)."""
-    outputs = [network.get_layer(name).output for name in TAPPED]
-    planes = keras.Model(network.inputs, outputs).predict([volume[None]], verbose=0)
-    return [list(np.moveaxis(its[0], -1, 0)) for its in planes]
+    """The planes from the 3D encoder and into the 3D decoder of an embedding: (H, W, D, C) -> two lists of (H, W)."""
+    outputs = [network.get_layer(name).output for name in (PLANES_LAYER, DECODED_PLANES_LAYER)]
+    both = keras.Model(network.inputs, outputs).predict_on_batch([volume[None]])
+    return [list(np.moveaxis(planes[0], -1, 0)) for planes in both]
 
 
-def runner(network):
+def compiled_forward(network):
     """A function (weights or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once."""
     forward = tf.function(
         lambda volumes: network(volumes, training=False), input_signature=[tf.TensorSpec(network.input.shape)]
     )
-    current = []
+    current: list = []
 
     def run(weights, volumes):
-        if weights is not None and current[:1] != [id(weights)]:
+        if weights is not None and (not current or current[0] is not weights):
             network.set_weights(weights)
-            current[:] = [id(weights)]
+            current[:] = [weights]
         return forward(tf.constant(volumes)).numpy()
 
     return run
+
+
+def _logits(probabilities):
+    return np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))

@@ -1,10 +1,11 @@
-"""Sliding-window prediction: any network, any patch, any step, on volumes of any size (paper B, Section 2.5).
+"""Sliding-window inference: any network, window and stride, on volumes of any size (AlbuNet paper, Section 2.5).
 
 Windows run in batches; sums live on the host, in double precision and only for the box around the brain, so that the
 device holds one batch of windows and its outputs, whatever the volume.
 """
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,24 +16,44 @@ LOWEST_WEIGHT = 1e-3  # Of a window's corner: a voxel that only corners cover st
 BATCH_VOXELS = 2**19  # Of a batch of windows: one of 128x128x24, or 32 slices of 128x128.
 
 
-def slide(predict, volume, *, patch, step, outside, weighting="uniform", batch_size=None):
+@dataclass(frozen=True)
+class Windows:
+    """The windows that cover a volume.
+
+    Attributes:
+        size: of a window, (h, w, d) in voxels. stride: from one window to the next, (h, w, d), at most the size. The
+        last window of an axis ends with the brain. weighting: "uniform", or "gaussian": the centre of a window counts
+        more than its border. batch_size: windows at once; None for as many as make some hundred thousand voxels.
+    """
+
+    size: tuple
+    stride: tuple
+    weighting: str = "uniform"
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        if not all(1 <= stride <= size for stride, size in zip(self.stride, self.size, strict=True)):
+            raise ValueError(
+                f"The stride must be from 1 to the window {tuple(self.size)} in each axis. "
+                f"Received: {tuple(self.stride)}."
+            )
+
+    @property
+    def per_batch(self):
+        """How many go through the network at once."""
+        return self.batch_size or max(1, BATCH_VOXELS // int(np.prod(self.size)))
+
+
+def sliding_window_inference(predict, volume, windows, *, outside):
     """Predicts a volume window by window and averages where windows overlap: (H, W, D, C) -> (H, W, D, K), float32.
 
     Args:
-        predict: a function (n, *patch, C) -> (n, *patch, K), float32.
+        predict: a function (n, *size, C) -> (n, *size, K), float32.
         volume: float32, background 0.
-        patch: the size of a window, (h, w, d).
-        step: from one window to the next, (h, w, d), at most the patch. The last window of an axis ends with the brain.
-        outside: (K,), what windows without any brain predict, for which the network is not asked, and what lies
-            outside the brain's box.
-        weighting: "uniform", or "gaussian": the middle of a window counts more than its rim.
-        batch_size: windows at once; None for as many as make some hundred thousand voxels.
-
-    Raises:
-        ValueError: when a step is not between 1 and the patch.
+        windows: a `Windows`.
+        outside: (K,), the prediction outside the brain's box and in windows without any brain, for which the network
+            is not asked.
     """
-    if not all(1 <= one <= size for one, size in zip(step, patch, strict=True)):
-        raise ValueError(f"`step` must be from 1 to the patch {tuple(patch)} in each axis. Received: {tuple(step)}.")
     outside = np.asarray(outside, dtype=np.float64)
     whole = np.empty((*volume.shape[:3], len(outside)), np.float32)
     whole[:] = outside
@@ -40,36 +61,33 @@ def slide(predict, volume, *, patch, step, outside, weighting="uniform", batch_s
     if box is None:
         return whole
     inside = volume[box]
-    padded = _pad(inside, patch)
-    starts = [window_starts(length, size, one) for length, size, one in zip(padded.shape[:3], patch, step, strict=True)]
-    axes = [window_weights(size, weighting) for size in patch]
+    padded = _pad(inside, windows.size)
+    sizes = padded.shape[:3]
+    starts = [window_starts(*axis) for axis in zip(sizes, windows.size, windows.stride, strict=True)]
+    axes = [window_weights(size, windows.weighting) for size in windows.size]
     weight = _outer(axes)[..., None]
-    sums = np.zeros((*padded.shape[:3], len(outside)))
-    batch_size = batch_size or max(1, BATCH_VOXELS // int(np.prod(patch)))
-    waiting = []
+    sums = np.zeros((*sizes, len(outside)))
+    with_brain = []
     for corner in itertools.product(*starts):
-        where = tuple(slice(first, first + size) for first, size in zip(corner, patch, strict=True))
-        if not padded[where].any():
-            sums[where] += weight * outside
-            continue
-        waiting.append(where)
-        if len(waiting) == batch_size:
-            _add(sums, predict, padded, waiting, weight)
-            waiting = []
-    if waiting:
-        _add(sums, predict, padded, waiting, weight)
-    sums /= _outer(_totals(starts, axes, padded.shape[:3]))[..., None]
+        window = tuple(slice(first, first + size) for first, size in zip(corner, windows.size, strict=True))
+        if padded[window].any():
+            with_brain.append(window)
+        else:
+            sums[window] += weight * outside
+    for first in range(0, len(with_brain), windows.per_batch):
+        _add(sums, predict, padded, with_brain[first : first + windows.per_batch], weight)
+    sums /= _outer(_totals(starts, axes, sizes))[..., None]
     whole[box] = sums[tuple(slice(0, size) for size in inside.shape[:3])]
     return whole
 
 
-def window_starts(length, size, step):
+def window_starts(length, size, stride):
     """Where windows begin on an axis, so that they cover all of it: a list of ints.
 
     >>> window_starts(240, 128, 32)
     [0, 32, 64, 96, 112]
     """
-    return [*range(0, length - size, step), length - size]
+    return [*range(0, length - size, stride), length - size]
 
 
 def window_weights(size, weighting):

@@ -15,11 +15,13 @@ from functools import partial
 import keras
 from keras import layers
 
+from brats_tf.config.fields import choices_of
+from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
 from brats_tf.models import feature_pyramid as pyramid
 
-BATCH_NORM = ("frozen", "batch")
-INPUT_SCALING = ("none", "imagenet")
+BATCH_NORM = choices_of(EmbeddingSettings, "batch_norm")
+INPUT_SCALING = choices_of(EmbeddingSettings, "input_scaling")
 KERAS, SEGMENTATION_MODELS = "keras.applications", "segmentation-models"
 RGB = 3
 
@@ -151,7 +153,7 @@ def build_classifier(name, *, image_shape, weights=None):
     return classifier
 
 
-def feature_pyramid(name, *, image_shape, batch_norm="frozen", stochastic_depth=False):
+def feature_pyramid(name, image_shape, batch_norm="frozen", stochastic_depth=False):
     """Builds a classifier without its top and without any input scaling, with random weights.
 
     Args:

@@ -38,10 +38,10 @@ def multiply_adds(model):
     return total
 
 
-def training_bytes(model, *, batch_size, precision="float32", remat=False):
+def training_bytes(model, *, batch_size, precision="float32", rematerialise=False):
     """Estimates the peak memory of a training step of `model`."""
     activations = batch_size * sum(_output_bytes(model))
-    kept = KEPT_ACTIVATIONS * KEPT_SHARE[precision != "float32", remat]
+    kept = KEPT_ACTIVATIONS * KEPT_SHARE[precision != "float32", rematerialise]
     return TRAINING_BYTES + TRAINED_COPIES * _weight_bytes(model) + kept * activations
 
 

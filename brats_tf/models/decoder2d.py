@@ -9,6 +9,7 @@ from brats_tf.models.blocks import conv, residual_block
 
 FILTERS = {"P4": 512, "P3": 256, "P2": 128, "P1": 64}  # Authors' code; the text: features change by a factor 2.
 FULL_SIZE_FILTERS = 32
+DECODED_PLANES_LAYER = "decoded_planes"  # What the 3D decoder sees.
 DROPOUT = 0.5  # Authors' code.
 
 
@@ -26,7 +27,7 @@ def residual_decoder(pyramid, *, planes):
         x = residual_block(x, filters, name=name)
     x = _upsample(x, FULL_SIZE_FILTERS, name="plane_p0")
     x = residual_block(x, FULL_SIZE_FILTERS, name="plane_p0")
-    return conv(x, planes, kernel=1, name="decoded_planes")
+    return conv(x, planes, kernel=1, name=DECODED_PLANES_LAYER)
 
 
 def transposed_decoder(pyramid, *, planes):
@@ -42,7 +43,7 @@ def transposed_decoder(pyramid, *, planes):
         x = layers.SpatialDropout2D(DROPOUT, name=f"{name}_dropout")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         x = _join(x, pyramid, scale)
-    return layers.Conv2DTranspose(planes, 3, strides=2, padding="same", name="decoded_planes")(x)
+    return layers.Conv2DTranspose(planes, 3, strides=2, padding="same", name=DECODED_PLANES_LAYER)(x)
 
 
 def _levels(pyramid):

@@ -1,20 +1,37 @@
-"""Paper A: a 2D ImageNet classifier embedded in a 3D segmenter. Read it beside the paper's Figure 1."""
+"""The embedding paper: a 2D ImageNet classifier embedded in a 3D segmenter. Read it beside the paper's Figure 1."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 from keras import layers
 
 from brats_tf.errors import InputError
-from brats_tf.models import backbones, interslice
-from brats_tf.models import decoder2d as decoders
+from brats_tf.models import backbones, decoder2d, interslice
 from brats_tf.models.blocks import conv
 
 REGION_CHANNELS = 3  # WT, TC, ET
 CLASS_CHANNELS = 4  # background, necrosis, edema, enhancing
 
 
-# The switches of the classifier in each preset, see `backbones.scale_input` and `backbones.feature_pyramid`.
-PAPER = {"input_scaling": "none", "batch_norm": "frozen", "stochastic_depth": False}
-AUTHORS = {"input_scaling": "imagenet", "batch_norm": "batch", "stochastic_depth": True}
+# See `backbones.scale_input` and `backbones.feature_pyramid`.
+class Switches(NamedTuple):
+    """How the classifier is embedded."""
+
+    input_scaling: str
+    batch_norm: str
+    stochastic_depth: bool
+
+
+class Halves(NamedTuple):
+    """What lies before and behind the classifier: an inter-slice encoder and a 2D decoder."""
+
+    squeeze: Callable
+    decode: Callable
+
+
+PAPER = Switches("none", "frozen", False)
+AUTHORS = Switches("imagenet", "batch", True)
 
 
 def embedding_network(shape, *, depth_factors=None, planes=interslice.PLANES, backbone="efficientnetb0", **switches):
@@ -29,9 +46,9 @@ def embedding_network(shape, *, depth_factors=None, planes=interslice.PLANES, ba
 
     Source: paper A, Figure 1, Table 1, Section 2. Weights are random until `models.weights` fills them in.
     """
-    builders = {"squeeze": interslice.pooled_encoder, "decode": decoders.residual_decoder}
-    squeeze = {"depth_factors": depth_factors, "planes": planes}
-    volume, x = _embed(shape, **builders, **squeeze, backbone=backbone, **(PAPER | switches))
+    halves = Halves(interslice.pooled_encoder, decoder2d.residual_decoder)
+    settings = {"depth_factors": depth_factors, "planes": planes, "backbone": backbone}
+    volume, x = _embed(shape, halves, **settings, switches=PAPER._replace(**switches))
     x = conv(x, REGION_CHANNELS, kernel=1, name="regions_conv")
     regions = layers.Activation("sigmoid", dtype="float32", name="regions")(x)
     return keras.Model(volume, regions, name="embedding")
@@ -44,23 +61,24 @@ def authors_network(shape, *, depth_factors=None, planes=interslice.PLANES, back
     strided squeeze, transposed 2D decoder with batch norm, a last 16-filter convolution, softmax over background,
     necrosis, edema and enhancing tumour.
     """
-    builders = {"squeeze": interslice.strided_encoder, "decode": decoders.transposed_decoder}
-    squeeze = {"depth_factors": depth_factors, "planes": planes}
-    volume, x = _embed(shape, **builders, **squeeze, backbone=backbone, **(AUTHORS | switches))
+    halves = Halves(interslice.strided_encoder, decoder2d.transposed_decoder)
+    settings = {"depth_factors": depth_factors, "planes": planes, "backbone": backbone}
+    volume, x = _embed(shape, halves, **settings, switches=AUTHORS._replace(**switches))
     x = conv(x, interslice.FILTERS[0], kernel=3, name="last_conv")
     x = conv(x, CLASS_CHANNELS, kernel=1, name="classes_conv")
     classes = layers.Activation("softmax", dtype="float32", name="classes")(x)
     return keras.Model(volume, classes, name="embedding_authors")
 
 
-def _embed(shape, *, squeeze, decode, depth_factors, planes, backbone, input_scaling, **classifier_switches):
+def _embed(shape, halves, *, depth_factors, planes, backbone, switches):
     """Figure 1, box by box, up to the head: (H, W, D, C) -> the input volume, features (B, H, W, D, 16)."""
     factors = check_shape(shape, depth_factors, planes)
+    scaling, *classifier_switches = switches
     volume = keras.Input(shape, name="volume")
-    squeezed, skips = squeeze(volume, depth_factors=factors)
-    image = backbones.scale_input(squeezed, scaling=input_scaling, backbone=backbone)
-    classifier = backbones.feature_pyramid(backbone, image_shape=image.shape[1:], **classifier_switches)
-    decoded = decode(classifier(image), planes=planes)
+    squeezed, skips = halves.squeeze(volume, depth_factors=factors)
+    image = backbones.scale_input(squeezed, scaling=scaling, backbone=backbone)
+    classifier = backbones.feature_pyramid(backbone, image.shape[1:], *classifier_switches)
+    decoded = halves.decode(classifier(image), planes=planes)
     return volume, interslice.decoder(decoded, skips, depth_factors=factors)
 
 

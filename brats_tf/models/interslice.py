@@ -10,6 +10,7 @@ from keras import layers
 from brats_tf.errors import InputError
 from brats_tf.models.blocks import conv, residual_block
 
+PLANES_LAYER = "planes"  # What the classifier sees.
 PLANES = 3  # What a 2D classifier takes: one image with three channels (paper A, Table 1).
 FILTERS = (16, 32, 64, 64)  # Authors' code; the text gives none.
 SMALLEST_FACTOR = 2
@@ -114,4 +115,4 @@ def decoder(planes, skips, *, depth_factors):
 def _planes(x):
     """Merges the features of each slice left: (B, H, W, planes, C) -> (B, H, W, planes). Source: Table 1."""
     x = conv(x, 1, kernel=1, name="planes_conv", activation="relu")
-    return layers.Reshape(x.shape[1:4], name="planes")(x)
+    return layers.Reshape(x.shape[1:4], name=PLANES_LAYER)(x)

@@ -1,17 +1,25 @@
-"""The losses: CE - Dice (paper A, Section 2.4) and multiple Dice (paper B, Section 2.2)."""
+"""The losses: CE - Dice (embedding paper, Section 2.4) and multiple Dice (AlbuNet paper, Section 2.2)."""
 
 import keras
 from keras import ops
 
-from brats_tf.regions import MEMBERSHIP, REGIONS, THRESHOLD
+from brats_tf.models.outputs import to_regions
+from brats_tf.regions import REGION_THRESHOLD, REGIONS
 
-EPSILON = 1e-7  # Only keeps 0 / 0 away; the paper gives no figure.
+EPSILON = 1e-7  # Only avoids 0 / 0; the paper gives no figure.
+
+
+def make_loss(name, outputs):
+    """The loss of that name for a network's `outputs`; the names are the choices of the setting `loss`."""
+    if name == "ce_minus_dice":
+        return CrossEntropyMinusDice(outputs)
+    return MultipleDice(background=name == "multiple_dice_background")
 
 
 def soft_dice(target, prediction):
     """Soft Dice per case and channel: two (B, H, W, D, C) -> (B, C), between 0 and 1.
 
-    2 sum(t p) / (sum(t^2) + sum(p^2) + epsilon), sums over H, W and D. Source: paper A, equation (1).
+    2 sum(t p) / (sum(t^2) + sum(p^2) + epsilon), sums over H, W and D. Source: embedding paper, equation (1).
     """
     axes = (1, 2, 3)
     overlap = ops.sum(target * prediction, axis=axes)
@@ -20,7 +28,7 @@ def soft_dice(target, prediction):
 
 
 class CrossEntropyMinusDice(keras.losses.Loss):
-    """CE - Dice of probabilities (B, H, W, D, C), one number per case: (B,). Source: paper A, equation (2).
+    """CE - Dice of probabilities (B, H, W, D, C), one number per case: (B,). Source: embedding paper, equation (2).
 
     The cross entropy is the mean over voxels, binary for overlapping `outputs="regions"` (sigmoid), categorical for
     exclusive `outputs="classes"` (softmax, background first); Dice is the mean over the regions, or over the classes
@@ -48,11 +56,11 @@ class CrossEntropyMinusDice(keras.losses.Loss):
 
 
 class MultipleDice(keras.losses.Loss):
-    """1 - mean Dice of exclusive classes (B, H, W, D, 4), background first: one number for the batch, from 0 to 1.
+    """1 - mean Dice of exclusive classes (B, H, W, D, 4), background first: one number per batch, from 0 to 1.
 
     Dice = 2 sum(r p) / (sum(r) + sum(p)), sums over all voxels of the batch (the text's n; that it runs over the batch:
     authors' code), so a class that one patch lacks is judged by the others. A class that the whole batch lacks scores
-    0. Source: paper B, equation (1), K = 3; with `background` K = 4, as in the authors' code.
+    0. Source: AlbuNet paper, equation (1), K = 3; with `background` K = 4, as in the authors' code.
     """
 
     def __init__(self, background=False, name="multiple_dice", **kwargs):
@@ -73,13 +81,14 @@ class MultipleDice(keras.losses.Loss):
 def region_dice(region, outputs="regions"):
     """A Keras metric function: Dice of one region after the threshold of 0.5, per case: two (B, H, W, D, C) -> (B,).
 
-    Both empty scores 1. It watches the training; `brats_tf.metrics` scores label maps.
+    Both empty scores 1. For monitoring only; `evaluation.metrics` scores label maps.
     """
     channel = REGIONS.index(region)
 
     def dice(y_true, y_pred):
         truth, prediction = (
-            ops.cast(to_regions(values, outputs)[..., channel] > THRESHOLD, "float32") for values in (y_true, y_pred)
+            ops.cast(to_regions(values, outputs)[..., channel] > REGION_THRESHOLD, "float32")
+            for values in (y_true, y_pred)
         )
         overlap = ops.sum(truth * prediction, axis=(1, 2, 3))
         sizes = ops.sum(truth + prediction, axis=(1, 2, 3))
@@ -87,13 +96,3 @@ def region_dice(region, outputs="regions"):
 
     dice.__name__ = f"dice_{region.lower()}"
     return dice
-
-
-def to_regions(probabilities, outputs):
-    """Region probabilities of any network: (B, H, W, D, C) -> (B, H, W, D, 3) WT, TC, ET.
-
-    Exclusive classes add up to the regions that they belong to.
-    """
-    if outputs == "regions":
-        return probabilities
-    return ops.matmul(probabilities, ops.cast(MEMBERSHIP, probabilities.dtype))

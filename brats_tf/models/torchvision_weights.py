@@ -22,7 +22,7 @@ URL = "https://download.pytorch.org/models/"
 FILES = ("resnet34.safetensors", PUBLISHED)
 FORMATS = (".safetensors", ".pth", ".pt")
 DTYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8"}
-LONGEST_HEADER = 2**24
+MAX_HEADER_BYTES = 2**24
 KINDS = ("weight", "bias", "running_mean", "running_var")  # PyTorch's, in the order of Keras's weights.
 
 
@@ -75,7 +75,7 @@ def read_safetensors(path):
     try:
         data = Path(path).read_bytes()
         size = int.from_bytes(data[:8], "little")
-        if not 2 <= size <= min(LONGEST_HEADER, len(data) - 8):
+        if not 2 <= size <= min(MAX_HEADER_BYTES, len(data) - 8):
             raise ValueError(f"a header of {size} bytes in a file of {len(data)}")
         header = json.loads(data[8 : 8 + size])
         body = memoryview(data)[8 + size :]

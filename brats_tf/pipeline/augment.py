@@ -14,7 +14,7 @@ from brats_tf.pipeline import augment_ops as operations
 
 
 @dataclass(frozen=True)
-class Chance:
+class AugmentationSetting:
     """How often an operation is applied, and the range that its strength is drawn from."""
 
     probability: float
@@ -23,7 +23,7 @@ class Chance:
 
 
 # Each of the three axes is mirrored with this probability.
-MIRROR = {"mirror": Chance(0.5, 0, 0)}
+MIRROR = {"mirror": AugmentationSetting(0.5, 0, 0)}
 # Strengths: elastic: width of the displacement's bumps as a share of the volume, their height is an eighth to a half
 # of it; rotation: degrees about each axis; scale: of the coordinates, so that things become smaller above 1; noise:
 # standard deviation, which is how batchgenerators, whose words the authors' code uses, takes its `noise_variance`;
@@ -33,36 +33,42 @@ MIRROR = {"mirror": Chance(0.5, 0, 0)}
 PRESETS = {
     "none": {},  # Paper A names none.
     # Paper B, Section 2.4, names these four; the figures are those of the authors' code.
-    "paper_b": MIRROR
-    | {"elastic": Chance(0.1, 0, 0.25), "noise": Chance(0.15, 0, 0.05), "blur": Chance(0.15, 0.5, 1.5)},
-    # The list of the authors' code.
-    "authors_b": MIRROR
+    "albunet": MIRROR
     | {
-        "elastic": Chance(0.1, 0, 0.25),
-        "rotation": Chance(0.1, -15, 15),
-        "scale": Chance(0.1, 0.75, 1.25),
-        "noise": Chance(0.15, 0, 0.05),
-        "blur": Chance(0.15, 0.5, 1.5),
-        "brightness": Chance(0.15, 0.7, 1.5),
-        "gamma": Chance(0.15, 0.5, 2),
-        "inverted_gamma": Chance(0.15, 0.5, 2),
+        "elastic": AugmentationSetting(0.1, 0, 0.25),
+        "noise": AugmentationSetting(0.15, 0, 0.05),
+        "blur": AugmentationSetting(0.15, 0.5, 1.5),
+    },
+    # The list of the authors' code.
+    "albunet-authors": MIRROR
+    | {
+        "elastic": AugmentationSetting(0.1, 0, 0.25),
+        "rotation": AugmentationSetting(0.1, -15, 15),
+        "scale": AugmentationSetting(0.1, 0.75, 1.25),
+        "noise": AugmentationSetting(0.15, 0, 0.05),
+        "blur": AugmentationSetting(0.15, 0.5, 1.5),
+        "brightness": AugmentationSetting(0.15, 0.7, 1.5),
+        "gamma": AugmentationSetting(0.15, 0.5, 2),
+        "inverted_gamma": AugmentationSetting(0.15, 0.5, 2),
     },
     # After nnU-Net, with a bias field instead of elastic deformation; the background stays 0.
-    "plus": MIRROR
+    "nnunet-like": MIRROR
     | {
-        "rotation": Chance(0.2, -30, 30),
-        "scale": Chance(0.2, 0.7, 1.4),
-        "noise": Chance(0.1, 0, 0.1),
-        "blur": Chance(0.2, 0.5, 1),
-        "brightness": Chance(0.15, 0.75, 1.25),
-        "contrast": Chance(0.15, 0.75, 1.25),
-        "low_resolution": Chance(0.25, 0.5, 1),
-        "gamma": Chance(0.3, 0.7, 1.5),
-        "inverted_gamma": Chance(0.1, 0.7, 1.5),
-        "bias_field": Chance(0.15, -0.3, 0.3),
+        "rotation": AugmentationSetting(0.2, -30, 30),
+        "scale": AugmentationSetting(0.2, 0.7, 1.4),
+        "noise": AugmentationSetting(0.1, 0, 0.1),
+        "blur": AugmentationSetting(0.2, 0.5, 1),
+        "brightness": AugmentationSetting(0.15, 0.75, 1.25),
+        "contrast": AugmentationSetting(0.15, 0.75, 1.25),
+        "low_resolution": AugmentationSetting(0.25, 0.5, 1),
+        "gamma": AugmentationSetting(0.3, 0.7, 1.5),
+        "inverted_gamma": AugmentationSetting(0.1, 0.7, 1.5),
+        "bias_field": AugmentationSetting(0.15, -0.3, 0.3),
     },
 }
-KEEP_BACKGROUND = ("plus",)  # Presets in which voxels of 0, outside the brain, are 0 again after intensity operations.
+KEEP_BACKGROUND = (
+    "nnunet-like",
+)  # Presets in which voxels of 0, outside the brain, are 0 again after intensity operations.
 INTENSITY = ("noise", "blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma", "bias_field")
 DRAWS = ("mirror", "elastic", "rotation", "scale", *INTENSITY)  # Their order decides which random numbers each draws.
 
@@ -93,7 +99,7 @@ def augment(volumes, classes, *, seeds, preset):
 def augment_case(volume, classes, *, seed, preset):
     """Augments one case: (H, W, D, C) float32 and (H, W, D) uint8 -> the same shapes and types."""
     chances = PRESETS[preset]
-    draws = {name: Draw(chances[name], tf.random.fold_in(seed, DRAWS.index(name))) for name in chances}
+    draws = {name: RandomDraw(chances[name], tf.random.fold_in(seed, DRAWS.index(name))) for name in chances}
     # One channel after another is several times faster than a last axis of two to four.
     channels = tf.unstack(volume, axis=-1) if volume.shape[-1] > 1 else [tf.reshape(volume, volume.shape[:3])]
     channels, classes = _spatial(channels, classes, draws)
@@ -107,7 +113,7 @@ def augment_case(volume, classes, *, seed, preset):
     return tf.reshape(channels[0], volume.shape) if len(channels) == 1 else tf.stack(channels, axis=-1), classes
 
 
-class Draw:
+class RandomDraw:
     """The random numbers of one operation on one case."""
 
     def __init__(self, chance, seed):

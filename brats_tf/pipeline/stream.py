@@ -1,8 +1,7 @@
 """Streams of batches in tf.data. No Python runs while a stream flows, only graph operations.
 
-Which case, which patch and which augmentation comes when follows from the seed, the number of the epoch and the place
-in it alone. So a stream that begins later is the one that came that far, and devices that share a batch get what one
-would.
+The seed, the number of the epoch and the place in it alone decide which case, patch and augmentation comes next. So a
+stream that begins later continues the one that came that far, and devices that share a batch get what one would.
 """
 
 from dataclasses import dataclass
@@ -23,36 +22,50 @@ _ORDER, _PATCH, _AUGMENTATION = range(3)  # What a seed is for.
 class Patches:
     """Random boxes instead of whole crops."""
 
-    size: tuple  # (H, W, D)
-    foreground: float = 0.0  # How often it is centred on a voxel of the tumour; else it lies in the brain's box
+    size: tuple  # (H, W, D) in voxels
+    foreground_fraction: float = 0.0  # Of patches centred on a tumour voxel; the others lie in the brain's box
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one machine of several reads: of every `of` batches in turn `count`, from number `first`."""
+class Shard:
+    """The batches that one machine reads: `count` of every `total`, starting with `first`."""
 
     first: int = 0
     count: int = 1
-    of: int = 1
+    total: int = 1
 
 
-def training_stream(
-    stored, *, modalities, crop, batch_size, seed, samples=None, start=(0, 0), epochs=None, patches=None, share=None
-):
-    """Streams prepared cases, shuffled anew each epoch: (B, H, W, D, C) float32, classes (B, H, W, D) uint8, seeds.
+@dataclass(frozen=True)
+class Order:
+    """Which samples a stream yields, in which batches, and where it begins.
+
+    Attributes:
+        seed: the same seed gives the same batches. batch_size: cases or patches per batch; the last one of an epoch may
+        be smaller. samples: cases or patches per epoch; None for as many as there are cases. Every case comes equally
+        often, to one. start: where to begin, as (epochs, samples of the next one) already taken; the stream is then
+        what one from
+            (0, 0) yields after them.
+        epochs: how many; None for an endless stream. One that has begun counts.
+        shard: the batches to read of those.
+    """
+
+    seed: int = 0
+    batch_size: int = 1
+    samples: int | None = None
+    start: tuple = (0, 0)
+    epochs: int | None = None
+    shard: Shard = Shard()
+
+
+def training_stream(stored, order, *, modalities, crop, patches=None):
+    """Streams cached cases, shuffled anew each epoch: (B, H, W, D, C) float32, classes (B, H, W, D) uint8, seeds.
 
     Args:
-        stored: `StoredCase`s with classes.
+        stored: `CachedCase`s with classes.
+        order: an `Order`.
         modalities: the channels, in order.
-        crop: (H, W, D) of what is stored.
-        batch_size: cases or patches a batch; the last one of an epoch may be smaller.
-        seed: the same seed gives the same batches.
-        samples: cases or patches an epoch; None for as many as there are cases. Every case comes equally often, to one.
-        start: where to begin, as (epochs, samples of the next one) that others have taken; the stream is then what one
-            from (0, 0) yields after them.
-        epochs: how many; None for ever. One that is begun counts.
+        crop: (H, W, D) of what is cached.
         patches: `Patches`; None for whole crops.
-        share: `Share`; None reads all batches.
 
     Returns:
         A `tf.data.Dataset`; its seeds, int64 (B, 2), are for `augment`.
@@ -62,33 +75,42 @@ def training_stream(
     """
     if patches and any(part > whole for part, whole in zip(patches.size, crop, strict=True)):
         raise InputError(f"A patch must fit into the crop {crop}. Received: {patches.size}.")
+    read = _reader(stored, order.seed, modalities=modalities, crop=crop, patches=patches)
+    total, (first_epoch, taken) = order.samples or len(stored), order.start
+
+    def read_sample(epoch, number, index):
+        sample = read(epoch, number, index)
+        return tuple(part[None] for part in sample) if order.batch_size == 1 else sample  # Free; batching would copy.
+
+    def one_epoch(epoch):
+        indices, numbers = order_of_epoch(len(stored), total, order.seed, epoch), tf.range(total, dtype=tf.int64)
+        numbered = tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, total), numbers, indices))
+        if order.shard.total > 1:
+            numbered = numbered.filter(partial(_is_in_shard, order.shard, order.batch_size))
+        if taken:
+            numbered = numbered.filter(lambda epoch, number, _: (epoch > first_epoch) | (number >= taken))
+        samples = numbered.map(read_sample, num_parallel_calls=READ_AHEAD, deterministic=True)
+        return samples if order.batch_size == 1 else samples.batch(order.batch_size)
+
+    last = FOREVER if order.epochs is None else first_epoch + order.epochs
+    return tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch)
+
+
+def _reader(stored, seed, *, modalities, crop, patches):
+    """A function of graph operations (epoch, number in it, index of the case) -> volume, classes, seeds."""
     files = tf.constant([[str(case.volumes[name]) for name in modalities] for case in stored])
     class_files = tf.constant([str(case.classes) for case in stored])
     boxes = tf.constant([case.box for case in stored], tf.int32)
-    total, (first_epoch, taken) = samples or len(stored), start
-    share = share or Share()
 
     def read(epoch, number, index):
         channels = read_channels(files[index], crop, len(modalities))
         classes = read_classes(class_files[index], crop)
         if patches:
-            where = _seed(seed, epoch, number, _PATCH)
-            channels, classes = cut_patch(channels, classes, boxes[index], patches=patches, seed=where)
-        sample = (_stacked(channels), classes, _seed(seed, epoch, number, _AUGMENTATION))
-        return tuple(part[None] for part in sample) if batch_size == 1 else sample  # Free; batching would copy.
+            place = _seed(seed, epoch, number, _PATCH)
+            channels, classes = cut_patch(channels, classes, boxes[index], patches=patches, seed=place)
+        return _stacked(channels), classes, _seed(seed, epoch, number, _AUGMENTATION)
 
-    def one_epoch(epoch):
-        order, numbers = order_of_epoch(len(stored), total, seed, epoch), tf.range(total, dtype=tf.int64)
-        numbered = tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, total), numbers, order))
-        if share.of > 1:
-            numbered = numbered.filter(partial(_is_mine, share, batch_size))
-        if taken:
-            numbered = numbered.filter(lambda epoch, number, _: (epoch > first_epoch) | (number >= taken))
-        batches = numbered.map(read, num_parallel_calls=READ_AHEAD, deterministic=True)
-        return batches if batch_size == 1 else batches.batch(batch_size)
-
-    last = FOREVER if epochs is None else first_epoch + epochs
-    return tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch)
+    return read
 
 
 def order_of_epoch(count, samples, seed, epoch):
@@ -107,7 +129,7 @@ def training_dataset(stream, *, outputs, augmentation="none"):
         outputs: "regions" for targets (B, H, W, D, 3) WT, TC, ET; "classes" for one-hot (B, H, W, D, 4).
         augmentation: a key of `augment.PRESETS`.
     """
-    finished = stream.map(lambda *batch: finish(*batch, outputs=outputs, augmentation=augmentation))
+    finished = stream.map(lambda *batch: augment_and_encode(*batch, outputs=outputs, augmentation=augmentation))
     return read_ahead(finished)
 
 
@@ -118,7 +140,7 @@ def read_ahead(dataset):
     return dataset.prefetch(READ_AHEAD)
 
 
-def finish(volumes, classes, seeds, *, outputs, augmentation):
+def augment_and_encode(volumes, classes, seeds, *, outputs, augmentation):
     """Augments a batch of a stream and makes its target; on the device where it is called."""
     volumes, classes = augment(volumes, classes, seeds=seeds, preset=augmentation)
     return volumes, to_target(classes, outputs)
@@ -147,7 +169,7 @@ def to_target(classes, outputs):
 def cut_patch(channels, classes, box, *, patches, seed):
     """Cuts one random patch out of a case: a list of (h, w, d) float32, and (h, w, d) uint8.
 
-    Source: paper B, Section 2.3, samples patches from the non-zero area; `box`, (2, 3), is what the brain fills.
+    Source: AlbuNet paper, Section 2.3, samples patches from the non-zero area; `box`, (2, 3), is what the brain fills.
     """
     size, crop = tf.constant(patches.size), tf.constant(classes.shape.as_list())
     choose, place, pick = tf.unstack(tf.random.split(seed, 3))
@@ -155,9 +177,11 @@ def cut_patch(channels, classes, box, *, patches, seed):
     highest = tf.maximum(box[1] - size, lowest)
     share = tf.random.stateless_uniform((3,), place)
     corner = lowest + tf.cast(share * tf.cast(highest - lowest + 1, tf.float32), tf.int32)
-    if patches.foreground:
+    if patches.foreground_fraction:
         tumour = tf.where(classes > 0)
-        centred = tf.logical_and(tf.random.stateless_uniform((), choose) < patches.foreground, tf.shape(tumour)[0] > 0)
+        centred = tf.logical_and(
+            tf.random.stateless_uniform((), choose) < patches.foreground_fraction, tf.shape(tumour)[0] > 0
+        )
         corner = tf.cond(centred, lambda: _around(tumour, size, crop, pick), lambda: corner)
     corner = tf.minimum(corner, crop - size)
     return [tf.slice(channel, corner, patches.size) for channel in channels], tf.slice(classes, corner, patches.size)
@@ -167,10 +191,10 @@ def _stacked(channels):
     return channels[0][..., None] if len(channels) == 1 else tf.stack(channels, axis=-1)
 
 
-def _is_mine(share, batch_size, epoch, number, index):
-    """Whether a sample belongs to a machine's share of the batches."""
-    turn = number // batch_size % share.of
-    return (turn >= share.first) & (turn < share.first + share.count)
+def _is_in_shard(shard, batch_size, epoch, number, index):
+    """Whether a sample belongs to the batches of a shard."""
+    turn = number // batch_size % shard.total
+    return (turn >= shard.first) & (turn < shard.first + shard.count)
 
 
 def _shuffled(count, seed):

@@ -1,8 +1,8 @@
-"""Prepared cases on disk, as raw arrays that TensorFlow reads with graph operations alone.
+"""Preprocessed cases on disk, as raw arrays that TensorFlow reads with graph operations alone.
 
 Each modality and each segmentation of a case is one data file with a JSON record beside it. A name carries a key of the
 content and the settings that made it, so that a changed input is noticed. The record is written last, under a temporary
-name that is then renamed: a killed preparation leaves complete entries, and goes on where it stopped.
+name that is then renamed: a killed preparation leaves complete entries, and resumes from them.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from isal import isal_zlib
 from brats_tf.data import volumes
 from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.errors import InputError
-from brats_tf.preprocessing.preprocess import Reader, geometry_notes, grid_of, prepare_volume, read_classes
+from brats_tf.preprocessing.preprocess import Reader, grid_of, prepare_volume
 from brats_tf.preprocessing.transforms import brain_box
 from brats_tf.runtime.files import atomic, write_json
 
@@ -27,13 +27,15 @@ VERSION = 2  # Raise it when preparation changes, so that old files are not used
 RECORD = ".json"
 ORPHAN_S = 600  # A data file without a record may be this young because its record is being written.
 _ENTRY = re.compile(r"[^.].*-[0-9a-f]{16}\.(volume|classes)\.json")
-FULL = 0.95  # A crop whose share of voxels above this is not 0 shows more than a brain; one of BraTS has about half.
+MAX_NONZERO_SHARE = (
+    0.95  # A crop whose share of voxels above this is not 0 shows more than a brain; one of BraTS has about half.
+)
 BYTES = {"volume": 4, "classes": 1}  # Of a voxel, by the ending of the data file.
 
 
 @dataclass(frozen=True)
-class StoredCase:
-    """Where a prepared case lies: little-endian float32 volumes and uint8 classes, each (H, W, D), C order."""
+class CachedCase:
+    """Where a preprocessed case lies: little-endian float32 volumes and uint8 classes, each (H, W, D), C order."""
 
     id: str
     volumes: dict  # modality -> Path
@@ -47,8 +49,8 @@ class StoredCase:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides, with a file's content, what its entry holds."""
+class CacheSettings:
+    """What decides, with a file's content, what its entry holds: the crop in voxels, and the spacing in mm or None."""
 
     crop: tuple
     spacing_mm: float | None = None
@@ -57,8 +59,8 @@ class Settings:
         """The key of a case's entry; of a segmentation the label numbers count too, of a modality its channel."""
         convention = case.convention
         read_as = (convention.labels, convention.others) if part == SEGMENTATION else case.channels.get(part)
-        said = (VERSION, part, tuple(self.crop), self.spacing_mm, sha256, read_as)
-        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+        content = (VERSION, part, tuple(self.crop), self.spacing_mm, sha256, read_as)
+        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
 def entry_bytes(part, crop):
@@ -66,14 +68,14 @@ def entry_bytes(part, crop):
     return BYTES["classes" if part == SEGMENTATION else "volume"] * math.prod(crop)
 
 
-class Store:
+class Cache:
     """A folder of prepared cases. Its records are read once, when it is opened."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
         self._records = {}  # (case id, part) -> [record]
         for path in entries(self.folder):
-            record = read_record(path)
+            record = read_cache_record(path)
             if record:
                 self._records.setdefault((record["case"], record["part"]), []).append(record)
 
@@ -91,12 +93,12 @@ class Store:
                 return record
         return None
 
-    def store(self, case, parts, settings):
-        """Prepares the parts of a case that are not here yet. Returns (`StoredCase`, notes on its geometry).
+    def add(self, case, parts, settings):
+        """Prepares the parts of a case that are not here yet. Returns (`CachedCase`, notes on its geometry).
 
         Raises:
             InputError: when the case is bad.
-            WriteError: when the store cannot be written to, or the disk is full.
+            WriteError: when the folder is read-only, or the disk is full.
         """
         reader, records = Reader(case), {}
         for part in parts:
@@ -126,10 +128,10 @@ class Store:
             "source": source,
             "shape": list(file.stored.shape[:3]),
             "affine": file.header.get_best_affine().tolist(),
-            "notes": geometry_notes(file.header, spacing_mm=settings.spacing_mm),
+            "notes": volumes.geometry_notes(file.header, spacing_mm=settings.spacing_mm),
         }
         voxels = _voxels(reader, part, settings)
-        if part != SEGMENTATION and np.count_nonzero(voxels) > FULL * voxels.size:
+        if part != SEGMENTATION and np.count_nonzero(voxels) > MAX_NONZERO_SHARE * voxels.size:
             record["notes"].append("hardly any voxel is 0: the skull should be stripped and the background 0")
         record |= {"crc32": isal_zlib.crc32(voxels), "box": _box(voxels)}
         path = self.folder / record["file"]
@@ -142,7 +144,7 @@ class Store:
         paths = {part: self.folder / record["file"] for part, record in records.items()}
         boxes = np.array([record["box"] for part, record in records.items() if part != SEGMENTATION])
         box = (tuple(boxes[:, 0].min(axis=0).tolist()), tuple(boxes[:, 1].max(axis=0).tolist()))
-        return StoredCase(case.id, paths, paths.pop(SEGMENTATION, None), box)
+        return CachedCase(case.id, paths, paths.pop(SEGMENTATION, None), box)
 
 
 def record_path(data):
@@ -162,7 +164,7 @@ def orphans(folder):
     return [path for path in found if not record_path(path).exists() and path.stat().st_mtime < old]
 
 
-def read_record(path):
+def read_cache_record(path):
     """A record, or None where it is none that this version wrote."""
     try:
         record = json.loads(path.read_text())
@@ -209,7 +211,7 @@ def _voxels(reader, part, settings):
     volume = reader.segmentation() if part == SEGMENTATION else reader.volume(part)
     grid = grid_of(volume, settings.crop, settings.spacing_mm, case_id=reader.case.id)
     if part == SEGMENTATION:
-        return np.ascontiguousarray(grid.there(read_classes(volume, reader.case)))
+        return np.ascontiguousarray(grid.to_crop(volumes.read_label_classes(volume, reader.case)))
     return np.ascontiguousarray(prepare_volume(volume, grid), dtype="<f4")
 
 

@@ -1,85 +1,95 @@
-"""Fill and check the store of prepared cases: workers, progress, estimates, and what to say about what was found."""
+"""Fills and verifies the cache of preprocessed cases: workers, progress, estimates, notes."""
 
-import os
+import logging
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from brats_tf.data.case import Case
+from brats_tf.data.notes import log_notes
 from brats_tf.errors import InputError, WriteError
-from brats_tf.preprocessing.cache import Store, damage, entries, entry_bytes, orphans, read_record, record_path
-from brats_tf.runtime.console import say, track
+from brats_tf.preprocessing.cache import (
+    Cache,
+    CachedCase,
+    CacheSettings,
+    damage,
+    entries,
+    entry_bytes,
+    orphans,
+    read_cache_record,
+    record_path,
+)
+from brats_tf.runtime.console import track
 from brats_tf.runtime.files import remove_partial
+from brats_tf.runtime.system import available_cores
 
-SHOWN = 5  # Case ids named in a note; more are counted.
+log = logging.getLogger(__name__)
 
 
-def prepare_cases(cases, *, parts, settings, folder, workers=None, skip_bad=False):
-    """Prepares cases into a store; what is there already is taken as it is.
+def prepare_cases(
+    cases: Sequence[Case],
+    *,
+    parts: Sequence[str],
+    settings: CacheSettings,
+    folder: str | Path,
+    workers: int | None = None,
+    skip_invalid: bool = False,
+) -> list[CachedCase]:
+    """Preprocesses cases into a cache; existing entries are reused.
 
     Args:
         cases: `Case`s.
         parts: modalities, and "seg" where truth is wanted.
-        settings: `store.Settings`.
-        folder: of the store.
-        workers: how many cases at once; None for one a core. Threads: they spend their time in NumPy and in gunzip.
-        skip_bad: leave bad cases out, with a line for each, instead of refusing.
+        settings: crop (H, W, D) in voxels and spacing in mm.
+        folder: of the cache.
+        workers: cases at once; None for one per core. Threads: they spend their time in NumPy and in gunzip.
+        skip_invalid: exclude invalid cases, with a line for each, instead of refusing.
 
     Returns:
-        A list of `StoredCase`, in the order of `cases`.
+        A list of `CachedCase`, in the order of `cases`.
 
     Raises:
         InputError: when a case is bad (all are tried first, so that all are named), or none is left.
-        WriteError: when the disk is full or too small, or the folder closed.
+        WriteError: when the disk is full or too small, or the folder is read-only.
     """
     if not cases:
         return []
     workers = workers or available_cores()
     remove_partial(folder)
-    store = Store(folder)
-    pending = _announce(store, cases, parts, settings, workers)
-    stored, notes, failures, started = {}, {}, {}, time.monotonic()
-    with ThreadPoolExecutor(workers) as pool:
-        # What is to be prepared comes first, so that the estimate is about that.
-        ordered = sorted(cases, key=lambda case: case.id not in pending)
-        jobs = {pool.submit(store.store, case, parts, settings): case for case in ordered}
-        try:
-            for number, job in enumerate(track(as_completed(jobs), "Preparing", total=len(jobs)), start=1):
-                case = jobs[job]
-                try:
-                    stored[case.id], its_notes = job.result()
-                except WriteError:
-                    raise
-                except InputError as error:
-                    failures[case.id] = str(error)
-                    continue
-                for note in its_notes:
-                    notes.setdefault(note, []).append(case.id)
-                if number == workers:
-                    _estimate(time.monotonic() - started, len(pending), workers)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    say_notes(notes)
-    _doubt_the_rest(cases, failures)
-    _refuse_or_say([failures[case.id] for case in cases if case.id in failures], cases, skip_bad=skip_bad)
-    return [stored[case.id] for case in cases if case.id not in failures]
+    cache = Cache(folder)
+    pending = _announce(cache, cases, parts, settings, workers)
+    # What is still to be done comes first, so that the estimate is about that.
+    ordered = sorted(cases, key=lambda case: case.id not in pending)
+    add = lambda case: cache.add(case, parts, settings)  # noqa: E731
+    cached, notes, failures = _in_threads(add, ordered, workers, pending=len(pending))
+    log_notes(notes)
+    _distrust_ambiguous_layouts(cases, failures)
+    sentences = [failures[case.id] for case in cases if case.id in failures]
+    if sentences and not (skip_invalid and len(sentences) < len(cases)):
+        hint = "" if skip_invalid else " Fix them, or exclude them with --skip-invalid."
+        verdict = f"{len(sentences)} of {len(cases)} cases cannot be used.{hint}"
+        raise InputError("\n".join([*sentences, verdict]))
+    for sentence in sentences:
+        log.info(f"Left out: {sentence}")
+    return [cached[case.id] for case in cases if case.id not in failures]
 
 
-def verify_store(folder):
-    """Reads every entry of a store and compares it with its record; removes what is damaged or incomplete.
+def verify_cache(folder: str | Path) -> list[str]:
+    """Reads every entry of a cache and compares it with its record; removes what is damaged or incomplete.
 
     Returns:
-        A list of sentences, one for each entry removed; the next preparation makes them anew.
+        A list of sentences, one for each entry removed; the next preparation creates them again.
 
     Raises:
-        InputError: when the folder is none.
+        InputError: when the folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"The store {folder} does not exist or is no folder.")
+        raise InputError(f"The cache {folder} does not exist or is not a folder.")
     remove_partial(folder)
-    records = {path: read_record(path) for path in entries(folder)}
+    records = {path: read_cache_record(path) for path in entries(folder)}
     removed = []
     with ThreadPoolExecutor(available_cores()) as pool:
         reasons = pool.map(
@@ -94,58 +104,72 @@ def verify_store(folder):
         record_path(path).unlink(missing_ok=True)
     sentences = [f"Removed {path}: {reason}." for path, reason in removed]
     for sentence in sentences:
-        say(sentence)
-    say(f"{len(records)} entries in {folder}, {len(removed)} removed.")
+        log.info(sentence)
+    log.info(f"{len(records)} entries in {folder}, {len(removed)} removed.")
     return sentences
 
 
-def available_cores():
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def _in_threads(add, cases, workers, *, pending):
+    """Calls `add(case)` for all cases: ({case id: cached}, {note: case ids}, {case id: sentence})."""
+    cached, notes, failures, started = {}, {}, {}, time.monotonic()
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = {pool.submit(add, case): case for case in cases}
+        try:
+            for number, job in enumerate(track(as_completed(jobs), "Preprocessing", total=len(jobs)), start=1):
+                case = jobs[job]
+                try:
+                    cached[case.id], notes_on_case = job.result()
+                except WriteError:
+                    raise
+                except InputError as error:
+                    failures[case.id] = str(error)
+                    continue
+                for note in notes_on_case:
+                    notes.setdefault(note, []).append(case.id)
+                if number == workers:
+                    _estimate(time.monotonic() - started, pending, workers)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return cached, notes, failures
 
 
-def _doubt_the_rest(cases, failures):
-    """Where one case's labels show that a doubtful layout was read wrongly, none of that layout can be trusted."""
-    doubtful = {
+def _distrust_ambiguous_layouts(cases, failures):
+    """Where one case's labels show that an ambiguous layout was misread, rejects all cases of that layout."""
+    ambiguous = {
         case.layout.note for case in cases if case.layout.note and case.layout.note in failures.get(case.id, "")
     }
     for case in cases:
-        if case.layout.note in doubtful:
+        if case.layout.note in ambiguous:
             failures.setdefault(
                 case.id, f"Case {case.id}: labels of other cases do not fit its layout: {case.layout.note}."
             )
 
 
-def say_notes(notes):
-    """Prints {note: case ids}, a line each."""
-    for note, ids in notes.items():
-        say(f"Note: {note}: {_named(ids)}.")
-
-
-def _announce(store, cases, parts, settings, workers):
-    """Says what is to be done and how much room it takes; returns the ids of cases with something to prepare."""
+def _announce(cache, cases, parts, settings, workers):
+    """Logs the work and the disk space it needs; returns the ids of cases with something to preprocess."""
     missing, broken = {}, False
     for case in cases:
         try:
-            missing[case.id] = [part for part in parts if store.find(case, part, settings) is None]
-        except InputError:  # A file is not there; preparing the case will say so.
+            missing[case.id] = [part for part in parts if cache.find(case, part, settings) is None]
+        except InputError:  # A file is missing; preparing the case will say so.
             broken = True
     pending = {case_id for case_id, wanted in missing.items() if wanted}
     files = sum(len(wanted) for wanted in missing.values())
     size = sum(entry_bytes(part, settings.crop) for wanted in missing.values() for part in wanted)
     if not files:
         if not broken:
-            say(f"All {len(cases)} cases are prepared in {store.folder}.")
+            log.info(f"All {len(cases)} cases are preprocessed in {cache.folder}.")
         return pending
-    say(
-        f"Preparing {files} files of {len(pending)} cases, {size / 1e9:.2g} GB, into {store.folder} with {workers} "
-        f"{'workers' if workers > 1 else 'worker'}; {len(missing) * len(parts) - files} are there already."
+    log.info(
+        f"Preprocessing {files} files of {len(pending)} cases, {size / 1e9:.2g} GB, into {cache.folder} with {workers} "
+        f"{'workers' if workers > 1 else 'worker'}; {len(missing) * len(parts) - files} are already there."
     )
-    free = shutil.disk_usage(_existing(store.folder)).free
+    free = shutil.disk_usage(_existing(cache.folder)).free
     if size > free:
         raise WriteError(
-            f"The store {store.folder} needs {size / 1e9:.3g} GB for these cases; the disk has {free / 1e9:.3g} GB "
-            "left. Choose another place with --store, a smaller --crop or fewer modalities."
+            f"The cache {cache.folder} needs {size / 1e9:.3g} GB for these cases; the disk has {free / 1e9:.3g} GB "
+            "left. Choose another place with --cache-dir, a smaller --crop or fewer modalities."
         )
     return pending
 
@@ -155,21 +179,9 @@ def _existing(folder):
 
 
 def _estimate(seconds, missing, workers):
-    """Says, after the first cases, how long the rest will take."""
+    """Logs, after the first cases, how long the rest will take."""
     left = seconds / workers * max(missing - workers, 0)
     if left > 5:
-        say(f"The first took {seconds / workers:.2g} s each: about {max(left / 60, 0.1):.1f} minutes for the rest.")
-
-
-def _named(ids):
-    more = len(ids) - SHOWN
-    return ", ".join(sorted(ids)[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _refuse_or_say(sentences, cases, *, skip_bad):
-    if sentences and not (skip_bad and len(sentences) < len(cases)):
-        hint = "" if skip_bad else " Mend them, or leave them out with --skip-bad."
-        verdict = f"{len(sentences)} of {len(cases)} cases cannot be used.{hint}"
-        raise InputError("\n".join([*sentences, verdict]))
-    for sentence in sentences:
-        say(f"Left out: {sentence}")
+        log.info(
+            f"The first took {seconds / workers:.2g} s each: about {max(left / 60, 0.1):.1f} minutes for the rest."
+        )

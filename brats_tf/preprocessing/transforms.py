@@ -15,7 +15,7 @@ NEAREST, LINEAR = 0, 1  # How resampling fills a voxel.
 
 @dataclass(frozen=True)
 class Grid:
-    """The way from one file's axes to the crop that networks see, and back."""
+    """The transform from one file's axes to the crop that networks see, and its inverse."""
 
     affine: np.ndarray  # Voxel indices of the file to mm, (4, 4)
     shape: tuple  # (X, Y, Z) of the file
@@ -35,13 +35,13 @@ class Grid:
         sizes = zip(self.oriented_shape, self._oriented_spacing(), strict=True)
         return tuple(max(1, round(size * edge / self.spacing_mm)) for size, edge in sizes)
 
-    def there(self, voxels, *, order=NEAREST):
+    def to_crop(self, voxels, *, order=NEAREST):
         """Orients, resamples if asked, crops: (X, Y, Z[, C]) -> (H, W, D[, C])."""
         whole = resample(orient(voxels, self.affine), self.whole_shape, order=order)
         return np.ascontiguousarray(whole) if self.crop is None else crop(whole, self.crop)
 
-    def back(self, cropped, *, order=NEAREST):
-        """The inverse of `there`: (H, W, D[, C]) -> (X, Y, Z[, C]), zero outside the crop."""
+    def to_file(self, cropped, *, order=NEAREST):
+        """The inverse of `to_crop`: (H, W, D[, C]) -> (X, Y, Z[, C]), zero outside the crop."""
         whole = uncrop(cropped, self.whole_shape)
         return unorient(resample(whole, self.oriented_shape, order=order), self.affine)
 
@@ -79,7 +79,7 @@ def resample(voxels, shape, *, order):
 def crop(voxels, size):
     """Cuts out, or pads with zeros to, the image-centred box of `size`: (H, W, D[, C]) -> (*size[, C]).
 
-    Source: paper A, Section 2.5 ("centered cropped data").
+    Source: embedding paper, Section 2.5 ("centered cropped data").
 
     >>> crop(np.arange(5).reshape(1, 1, 5), (1, 1, 3)).ravel()
     array([1, 2, 3])
@@ -105,7 +105,8 @@ def uncrop(voxels, shape):
 def brain_statistics(voxels):
     """Mean and standard deviation of the brain, the voxels that are not 0, whatever its axes: two floats.
 
-    Source: paper A, Section 2.1 ("zero mean and unit variance"); that the background does not count is our reading.
+    Source: embedding paper, Section 2.1 ("zero mean and unit variance"); that the background does not count is our
+    reading.
     """
     flat = voxels.ravel(order="K")
     inside = np.compress(flat != 0, flat)
@@ -118,10 +119,10 @@ def brain_box(voxels):
     columns = voxels.any(axis=2)
     box = []
     for used in (columns.any(axis=1), columns.any(axis=0), voxels.any(axis=(0, 1))):
-        there = np.flatnonzero(used)
-        if not there.size:
+        indices = np.flatnonzero(used)
+        if not indices.size:
             return None
-        box.append(slice(int(there[0]), int(there[-1]) + 1))
+        box.append(slice(int(indices[0]), int(indices[-1]) + 1))
     return tuple(box)
 
 

@@ -1,8 +1,9 @@
-"""One HTML file about a set of predictions, which opens without network: numbers, pictures, slices to scroll."""
+"""One self-contained HTML file about a set of predictions: scores, pictures, slices to scroll through."""
 
 import base64
 import dataclasses
 import json
+import logging
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -10,163 +11,168 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf import __version__
-from brats_tf.config.settings import WEIGHTS_FILE, Config
+from brats_tf.config.config import CONFIG_FILE, Config
+from brats_tf.config.execution import ReportOptions
 from brats_tf.data import volumes
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
-from brats_tf.evaluation.scores import shown
-from brats_tf.inference.prediction_record import read_record
-from brats_tf.preprocessing.preprocess import prepare_case, read_classes
-from brats_tf.report import html as page_parts
-from brats_tf.report.html import folded, image, paragraph
+from brats_tf.evaluation.scores import format_score
+from brats_tf.inference.prediction_record import read_prediction_record
+from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.report.blocks import Details, Image, Paragraph, Viewer, render_page
 from brats_tf.report.sections import (
     case_section,
-    disagreement_section,
     distribution_section,
     left_out_section,
     paper_section,
     summary_section,
     training_section,
+    uncertainty_section,
 )
-from brats_tf.runtime.console import say, track
+from brats_tf.runs.files import CHECKPOINT_FILES
+from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic, sha256_of
 from brats_tf.runtime.system import machine
-from brats_tf.visualisation.overlays import SAFE, save_overlay
-from brats_tf.visualisation.sprite_sheet import make_atlas
+from brats_tf.visualisation.overlays import COLOUR_BLIND_SAFE, save_overlay
+from brats_tf.visualisation.sprite_sheet import SpriteSheet, make_sprite_sheet
 
-FILE, PICTURES = "report.html", "pictures"
+log = logging.getLogger(__name__)
+REPORT_FILE, PICTURES_FOLDER = "report.html", "pictures"
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "nibabel", "matplotlib")
 OVERLAYS = 2  # Of the worst cases, and of the best.
+# The axis (H, W, D) along which a file's axis runs.
+_AXES = {"A": 0, "P": 0, "L": 1, "R": 1, "S": 2, "I": 2}
 
 
-def write_report(cases, *, runs, predictions, results, slices=8):
+def write_report(cases, *, runs, predictions, results, options=None):
     """Writes `<results>/report.html` about what `evaluate` wrote there, and its pictures into `<results>/pictures`.
 
     Args:
         cases: `Case`s with truth; those without scores are not shown.
-        runs: the folders of the networks; one that is not there is said to be missing.
+        runs: the folders of the networks; a missing one is named as missing.
         predictions: the folder of label maps.
         results: the folder that `evaluate` wrote.
-        slices: how many cases can be scrolled through, from the worst and the best; each takes about a megabyte.
+        options: `ReportOptions`.
 
     Returns:
         The path of the page.
 
     Raises:
-        InputError: when there are no scores.
+        InputError: when there are no scores, or other networks made the predictions.
     """
     results, predictions = Path(results), Path(predictions)
-    scored = read_scores(results)
-    summary = read_summary(results)
-    record = read_record(predictions)
+    scored, summary = read_scores(results), read_summary(results)
+    record = read_prediction_record(predictions)
     _check_networks(runs, record, predictions)
-    configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / "config.json").is_file()}
+    configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / CONFIG_FILE).is_file()}
     order = sorted(scored, key=lambda case: np.nanmean([scored[case][region]["dice"] for region in TABLE_ORDER]))
     known = {case.id: case for case in cases}
-    chosen = _ends([case for case in order if case in known], slices)
-    looks = {case: _look(known[case], predictions) for case in track(chosen, "Reading cases")}
-    pictures = results / PICTURES
+    viewer_cases = (options or ReportOptions()).viewer_cases
+    chosen = _from_both_ends([case for case in order if case in known], viewer_cases)
+    views = {case: _view(known[case], predictions) for case in track(chosen, "Reading cases")}
+    pictures = results / PICTURES_FOLDER
+    no_views = [Paragraph("None of the scored cases was found in the data.")]
     sections = {
         "Summary": summary_section(summary, scored),
-        "Beside the paper": paper_section(summary, configs),
+        "Compared with the paper": paper_section(summary, configs),
         "Distributions": distribution_section(scored, pictures),
-        "Slices": page_parts.viewer(looks) if looks else paragraph("None of the scored cases was found in the data."),
-        "Worst and best cases": _worst_and_best(looks, scored, pictures),
-        "Every case": case_section(scored, order, record),
-        "Networks' disagreement": disagreement_section(summary, scored, record, pictures),
+        "Slices": [Viewer(list(views))] if views else no_views,
+        "Worst and best cases": _worst_and_best(views, scored, pictures),
+        "All cases": case_section(scored, order, record),
+        "Uncertainty": uncertainty_section(summary, scored, record, pictures),
         "Training": training_section([Path(run) for run in runs], pictures),
         "Left out": left_out_section(summary, record),
-        "How it was made": _how(configs, record, [known[case] for case in order if case in known], predictions),
+        "How it was made": _provenance(configs, record, [known[case] for case in order if case in known], predictions),
     }
-    atlases = {
-        case: dataclasses.asdict(look.atlas) | {"png": base64.b64encode(look.atlas.png).decode()}
-        for case, look in looks.items()
+    sheets = {
+        case: dataclasses.asdict(view.sheet) | {"png": base64.b64encode(view.sheet.png).decode()}
+        for case, view in views.items()
     }
     title = f"{len(scored)} cases, networks {', '.join(configs) or 'unknown'}"
-    html = page_parts.page(title, f"brats_tf {__version__}, {predictions}", sections, atlases)
-    path = results / FILE
+    html = render_page(title, f"brats_tf {__version__}, {predictions}", sections, sheets)
+    path = results / REPORT_FILE
     with atomic(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
-    say(f"Look at {path}, {path.stat().st_size / 1e6:.1f} MB; it opens in any browser, without network.")
+    log.info(f"Report written to {path} ({path.stat().st_size / 1e6:.1f} MB, self-contained).")
     return path
 
 
 def _check_networks(runs, record, predictions):
-    """Raises `InputError` when the predictions are told to be of other networks than those of `runs`."""
+    """Raises `InputError` when other networks than those of `runs` made the predictions."""
     names = [Path(run).name for run in runs]
     if record and set(names) != set(record["networks"]):
         raise InputError(
-            f"{predictions} was predicted by {', '.join(record['networks'])}; say so with --networks and --runs. "
+            f"{predictions} was predicted by {', '.join(record['networks'])}; name them with --networks and --runs. "
             f"Received: {', '.join(names)}."
         )
-    for run in runs:
-        weights = Path(run) / WEIGHTS_FILE
-        if record and weights.is_file() and sha256_of(weights) != record["networks"][Path(run).name]:
+    for run in runs if record else ():
+        files = [Path(run) / name for name in CHECKPOINT_FILES.values() if (Path(run) / name).is_file()]
+        if files and record["networks"][Path(run).name] not in {sha256_of(file) for file in files}:
             raise InputError(f"{predictions} was predicted with other weights than those of {run}. Predict again.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """What is shown of a case: a volume (H, W, D), two maps of classes, and all of it as an `Atlas`."""
+class CaseView:
+    """What is shown of a case: a volume (H, W, D), two maps of classes, and all of it as a `SpriteSheet`."""
 
     volume: np.ndarray
     truth: np.ndarray
     prediction: np.ndarray
-    atlas: object
+    sheet: SpriteSheet
 
 
-def _look(case, predictions):
+def _view(case, predictions):
     modality = "flair" if "flair" in case.volumes else next(iter(case.volumes))
     prepared = prepare_case(case, modalities=(modality,), crop=None, with_truth=True)
     labels = volumes.read_segmentation(predictions / f"{case.id}.nii.gz", case_id=case.id)
-    prediction = prepared.grid.there(read_classes(labels, case))
-    volume = prepared.volume[..., 0]
-    spacing_mm = _edges(prepared)
-    return Look(volume, prepared.classes, prediction, make_atlas(volume, prepared.classes, prediction, spacing_mm))
+    prediction = prepared.grid.to_crop(volumes.read_label_classes(labels, case))
+    volume, edges = prepared.volume[..., 0], _edges_mm(prepared.reference.affine)
+    return CaseView(
+        volume, prepared.classes, prediction, make_sprite_sheet(volume, prepared.classes, prediction, edges)
+    )
 
 
-def _edges(prepared):
+def _edges_mm(affine):
     """The edges of a voxel along H, W, D, in mm, from those along the file's axes."""
-    edges = volumes.spacing_mm(prepared.reference.affine)
-    along = {"A": 0, "P": 0, "L": 1, "R": 1, "S": 2, "I": 2}
-    codes = volumes.axis_codes(prepared.reference.affine)
-    return tuple(edge for _, edge in sorted(zip((along[code] for code in codes), edges, strict=True)))
+    axes = (_AXES[code] for code in volumes.axis_codes(affine))
+    return tuple(edge for _, edge in sorted(zip(axes, volumes.spacing_of(affine), strict=True)))
 
 
-def _ends(order, count):
-    """The first and the last of a list, turn by turn, `count` of them."""
+def _from_both_ends(order, count):
+    """`count` entries from the beginning and the end of a list."""
     if len(order) <= count:
         return order
-    worst = order[: (count + 1) // 2]
-    return [*worst, *order[len(order) - (count - len(worst)) :]]
+    first = order[: (count + 1) // 2]
+    return [*first, *order[len(order) - (count - len(first)) :]]
 
 
-def _worst_and_best(looks, scored, folder):
-    parts = []
-    for number, case in enumerate(_ends(list(looks), 2 * OVERLAYS)):
-        look = looks[case]
-        dice = ", ".join(f"{region} {shown('dice', scored[case][region]['dice'])}" for region in TABLE_ORDER)
+def _worst_and_best(views, scored, folder):
+    blocks = [Paragraph("By the mean Dice of ET, WT and TC, the worst first.")]
+    for number, case in enumerate(_from_both_ends(list(views), 2 * OVERLAYS)):
+        view = views[case]
+        dice = ", ".join(f"{region} {format_score('dice', scored[case][region]['dice'])}" for region in TABLE_ORDER)
         path = folder / f"case_{number + 1}.png"
-        rows = {"truth": look.truth, "prediction": look.prediction}
-        save_overlay(path, look.volume, rows, title=f"{case}: Dice x 100 {dice}", colours=SAFE, errors=True)
-        parts.append(image(path, f"{case}: truth, prediction and error in the slices through the tumour's middle"))
-    return paragraph("By the mean Dice of ET, WT and TC, the worst first.") + "".join(parts)
+        rows = {"truth": view.truth, "prediction": view.prediction}
+        save_overlay(
+            path, view.volume, rows, title=f"{case}: Dice x 100 {dice}", colours=COLOUR_BLIND_SAFE, errors=True
+        )
+        blocks.append(Image(path, f"{case}: truth, prediction and error in the slices through the tumour's centre"))
+    return blocks
 
 
-def _how(configs, record, cases, predictions):
+def _provenance(configs, record, cases, predictions):
     versions = {"brats_tf": __version__, "python": platform.python_version()} | {
         name: version(name) for name in PACKAGES
     }
     files = [path for case in cases for path in (case.segmentation, predictions / f"{case.id}.nii.gz")]
-    about = {
+    facts = {
         "machine": machine(),
         "versions": versions,
         "weights_sha256": record.get("networks", "unknown: no prediction.json beside the predictions"),
         "postprocessing": record.get("postprocessing", "unknown"),
         "truth_and_predictions_sha256": sha256_of(*files) if files else None,
     }
-    shown = "".join(
-        folded(f"Settings of {name}", json.dumps(dataclasses.asdict(config), indent=2))
-        for name, config in configs.items()
-    )
-    return folded("Versions and hashes", json.dumps(about, indent=2), is_open=True) + shown
+    settings = [
+        Details(f"Settings of {name}", json.dumps(config.to_dict(), indent=2)) for name, config in configs.items()
+    ]
+    return [Details("Versions and hashes", json.dumps(facts, indent=2), is_open=True), *settings]

@@ -1,154 +1,80 @@
-"""The folder of a run: its files, and the way from a folder back to its network."""
+"""The folder of a run: created, resumed, kept when finished, or set aside."""
 
-import os
+import logging
 import shutil
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import keras
-import tensorflow as tf
-
-from brats_tf.config.settings import EPOCHS, Config
-from brats_tf.config.settings import FILE as CONFIG_FILE
-from brats_tf.data.nifti import by
-from brats_tf.errors import InputError, in_one_line
-from brats_tf.models.registry import get_network
-from brats_tf.runs.record import FILE as RECORD_FILE
-from brats_tf.runs.record import FINISHED, TRAINING, read_run
-from brats_tf.runtime.console import say
+from brats_tf.config.config import CONFIG_FILE
+from brats_tf.errors import InputError
+from brats_tf.runs.files import CHECKPOINTS_FOLDER, RECORD_FILE
+from brats_tf.runs.record import FINISHED, TRAINING, read_run_record
 from brats_tf.runtime.files import remove_partial
-from brats_tf.runtime.system import machine_gb
-from brats_tf.training.checkpoints import FOLDER as CHECKPOINTS
-from brats_tf.training.checkpoints import different
+
+log = logging.getLogger(__name__)
 
 
-def open_run(run, identity, *, restart=False):
-    """Makes a run's folder, or finds the one of a training that is to go on, or that is finished.
+def open_run(run: Path, identity: dict[str, Any], *, restart: bool = False) -> str:
+    """Creates a run's folder, or finds the one of a training to resume, or of one that is finished.
 
-    A run of other settings or data is moved to <name>.1, <name>.2, ..., never overwritten.
+    A run with other settings or data is moved to <name>.1, <name>.2, ..., never overwritten.
 
     Args:
         run: the folder.
-        identity: {"config", "data", "validation"}, what decides the numbers of the training, as JSON holds it.
-        restart: move aside whatever is there.
+        identity: {"config", "data", "validation"}, what decides the numbers of the training, as JSON can hold it.
+        restart: set aside an existing run.
 
     Returns:
-        `run_record.FINISHED` when there is nothing to do, else `run_record.TRAINING`.
+        `record.FINISHED` when there is nothing to do, else `record.TRAINING`.
     """
     if not (run / CONFIG_FILE).exists():
-        return _make(run)
-    record = None if restart else read_run(run)
+        return _create(run)
+    record = None if restart else read_run_record(run)
     if record is None:
-        return _make(_aside(run, "it is to be trained anew" if restart else f"it has no {RECORD_FILE}"))
-    there = {"config": record["settings"], "data": record["data"], "validation": record["validation"]}
-    other = different(there, identity)
-    if other:
-        return _make(_aside(run, f"it has {other}"))
-    for folder in (run, run / CHECKPOINTS):
+        return _create(_set_aside(run, "--restart was given" if restart else f"it has no {RECORD_FILE}"))
+    existing = {"config": record["settings"], "data": record["data"], "validation": record["validation"]}
+    differences = describe_differences(existing, identity)
+    if differences:
+        return _create(_set_aside(run, f"it has {differences}"))
+    for folder in (run, run / CHECKPOINTS_FOLDER):
         remove_partial(folder)
     if record["status"] == FINISHED:
-        shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)  # What a kill at the very end leaves.
-        say(f"{run} is trained already, with these settings and data; --restart (make: RESTART=1) trains it anew.")
+        shutil.rmtree(run / CHECKPOINTS_FOLDER, ignore_errors=True)  # What a kill at the very end leaves.
+        log.info(f"{run} is already trained with these settings and data. Use --restart to train it again.")
     return record["status"]
 
 
-def _make(run):
+def describe_differences(existing: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """How two identities differ, in a clause such as "epochs 5 instead of 6"; "" when they are equal."""
+    existing, wanted = _flat(existing), _flat(wanted)
+    names = dict.fromkeys([*wanted, *existing])
+    return ", ".join(
+        f"{name} {existing.get(name)} instead of {wanted.get(name)}"
+        for name in names
+        if existing.get(name, "") != wanted.get(name, "")
+    )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """{"config": {"training": {"epochs": 5}}} -> {"epochs": 5}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _create(run: Path) -> str:
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"The run's folder {run} could not be made: {error.strerror}.") from error
+        raise InputError(f"The run's folder {run} could not be created: {error.strerror}.") from error
     return TRAINING
 
 
-def _aside(run, reason):
+def _set_aside(run: Path, reason: str) -> Path:
     number = 1
     while (aside := run.with_name(f"{run.name}.{number}")).exists():
         number += 1
     run.rename(aside)
-    say(f"The earlier run {run} was moved to {aside}: {reason}.")
+    log.info(f"The earlier run {run} was moved to {aside}: {reason}.")
     return run
-
-
-def build_network(config, *, precision="float32"):
-    """Builds the network that a `Config` describes, with random weights.
-
-    Its weights are float32 in any `precision`, which only says what layers compute in; prediction takes float32.
-    """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    try:
-        return get_network(config.network).build(**config.network_settings())
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def load_network(run, epoch="last"):
-    """Loads a run: (config, network with its trained weights). Raises `InputError` as `load_weights` does."""
-    config = Config.load(run)
-    network = build_network(config)
-    load_weights(network, run, epoch)
-    return config, network
-
-
-def load_weights(network, run, epoch="last"):
-    """Fills a network with a run's weights, of the last epoch or of the one with the best validation.
-
-    Raises:
-        InputError: when they are missing or of another network.
-    """
-    path = Path(run) / EPOCHS[epoch]
-    if not path.is_file() and epoch == "best":
-        raise InputError(f"{run} holds no best epoch: {path.name} is missing. Train it with --validate-every.")
-    if not path.is_file():
-        raise InputError(f"{run} holds no trained network: {path.name} is missing. Train it first.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What Keras says before it fails; the failure says more.
-            network.load_weights(path)
-    except Exception as error:  # h5py and Keras raise whatever the damage leads to.
-        raise InputError(
-            f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. "
-            f"Received: {in_one_line(error)}"
-        ) from error
-
-
-@contextmanager
-def enough_memory(config, needed_gb=None):
-    """Turns running out of memory inside it, for a run of `config`, into one sentence, an `InputError`."""
-    try:
-        yield
-    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        needed = f", about {needed_gb:.1f} GB" if needed_gb else ""
-        raise InputError(
-            f"There is too little memory on {device_name()} for {_what_takes_memory(config)}{needed}."
-        ) from error
-
-
-def check_memory(config, needed_gb):
-    """Raises `InputError` when a training needs more memory than this machine has; a GPU says so by itself."""
-    there = machine_gb()
-    if needed_gb > there and not tf.config.list_physical_devices("GPU"):
-        raise InputError(
-            f"There is too little memory on {device_name()}, {there:.0f} GB where about {needed_gb:.0f} are needed, "
-            f"for {_what_takes_memory(config)}."
-        )
-
-
-def _what_takes_memory(config):
-    """What is too large, and which option makes it smaller."""
-    half = ["--precision bfloat16"] if config.precision == "float32" else []
-    if config.patch is None:
-        tries = [*([] if config.remat else ["--remat"]), *half, "a smaller --crop"]
-        return f"the crop {by(config.crop)}; try {', '.join(tries)}"
-    tries = ["a larger --accumulation", "a smaller --batch-size", "a smaller --patch", *half]
-    at_once = config.batch_size // config.accumulation
-    return f"{at_once} patches of {by(config.patch)} at once; try {', '.join(tries)}"
-
-
-def device_name():
-    """The first GPU's name, or the CPU with its number of cores."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-    return f"CPU with {os.process_cpu_count() if hasattr(os, 'process_cpu_count') else os.cpu_count()} cores"

@@ -1,6 +1,7 @@
-"""The runs of a folder beside each other: how far, how long, how good, and in which settings they differ."""
+"""Compares the runs of a folder: progress, time, validation Dice, and the settings in which they differ."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -8,9 +9,12 @@ from rich.table import Table
 
 from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
-from brats_tf.runs.history import VALIDATION_FILE, read_validation
-from brats_tf.runs.record import FILE, read_run
-from brats_tf.runtime.console import console, say
+from brats_tf.runs.files import RECORD_FILE, VALIDATION_FILE
+from brats_tf.runs.history import read_validation
+from brats_tf.runs.record import read_run_record
+from brats_tf.runtime.console import console
+
+log = logging.getLogger(__name__)
 
 
 def show_runs(folder, *, as_json=False):
@@ -20,13 +24,13 @@ def show_runs(folder, *, as_json=False):
         InputError: when there is none.
     """
     rows = []
-    for path in sorted(Path(folder).rglob(FILE)):
+    for path in sorted(Path(folder).rglob(RECORD_FILE)):
         try:
             rows.append(summary_of(path.parent, folder))
         except InputError as error:
             print(f"Left out: {error}", file=sys.stderr)
     if not rows:
-        raise InputError(f"{folder} holds no run with a {FILE}. `brats-tf train` writes one.")
+        raise InputError(f"{folder} holds no run with a {RECORD_FILE}. `brats-tf train` writes one.")
     rows.sort(key=lambda row: row["began"])
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -39,14 +43,14 @@ def show_runs(folder, *, as_json=False):
         took = f"{row['seconds'] / 60:.1f} min"
         table.add_row(
             row["run"],
-            f"{row['epochs']}/{row['settings']['epochs']}",
+            f"{row['epochs']}/{row['settings']['training']['epochs']}",
             row["status"],
             loss,
             dice,
             took,
             f"{row['peak_memory_gb']:.1f}",
             row["device"],
-            row["settings"]["precision"],
+            row["settings"]["compute"]["precision"],
         )
     console.print(table)
     _show_differences(rows)
@@ -54,7 +58,7 @@ def show_runs(folder, *, as_json=False):
 
 def summary_of(run, folder):
     """One run in figures: its record, with the best mean of its validation or None. Raises `InputError`."""
-    record = read_run(run)
+    record = read_run_record(run)
     best = None
     if (run / VALIDATION_FILE).is_file():
         curves = read_validation(run)
@@ -63,7 +67,7 @@ def summary_of(run, folder):
             for epoch in curves[REGIONS[0]]
         }
         if means:
-            epoch = max(means, key=lambda one: sum(means[one].values()))
+            epoch = max(means, key=lambda epoch: sum(means[epoch].values()))
             best = means[epoch] | {"epoch": epoch}
     name = str(run.relative_to(folder)) if run != Path(folder) else run.name
     return record | {"run": name, "best": best, "loss": record["last"].get("loss")}
@@ -71,13 +75,21 @@ def summary_of(run, folder):
 
 def _show_differences(rows):
     """The settings, data and versions that are not the same in all runs."""
-    columns = {row["run"]: row["settings"] | {"data": row["data"], "commit": row["git_commit"]} for row in rows}
+    columns = {row["run"]: _flat(row["settings"]) | {"data": row["data"], "commit": row["git_commit"]} for row in rows}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     differing = [name for name in names if len({str(column.get(name)) for column in columns.values()}) > 1]
     if not differing:
-        say("All settings, data and versions are the same.")
+        log.info("All settings, data and versions are the same.")
         return
     table = Table("differs", *columns)
     for name in differing:
         table.add_row(name, *(str(column.get(name)) for column in columns.values()))
     console.print(table)
+
+
+def _flat(settings):
+    """{"training": {"epochs": 5}, "seed": 0} -> {"epochs": 5, "seed": 0}."""
+    flat = {}
+    for name, value in settings.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat

@@ -1,31 +1,38 @@
-"""How a program ends: its exit codes, a sentence instead of a traceback, and the signals of a scheduler."""
+"""How a program ends: its exit codes, a sentence instead of a traceback, and a scheduler's signals."""
 
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
-from brats_tf.errors import InputError, Stopped
+from brats_tf.errors import InputError, Preempted
+from brats_tf.runtime.console import show_log
 
 BAD_INPUT = 2
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: stopped, and everything is saved.
 INTERRUPTED = 130
-# Slurm sends the first at a job's end, and before it what `--signal` asks for.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Slurm sends SIGTERM at a job's end, and before it what `--signal` asks for. Windows has no SIGUSR1.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
-def run_program(name, program):
-    """Calls `program()` and returns its exit code; what it raises becomes a sentence on stderr that begins with `name`.
+def run_program(name: str, program: Callable[[], int | None], *, traceback: bool = False) -> int:
+    """Calls `program()` and returns its exit code; an exception becomes a sentence on stderr that begins with `name`.
 
-    2 after bad input, 75 when stopped and saved, 130 after Ctrl-C, else what it returns, None being 0.
+    2 after bad input, 75 when stopped and saved, 130 after Ctrl-C, else what it returns, None being 0. With `traceback`
+    exceptions pass through.
     """
+    show_log()
+    if traceback:
+        return program() or 0
     try:
         return program() or 0
     except InputError as error:
-        sentence, code = error, BAD_INPUT
+        sentence, code = str(error), BAD_INPUT
     except OSError as error:
         sentence, code = f"{error.filename or 'A file'}: {error.strerror or error}.", BAD_INPUT
-    except Stopped as stopped:
-        sentence, code = stopped, TRY_AGAIN
+    except Preempted as preempted:
+        sentence, code = str(preempted), TRY_AGAIN
     except KeyboardInterrupt:
         sentence, code = "interrupted.", INTERRUPTED
     print(f"{name}: {sentence}", file=sys.stderr)
@@ -33,12 +40,12 @@ def run_program(name, program):
 
 
 @contextmanager
-def listening(tell):
-    """Inside it, the signals of a scheduler call `tell(number, frame)` instead of ending the process."""
+def catch_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside it, a scheduler's signals call `handle(number, frame)` instead of ending the process."""
     before = {}
     try:
         for number in SIGNALS:
-            before[number] = signal.signal(number, tell)
+            before[number] = signal.signal(number, handle)
         yield
     finally:
         for number, handler in before.items():

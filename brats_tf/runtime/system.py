@@ -1,44 +1,17 @@
-"""How measurements are made: each in a process of its own, so that one's memory does not count for the other."""
+"""The machine: its processor, the cores and the memory that this process may use, and what it has used."""
 
-import multiprocessing
 import os
 import platform
-import resource
-import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import sys
 from pathlib import Path
 
-import numpy as np
+import psutil
 
-from brats_tf.errors import InputError
-
-REPEATS = 3
-
-
-def in_own_process(measure, *arguments):
-    """Calls a function of a module in a fresh process. Raises `InputError` when that was killed."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(measure, *arguments).result()
-        except BrokenProcessPool:
-            name = measure.__name__.strip("_")
-            raise InputError(f"The measurement {name} was killed, probably for too little memory.") from None
+# Memory limits of a container: cgroup v2, then v1. "max" or a huge number means none.
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
-def median_seconds(run, *, repeats=REPEATS, warm_up=True):
-    """The median time of some calls, after one more to warm up."""
-    if warm_up:
-        run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
-
-
-def machine():
+def machine() -> str:
     """The processor and its number of cores, as tables name it."""
     try:
         model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
@@ -48,25 +21,39 @@ def machine():
     return f"{name}, {os.cpu_count()} cores"
 
 
-def peak_gb():
+def available_cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_limit_gb() -> float:
+    """The memory that this process may use, in 10**9 bytes: the machine's, or less in a container."""
+    limits = [psutil.virtual_memory().total]
+    for path in _CGROUP_LIMITS:
+        try:
+            limits.append(int(path.read_text()))
+        except (OSError, ValueError):
+            continue
+    return min(limits) / 1e9
+
+
+def peak_gb() -> float:
     """The peak memory of this process, in 10**9 bytes."""
     try:
-        return _status_gb("VmHWM")
+        # Linux: `ru_maxrss` would begin with the parent's.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
     except (OSError, StopIteration):
-        # On Linux it would begin with the parent's.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        pass
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return memory.peak_wset / 1e9
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def machine_gb():
-    """The memory of this machine, in 10**9 bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-
-
-def resident_gb():
-    """The memory that this process has now, in 10**9 bytes (Linux)."""
-    return _status_gb("VmRSS")
-
-
-def _status_gb(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e9
+def resident_gb() -> float:
+    """The memory that this process holds now, in 10**9 bytes."""
+    return psutil.Process().memory_info().rss / 1e9

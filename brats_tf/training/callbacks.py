@@ -1,29 +1,35 @@
-"""What happens beside a training: the files of the run, the progress bar, the stop at NaN.
+"""Keras callbacks of a training run: NaN guard, run record, checkpoints.
 
-Callbacks that a later process must go on from have `remembered()`, as JSON can hold it, and `recall(memory)`.
+Callbacks whose state must survive a resume have a `name`, `state()`, as JSON can hold it, and `restore(state)`.
 """
 
-import csv
+import logging
+import platform
 import signal
 import time
+from importlib.metadata import version
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from brats_tf.config.settings import BEST_FILE, WEIGHTS_FILE
-from brats_tf.errors import InputError, Stopped
-from brats_tf.regions import REGIONS
-from brats_tf.runs.history import HISTORY_FILE, VALIDATION_DICE
-from brats_tf.runtime.console import console, say
-from brats_tf.runtime.files import atomic
-from brats_tf.runtime.program import listening
+from brats_tf import __version__
+from brats_tf.errors import InputError, Preempted
+from brats_tf.runs.files import RECORD_FILE
+from brats_tf.runs.record import TRAINING, git_commit
+from brats_tf.runtime import program
+from brats_tf.runtime.files import write_json
+from brats_tf.runtime.system import machine, peak_gb
+
+log = logging.getLogger(__name__)
+LIBRARIES = ("tensorflow", "keras", "numpy")
 
 
-class StopWithoutNumber(keras.callbacks.Callback):
-    """Ends a training whose loss became NaN or infinite; weights and checkpoints of before stay.
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stops a training whose loss became NaN or infinite; earlier weights and checkpoints stay.
 
     Args:
-        cases_of: (epoch, step) -> the names of the cases in that batch.
+        cases_of: (epoch, step) -> the ids of the cases in that batch.
     """
 
     def __init__(self, cases_of):
@@ -36,9 +42,9 @@ class StopWithoutNumber(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not np.isfinite(logs["loss"]):
             raise InputError(
-                f"The loss must be a number; received {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}, at "
-                f"{', '.join(self.cases_of(self.epoch, batch))}. The weights after the last complete epoch, if there "
-                "was one, are kept. A lower --learning-rate may help; `brats-tf prepare --verify` checks the cases."
+                f"The loss must be finite; received {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}, for "
+                f"{', '.join(self.cases_of(self.epoch, batch))}. The weights of the last complete epoch, if there is "
+                "one, are kept. Try a lower --learning-rate; `brats-tf preprocess --verify` checks the cached cases."
             )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -46,107 +52,98 @@ class StopWithoutNumber(keras.callbacks.Callback):
 
 
 def check_weights(network):
-    """Raises `InputError` when a step with a finite loss left weights that are no numbers; before they are saved."""
+    """Raises `InputError` when a step with a finite loss left NaN or infinity in the weights; before they are saved."""
     for weight in network.trainable_variables:
         if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             raise InputError(
-                f"Weights must be numbers; received NaN or infinity in {weight.path}. The last good state is kept. A "
-                "lower --learning-rate may help."
+                f"Weights must be finite; received NaN or infinity in {weight.path}. The last good state is kept. Try "
+                "a lower --learning-rate."
             )
 
 
-class History(keras.callbacks.Callback):
-    """Writes `history.csv`, a line an epoch, complete after each; Keras's CSVLogger cannot take lines back."""
+class RunRecord(keras.callbacks.Callback):
+    """Writes `run.json` when a training begins, after each epoch and at the end.
 
-    def __init__(self, run, *, writes=True):
-        super().__init__()
-        self.path, self.rows, self.writes = run / HISTORY_FILE, [], writes
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.rows.append({"epoch": epoch} | {name: logs[name] for name in sorted(logs) if VALIDATION_DICE not in name})
-        if not self.writes:
-            return
-        with atomic(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-    def remembered(self):
-        """All lines."""
-        return {"rows": self.rows}
-
-    def recall(self, memory):
-        """The counterpart of `remembered`."""
-        self.rows = memory["rows"]
-
-
-class SaveWeights(keras.callbacks.Callback):
-    """Saves the weights after each epoch, without the optimiser's state; the file is always a complete one.
-
-    Where cases are validated, those of the best epoch are kept in a second file.
+    `seconds` and `starts` count over all processes that trained the run; work lost by a kill does not count.
 
     Args:
-        run: the run's folder.
-        network: whose weights are trained.
-        averaged: a context manager in which the network has the weights to save.
+        run, config: of the training.
+        facts: more for the file, as JSON can hold it.
+        writes: whether this process writes; of several machines only one does.
     """
 
-    def __init__(self, run, network, averaged, *, writes=True):
+    name = "run_record"
+
+    def __init__(self, run, config, facts, *, writes=True):
         super().__init__()
-        self.run, self.averaged, self.best, self.writes = run, averaged, None, writes
-        # The same layers without the optimiser, whose moments would make the file three times as large.
-        self.bare = keras.Model(network.inputs, network.outputs)
+        self.path, self.started, self.writes = Path(run) / RECORD_FILE, time.monotonic(), writes
+        self.seconds_before, self.starts, self.peak, self.last = 0.0, 1, 0.0, {}
+        self.facts = {
+            "run": config.run_name,
+            "version": __version__,
+            "git_commit": git_commit(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in LIBRARIES},
+            "machine": machine(),
+            "seed": config.seed,
+            **facts,
+            "settings": config.to_dict(),
+            "began": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+
+    @property
+    def seconds(self):
+        """Training time so far."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def write(self, epochs, status=TRAINING):
+        """Writes the file after `epochs` complete epochs. Raises `WriteError`."""
+        self.peak = max(self.peak, peak_gb())
+        costs = {"seconds": round(self.seconds, 1), "peak_memory_gb": round(self.peak, 2), "starts": self.starts}
+        if self.writes:
+            write_json(self.path, {"status": status, "epochs": epochs} | costs | {"last": self.last} | self.facts)
 
     def on_epoch_end(self, epoch, logs=None):
-        with self.averaged():
-            self._save(self.run / WEIGHTS_FILE)
-            score = (logs or {}).get(VALIDATION_DICE)
-            if score is not None and (self.best is None or score > self.best[1]):
-                self.best = (epoch + 1, score)
-                self._save(self.run / BEST_FILE)
+        self.last = dict(logs)
+        self.write(epoch + 1)
 
-    def remembered(self):
-        """The best epoch, from 1, and its score."""
-        return {"best": self.best}
+    def state(self):
+        """What a checkpoint keeps of it."""
+        peak = max(self.peak, peak_gb())
+        began = self.facts["began"]
+        return {"seconds": self.seconds, "starts": self.starts, "peak": peak, "began": began, "last": self.last}
 
-    def recall(self, memory):
-        """The counterpart of `remembered`."""
-        self.best = memory["best"] and tuple(memory["best"])
-
-    def _save(self, path):
-        if not self.writes:
-            return
-        with atomic(path) as temporary:
-            try:
-                self.bare.save_weights(temporary)
-            except RuntimeError as error:  # What h5py makes of a full disk when it closes the file.
-                raise OSError(str(error)) from error
+    def restore(self, state):
+        """The counterpart of `state`, in another process."""
+        self.seconds_before, self.starts, self.peak = state["seconds"], state["starts"] + 1, state["peak"]
+        self.facts["began"], self.last = state["began"], state["last"]
 
 
 class SaveCheckpoint(keras.callbacks.Callback):
-    """Saves a checkpoint after each epoch, every so many minutes, and when the process is told to stop.
+    """Saves a checkpoint after each epoch, every so many minutes, and when a signal asks the process to stop.
 
     Args:
         checkpoints: `checkpoints.Checkpoints`.
-        minutes: the longest time that a kill may cost.
-        agree: (told to stop, minutes are over) -> the same for all machines, as numbers.
+        minutes: between checkpoints within an epoch.
+        agree: (asked to stop, a checkpoint is due) -> the same for all machines, as numbers.
 
     Attributes:
-        others: what has memories that belong to it.
-        is_long: (epoch) -> whether much follows its last step, so that it is saved before.
+        stateful: the callbacks whose state belongs to a checkpoint.
+        is_long: (epoch) -> bool: save before the work at the end of the epoch because it is long (validation).
+        signal: the name of the signal that asked to stop, or None.
     """
 
     def __init__(self, checkpoints, *, minutes, agree):
         super().__init__()
         self.checkpoints, self.seconds, self.agree = checkpoints, 60 * minutes, agree
-        self.others, self.is_long = [], lambda epoch: False
-        self.told, self.epoch, self.last = None, 0, time.monotonic()
+        self.stateful, self.is_long = [], lambda epoch: False
+        self.signal, self.epoch, self.last = None, 0, time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        stop, due = self.agree(self.told is not None, time.monotonic() - self.last >= self.seconds)
+        stop, due = self.agree(self.signal is not None, time.monotonic() - self.last >= self.seconds)
         last = batch + 1 == self.params["steps"]
         if stop or (self.is_long(self.epoch) if last else due):
             check_weights(self.model)
@@ -155,55 +152,31 @@ class SaveCheckpoint(keras.callbacks.Callback):
             self._stop(self.epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        (stop,) = self.agree(self.told is not None)
+        (stop,) = self.agree(self.signal is not None)
         self._save(epoch + 1, 0)
         if stop and epoch + 1 < self.params["epochs"]:
             self._stop(epoch + 1, 0)
 
-    def stop_if_told(self):
+    def stop_if_asked(self):
         """For the long work after an epoch's last step, which is saved."""
-        if self.told:
+        if self.signal:
             self._stop(self.epoch, self.params["steps"])
 
+    def catch_signals(self):
+        """Inside it, a scheduler's signals stop the training after the current step."""
+
+        def handle(number, frame):
+            self.signal = signal.Signals(number).name
+
+        return program.catch_signals(handle)
+
     def _save(self, epoch, step):
-        memories = {type(one).__name__: one.remembered() for one in self.others if hasattr(one, "remembered")}
-        self.checkpoints.save(epoch, step, memories)
+        self.checkpoints.save(epoch, step, {callback.name: callback.state() for callback in self.stateful})
         self.last = time.monotonic()
 
     def _stop(self, epoch, step):
         done = f"{epoch} epochs" + (f" and {step} steps" if step else "")
-        raise Stopped(
-            f"Stopped by {self.told or 'another machine'} after {done}; everything is saved. The same command goes on "
-            "from there."
+        raise Preempted(
+            f"Stopped by {self.signal or 'another machine'} after {done}; everything is saved. Run the same command to "
+            "resume."
         )
-
-    def listening(self):
-        """Inside it, the signals of a scheduler end the training after the step that runs."""
-
-        def tell(number, frame):
-            self.told = signal.Signals(number).name
-
-        return listening(tell)
-
-
-class ShowProgress(keras.callbacks.Callback):
-    """A bar over all steps with loss, Dice, rate and time left; where there is no terminal, one line an epoch."""
-
-    def __init__(self, name, bar, *, steps, done=0):
-        super().__init__()
-        self.name, self.bar, self.steps, self.done = name, bar, steps, done
-
-    def on_train_begin(self, logs=None):
-        self.task = self.bar.add_task(f"Training {self.name}", total=self.steps, completed=self.done, note="compiling")
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.update(self.task, advance=1, note=_scores(logs))
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not console.is_terminal:
-            say(f"{self.name} epoch {epoch + 1}/{self.params['epochs']}: {_scores(logs)}")
-
-
-def _scores(logs):
-    dice = " ".join(f"{region} {logs[f'dice_{region.lower()}']:.2f}" for region in REGIONS)
-    return f"loss {logs['loss']:.2f} {dice} lr {logs['learning_rate']:.1g}"

@@ -1,11 +1,12 @@
-"""What a training needs to go on exactly where it was, in a run's folder; each checkpoint is whole or absent.
+"""What a training needs to resume exactly where it was, in a run's folder; each checkpoint is complete or absent.
 
 TensorFlow's own checkpoint format holds every variable: weights, the optimiser's slots, its step and rate, seeds and
 metrics. Keras's `save_weights` would leave out metrics and the states of seed generators, and `BackupAndRestore` knows
-whole epochs only. Beside it `state.json` has the place, what the callbacks remember, and the hashes of the files.
+whole epochs only. `state.json` beside it has the place, the states of the callbacks, and the hashes of the files.
 """
 
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,11 +14,14 @@ from pathlib import Path
 import tensorflow as tf
 
 from brats_tf.errors import InputError, in_one_line
-from brats_tf.runtime.console import say
+from brats_tf.runs.files import CHECKPOINTS_FOLDER
+from brats_tf.runs.folder import describe_differences
 from brats_tf.runtime.files import atomic, flush, sha256_of, write_json
 
-FOLDER, STATE, VARIABLES = "checkpoints", "state.json", "variables"
-KEPT = 2
+log = logging.getLogger(__name__)
+
+STATE_FILE, VARIABLES = "state.json", "variables"
+CHECKPOINTS_KEPT = 2
 
 
 class Checkpoints:
@@ -31,7 +35,7 @@ class Checkpoints:
     """
 
     def __init__(self, run, variables, identity, *, writes=True):
-        self.folder, self.identity, self.writes = Path(run) / FOLDER, identity, writes
+        self.folder, self.identity, self.writes = Path(run) / CHECKPOINTS_FOLDER, identity, writes
         self.saver = tf.train.Checkpoint(variables=list(variables))
 
     def save(self, epoch, step, callbacks):
@@ -39,10 +43,10 @@ class Checkpoints:
 
         Args:
             epoch, step: how many epochs are complete, and how many steps of the next one.
-            callbacks: what `load` shall return, as JSON can hold it.
+            callbacks: JSON-serialisable callback states, returned by `load`.
 
         Raises:
-            WriteError: when the disk is full or the folder closed; the checkpoints before stay.
+            WriteError: when the disk is full or the folder is read-only; earlier checkpoints stay.
         """
         if not self.writes:  # Sums of metrics live on all machines, which must read them at the same time.
             with tempfile.TemporaryDirectory() as elsewhere:
@@ -53,15 +57,15 @@ class Checkpoints:
             self._write(temporary)
             hashes = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
             state = {"epoch": epoch, "step": step, "identity": self.identity, "callbacks": callbacks, "files": hashes}
-            write_json(temporary / STATE, state)
+            write_json(temporary / STATE_FILE, state)
             flush(temporary)
             shutil.rmtree(folder, ignore_errors=True)  # One of the same place that could not be read.
-        for old in self.found()[:-KEPT]:
+        for old in self.found()[:-CHECKPOINTS_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return folder
 
     def load(self):
-        """Takes the variables back to the newest checkpoint that is whole and of this training.
+        """Restores the variables from the newest checkpoint that is complete and of this training.
 
         Returns:
             Its (epoch, step, callbacks); None when there is none. Says which ones it does not use, and why.
@@ -71,11 +75,11 @@ class Checkpoints:
                 state = self._read(folder)
                 self.saver.read(str(folder / VARIABLES)).assert_consumed()
             except InputError as error:
-                say(f"The checkpoint {folder} is not used: {error}.")
+                log.info(f"The checkpoint {folder} is not used: {error}.")
             except Exception as error:  # TensorFlow raises whatever the difference leads to.
                 raise InputError(
                     f"{folder} must hold the variables of this network. Received: {in_one_line(error)}. --restart "
-                    "trains anew."
+                    "trains from scratch."
                 ) from error
             else:
                 return state["epoch"], state["step"], state["callbacks"]
@@ -86,7 +90,7 @@ class Checkpoints:
         return sorted(self.folder.glob("epoch-*-step-*"))
 
     def remove(self):
-        """Removes all of them: the training is finished."""
+        """Removes all of them, when the training is finished."""
         if self.writes:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -98,18 +102,18 @@ class Checkpoints:
 
     def _read(self, folder):
         try:
-            state = json.loads((folder / STATE).read_text())
+            state = json.loads((folder / STATE_FILE).read_text())
             identity, files = state["identity"], state["files"]
             epoch, step, callbacks = state["epoch"], state["step"], state["callbacks"]
             whole = isinstance(epoch, int) and isinstance(step, int) and isinstance(callbacks, dict)
-            other = different(identity, self.identity)
+            other = describe_differences(identity, self.identity)
             files = dict(files)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"its {STATE} could not be read, {in_one_line(error)}") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"its {STATE_FILE} could not be read, {in_one_line(error)}") from None
         if not whole:
-            raise InputError(f"its {STATE} must hold a place and a state. Received: {epoch!r}, {step!r}")
+            raise InputError(f"its {STATE_FILE} must hold a place and a state. Received: {epoch!r}, {step!r}")
         if other:
-            raise InputError(f"it is of another training, {other}")
+            raise InputError(f"it belongs to another training, {other}")
         for name, expected in files.items():
             path = folder / Path(name).name
             received = sha256_of(path) if path.is_file() else "no file"
@@ -118,11 +122,3 @@ class Checkpoints:
                     f"{path.name} is damaged: expected the SHA-256 {expected[:12]}…, received {received[:12]}…"
                 )
         return state
-
-
-def different(there, here):
-    """How two identities differ, in a clause such as "epochs 5 instead of 6"; "" when they are equal."""
-    there, here = ({**one, **one.get("config", {})} for one in (there, here))
-    names = [name for name in here if name != "config" and there.get(name) != here[name]]
-    names += [name for name in there if name not in here]
-    return ", ".join(f"{name} {there.get(name)} instead of {here.get(name)}" for name in names)

@@ -88,3 +88,18 @@ def _cluster():
     mine = f"{os.environ.get('SLURMD_NODENAME')}:{PORT + int(os.environ.get('SLURM_LOCALID', 0))}"
     index = workers.index(mine) if mine in workers else int(os.environ["SLURM_PROCID"])
     return {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+
+
+def check_devices(configs, devices):
+    """Raises `InputError` unless what goes through the network at once can be divided evenly among the devices."""
+    for config in configs:
+        training = config.training
+        if training.plateau_monitor == "validation" and machines() > 1:
+            raise InputError(
+                "`plateau_monitor` validation is for one machine: the scores of several may differ in a digit."
+            )
+        if training.batch_size // training.gradient_accumulation_steps % devices:
+            raise InputError(
+                f"`batch_size` / `gradient_accumulation_steps` must be a multiple of the {devices} devices. Received: "
+                f"{training.batch_size} / {training.gradient_accumulation_steps}."
+            )

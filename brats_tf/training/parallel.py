@@ -1,5 +1,6 @@
-"""Several commands at once, each with a device of its own: the four networks, or the cells of a sweep."""
+"""Several commands at once, each with a device of its own: the four networks, or the cells of a grid."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -7,99 +8,122 @@ import sys
 import time
 from pathlib import Path
 
-from brats_tf.errors import Stopped
+from brats_tf.errors import Preempted
 from brats_tf.regions import MODALITIES
-from brats_tf.runtime.console import progress_bar, say
-from brats_tf.runtime.program import BAD_INPUT, TRY_AGAIN, listening
+from brats_tf.runtime.console import progress_bar
+from brats_tf.runtime.program import BAD_INPUT, TRY_AGAIN, catch_signals
 
+log = logging.getLogger(__name__)
 POLL_S = 0.2
 DEVICE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
-def run_side_by_side(commands, *, devices, logs):
+def run_in_parallel(commands, *, devices, logs):
     """Runs commands, as many at once as there are devices, each seeing one device alone.
 
     Args:
         commands: {name: arguments of `brats-tf`}, in order.
         devices: the numbers of the GPUs; [None] runs one after another on whatever there is.
-        logs: a folder; what a command says goes to `<logs>/<name>.log`.
+        logs: a folder; the output of a command goes to `<logs>/<name>.log`.
 
     Returns:
         {name: exit code} of those that failed.
 
     Raises:
-        Stopped: when a signal ended it, after every command has saved.
+        Preempted: when a signal stopped it, after every command has saved.
     """
-    waiting, running, failed, told = list(commands), {}, {}, []
     Path(logs).mkdir(parents=True, exist_ok=True)
-
-    def tell(number, frame):
-        if not told:  # Once each: a second signal might find a child that is leaving.
-            for _, process in running.values():
-                process.send_signal(number)
-        told.append(number)
-
+    pool = _Pool(commands, devices, Path(logs))
     try:
-        with listening(tell), progress_bar() as bar:
+        with catch_signals(pool.stop), progress_bar() as bar:
             task = bar.add_task(f"{len(commands)} commands on {len(devices)} devices", total=len(commands), note="")
-            while running or (waiting and not told):
-                for device in devices:
-                    if waiting and not told and device not in running:
-                        name = waiting.pop(0)
-                        running[device] = name, _start(commands[name], device, Path(logs) / f"{name}.log")
-                for device, (name, process) in list(running.items()):
-                    if process.poll() is not None:
-                        del running[device]
-                        bar.advance(task)
-                        _finished(name, process.returncode, failed, Path(logs) / f"{name}.log")
-                bar.update(task, note=", ".join(name for name, _ in running.values()))
+            while pool.is_busy:
+                pool.start_waiting()
+                bar.advance(task, pool.collect_finished())
+                bar.update(task, note=", ".join(name for name, _ in pool.running.values()))
                 time.sleep(POLL_S)
     finally:
-        for _, process in running.values():
+        for _, process in pool.running.values():
             process.terminate()
-    if told:
-        name = signal.Signals(told[0]).name
-        raise Stopped(f"Stopped by {name}; what ran has saved its state. The same command goes on from there.")
-    return failed
+    if pool.signal:
+        name = signal.Signals(pool.signal).name
+        raise Preempted(f"Stopped by {name}; all commands have saved their state. Run the same command to resume.")
+    return pool.failed
+
+
+class _Pool:
+    """Commands that wait, that run on a device each, and that failed."""
+
+    def __init__(self, commands, devices, logs):
+        self.commands, self.devices, self.logs = commands, devices, logs
+        self.waiting, self.running, self.failed, self.signal = list(commands), {}, {}, None
+
+    @property
+    def is_busy(self):
+        return bool(self.running or (self.waiting and not self.signal))
+
+    def stop(self, number, frame):
+        """Passes the first signal on; a second one might find a process that is already ending."""
+        if self.signal is None:
+            for _, process in self.running.values():
+                process.send_signal(number)
+        self.signal = self.signal or number
+
+    def start_waiting(self):
+        for device in self.devices:
+            if self.waiting and not self.signal and device not in self.running:
+                name = self.waiting.pop(0)
+                self.running[device] = name, _start(self.commands[name], device, self.logs / f"{name}.log")
+
+    def collect_finished(self):
+        """Removes the processes that have ended. Returns their number."""
+        ended = {device: job for device, job in self.running.items() if job[1].poll() is not None}
+        for device, (name, process) in ended.items():
+            del self.running[device]
+            self._report(name, process.returncode)
+        return len(ended)
+
+    def _report(self, name, code):
+        if code == 0:
+            log.info(f"{name}: done.")
+            return
+        self.failed[name] = code
+        path = self.logs / f"{name}.log"
+        lines = path.read_text().splitlines()
+        log.info(
+            f"{name} failed with exit code {code}: {lines[-1]} (see {path})"
+            if lines
+            else f"{name} failed with exit code {code} and printed nothing; see {path}."
+        )
 
 
 def train_modalities(arguments, gpus, *, logs):
-    """The command `train --modality all`, whose arguments are given, as one for each modality. Returns an exit code."""
-    commands = {name: alone(arguments, name) for name in MODALITIES}
-    say(f"{len(commands)} networks on {len(gpus)} GPUs; what they say is in {logs}/<modality>.log.")
-    return worst(run_side_by_side(commands, devices=gpus, logs=logs))
+    """Runs `train --modality all`, whose arguments are given, as one command per modality. Returns an exit code."""
+    commands = {name: for_one_modality(arguments, name) for name in MODALITIES}
+    log.info(f"{len(commands)} networks on {len(gpus)} GPUs; their output is in {logs}/<modality>.log.")
+    return combined_exit_code(run_in_parallel(commands, devices=gpus, logs=logs))
 
 
-def worst(failed):
-    """One exit code for several commands: 2 when one failed, 75 when one only was stopped and saved, else 0."""
+def combined_exit_code(failed):
+    """One exit code for several commands: 2 when one failed, 75 when some were only stopped and saved, else 0."""
     if set(failed.values()) - {TRY_AGAIN}:
         return BAD_INPUT
     return TRY_AGAIN if failed else 0
 
 
-def alone(arguments, modality):
+def for_one_modality(arguments, modality):
     """The arguments of `train --modality all` for one of the modalities.
 
-    >>> alone(["train", "--modality", "all", "--data", "x"], "t2")
-    ['train', '--modality', 't2', '--data', 'x']
+    >>> for_one_modality(["train", "x", "--modality", "all"], "t2")
+    ['train', 'x', '--modality', 't2']
     """
-    arguments = [part for one in arguments for part in (one.split("=") if one.startswith("--modality=") else [one])]
-    return [
-        modality if before == "--modality" else one for before, one in zip(["", *arguments], arguments, strict=False)
-    ]
+    words = [part for word in arguments for part in (word.split("=") if word.startswith("--modality=") else [word])]
+    pairs = zip(["", *words], words, strict=False)
+    return [modality if before == "--modality" else word for before, word in pairs]
 
 
-def _start(arguments, device, log):
+def _start(arguments, device, log_file):
     environment = os.environ | ({} if device is None else {DEVICE_VARIABLE: str(device)})
-    with open(log, "a") as file:
+    with open(log_file, "a") as file:
         command = [sys.executable, "-m", "brats_tf", *map(str, arguments)]
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)  # noqa: S603
-
-
-def _finished(name, code, failed, log):
-    if code == 0:
-        say(f"{name}: done.")
-        return
-    failed[name] = code
-    lines = log.read_text().splitlines()
-    say(f"{name} ended with exit code {code}: {lines[-1] if lines else 'it said nothing'} (see {log})")

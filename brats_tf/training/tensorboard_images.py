@@ -1,6 +1,6 @@
-"""What TensorBoard shows of a training: curves, the planes of the 3D encoder, one case's truth and prediction.
+"""TensorBoard's log of a training: curves, the planes of the 3D encoder, one case's truth and prediction.
 
-The log lies in the run's folder; `training.png` beside it shows its curves and last pictures without TensorBoard.
+The log lies in the run's folder; `training.png` beside it shows its curves and last images without TensorBoard.
 """
 
 from pathlib import Path
@@ -9,30 +9,37 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from brats_tf.inference.predictor import Member, planes_of, runner, to_classes
-from brats_tf.visualisation.overlays import blend, save_log
+from brats_tf.inference.predictor import Predictor, compiled_forward, planes_of
+from brats_tf.models.interslice import PLANES_LAYER
+from brats_tf.models.outputs import to_classes
+from brats_tf.runs.files import CURVES_FILE, TENSORBOARD_FOLDER
+from brats_tf.visualisation.overlays import blend
+from brats_tf.visualisation.plots import save_log
 
-FOLDER, PICTURE = "tensorboard", "training.png"
-PICTURES = 10  # As often planes and overlays are drawn over a training, where no case is validated.
-PLANES_LAYER = "planes"
+IMAGES_PER_TRAINING = 10  # Where no case validates.
 PLANES, OVERLAY = "planes from the 3D encoder", "truth, prediction"
 
 
-class Watch(keras.callbacks.Callback):
-    """Writes every epoch's logs, and now and then pictures of one case.
+class TensorBoardImages(keras.callbacks.Callback):
+    """Writes every epoch's logs, and images of one case every few epochs.
 
     Args:
         config, run: of the training.
-        network: what predicts, with the weights that are trained.
+        network: the network with the trained weights.
         case: (id, volume (H, W, D, C), classes (H, W, D)), prepared.
     """
 
-    def __init__(self, config, run, *, network, case):
+    def __init__(self, config, run, network, case):
         super().__init__()
-        self.config, self.folder, (self.case_id, self.volume, self.classes) = config, Path(run) / FOLDER, case
-        self.every = config.validate_every or max(1, config.epochs // PICTURES)
+        self.config, self.folder, (self.case_id, self.volume, self.classes) = (
+            config,
+            Path(run) / TENSORBOARD_FOLDER,
+            case,
+        )
+        epochs = config.training.epochs
+        self.every = config.training.validation_frequency or max(1, epochs // IMAGES_PER_TRAINING)
         self.network = keras.Model(network.inputs[0], network.outputs[0])
-        self.member = Member(config, self.network, runner(self.network))
+        self.predictor = Predictor(config, self.network, compiled_forward(self.network))
 
     def on_train_begin(self, logs=None):
         self.writer = tf.summary.create_file_writer(str(self.folder))
@@ -41,31 +48,31 @@ class Watch(keras.callbacks.Callback):
         with self.writer.as_default(step=epoch + 1):
             for name, value in logs.items():
                 tf.summary.scalar(name, value)
-            if (epoch + 1) % self.every == 0 or epoch + 1 == self.config.epochs:
-                self._draw()
+            if (epoch + 1) % self.every == 0 or epoch + 1 == self.config.training.epochs:
+                self._write_images()
         self.writer.flush()
 
     def on_train_end(self, logs=None):
         self.writer.close()
 
-    def _draw(self):
+    def _write_images(self):
         depth = round(np.argwhere(self.classes)[:, 2].mean()) if self.classes.any() else self.classes.shape[2] // 2
-        predicted = to_classes(self.member.predict(self.volume), self.member.outputs)
-        shown = [blend(self.volume[:, :, depth, 0], classes[:, :, depth]) for classes in (self.classes, predicted)]
-        _image(OVERLAY, np.concatenate(shown, axis=1), f"{self.case_id}, slice {depth}")
+        predicted = to_classes(self.predictor.predict(self.volume), self.predictor.outputs)
+        slices = [blend(self.volume[:, :, depth, 0], classes[:, :, depth]) for classes in (self.classes, predicted)]
+        _image(OVERLAY, np.concatenate(slices, axis=1), f"{self.case_id}, slice {depth}")
         if PLANES_LAYER in {layer.name for layer in self.network.layers}:
             planes = [blend(plane, np.zeros(plane.shape)) for plane in planes_of(self.network, self.volume)[0]]
             _image(PLANES, np.concatenate(planes, axis=1), f"{self.case_id}; all black where no plane is above 0")
 
 
 def read_log(run):
-    """A run's log: ({name: [(epoch, value)]}, {name: the last picture (H, W, 3) uint8}).
+    """A run's log: ({name: [(epoch, value)]}, {name: the last image (H, W, 3) uint8}).
 
     An epoch that was trained again after a kill counts once.
     """
     from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
 
-    log = EventAccumulator(str(Path(run) / FOLDER), {TENSORS: 0})
+    log = EventAccumulator(str(Path(run) / TENSORBOARD_FOLDER), {TENSORS: 0})
     log.Reload()
     curves, pictures = {}, {}
     for name in log.Tags()[TENSORS]:
@@ -78,9 +85,9 @@ def read_log(run):
 
 
 def draw_log(run):
-    """Draws a run's log as `training.png` into its folder."""
+    """Draws a run's log as `training.png` in its folder."""
     curves, pictures = read_log(run)
-    save_log(Path(run) / PICTURE, curves, pictures, title=f"{Path(run).name}: what TensorBoard shows")
+    save_log(Path(run) / CURVES_FILE, curves, pictures, title=f"{Path(run).name}: what TensorBoard shows")
 
 
 def _image(name, picture, description):

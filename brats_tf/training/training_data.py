@@ -1,128 +1,151 @@
-"""What one training learns from and is scored on: its cases, its epochs, its batches on one device or several."""
+"""The data of one training run: split, preprocessed cases, batches on one device or several."""
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
+from brats_tf.config.config import Config
 from brats_tf.data.layouts import SEGMENTATION
-from brats_tf.data.splits import split_cases
+from brats_tf.data.splits import Split, split_cases
 from brats_tf.errors import InputError
-from brats_tf.pipeline.stream import Patches, Share, order_of_epoch, read_ahead, training_stream
-from brats_tf.preprocessing.cache import Settings
+from brats_tf.pipeline.stream import Order, Patches, Shard, order_of_epoch, read_ahead, training_stream
+from brats_tf.preprocessing.cache import CacheSettings
 from brats_tf.preprocessing.fill_cache import prepare_cases
+from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.runs.record import data_hash
-from brats_tf.training.validation import check_validation, prepared_case
+from brats_tf.training.validation import check_validation
+
+
+class Length(NamedTuple):
+    """How long a training is: epochs, and passes of a part of a batch through the network per epoch."""
+
+    epochs: int
+    steps: int
 
 
 @dataclass
-class Job:
-    """One config with what it trains on and what scores it."""
+class TrainingData:
+    """One config with the cases that train and validate it."""
 
-    config: object
-    split: object
+    config: Config
+    split: Split
     stored: list
     validation: list
 
     @property
-    def batch(self):
+    def batch_size(self):
         """Cases or patches that go through the network at once, over all devices."""
-        return self.config.batch_size // self.config.accumulation
+        return self.config.training.batch_size // self.config.training.gradient_accumulation_steps
 
     @property
-    def steps(self):
-        """How often that happens in an epoch."""
-        return (self.config.batches or math.ceil(len(self.stored) / self.config.batch_size)) * self.config.accumulation
+    def length(self):
+        """The `Length` of the training."""
+        training = self.config.training
+        batches = training.steps_per_epoch or math.ceil(len(self.stored) / training.batch_size)
+        return Length(training.epochs, batches * training.gradient_accumulation_steps)
 
     @cached_property
     def identity(self):
-        """What decides the numbers of the training, as JSON holds it."""
-        config = json.loads(json.dumps(dataclasses.asdict(self.config)))  # Lists for tuples.
-        return {"config": config, "data": data_hash(self.stored), "validation": [case.id for case in self.validation]}
+        """What decides the numbers of the training, as JSON can hold it."""
+        return {
+            "config": self.config.to_dict(),
+            "data": data_hash(self.stored),
+            "validation": [case.id for case in self.validation],
+        }
 
     def samples(self, devices):
-        """Cases or patches of an epoch; None for one of each case, where the last batch may be smaller."""
-        config = self.config
-        if config.batches or config.accumulation * devices > 1:
-            return self.steps * self.batch
+        """Cases or patches per epoch; None for one of each case, where the last batch may be smaller."""
+        training = self.config.training
+        if training.steps_per_epoch or training.gradient_accumulation_steps * devices > 1:
+            return self.length.steps * self.batch_size
         return None
 
     def names(self, devices):
-        """(epoch, step) -> the cases of that batch, for messages."""
+        """(epoch, step) -> the ids of the cases in that batch, for messages."""
 
         def names(epoch, step):
             count = len(self.stored)
             order = order_of_epoch(count, self.samples(devices) or count, self.config.seed, epoch).numpy()
-            return sorted({self.stored[index].id for index in order[step * self.batch : (step + 1) * self.batch]})
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            return sorted({self.stored[index].id for index in batch})
 
         return names
 
-    def watched(self):
-        """The case that TensorBoard shows: the first one of validation, or of training."""
+    def displayed_case(self):
+        """The case that TensorBoard shows, the first of validation or of training: (id, volume, classes)."""
         if self.validation:
-            prepared = prepared_case(self.config, self.validation[0])
+            prepared = prepare_case(self.validation[0], **self.config.preprocessing(), with_truth=True)
             return self.validation[0].id, prepared.volume, prepared.classes
-        case, crop = self.stored[0], self.config.crop
-        channels = [np.fromfile(case.volumes[name], "<f4").reshape(crop) for name in self.config.modalities]
+        case, crop = self.stored[0], self.config.data.crop
+        channels = [np.fromfile(case.volumes[name], "<f4").reshape(crop) for name in self.config.data.modalities]
         return case.id, np.stack(channels, axis=-1), np.fromfile(case.classes, np.uint8).reshape(crop)
 
-    def batches(self, strategy, place):
-        """An iterator over what the devices of this machine take, from a place on."""
-        config, devices = self.config, strategy.num_replicas_in_sync
-        settings = {
-            "modalities": config.modalities,
-            "crop": config.crop,
-            "batch_size": self.batch // devices,
-            "seed": config.seed,
-            "samples": self.samples(devices),
-            "patches": Patches(config.patch, config.foreground) if config.patch else None,
-            "start": (place[0], place[1] * self.batch),
-        }
+    def batches(self, strategy, start):
+        """An iterator over the batches of this machine's devices from `start`, (epochs, steps of the next one)."""
+        data, devices = self.config.data, strategy.num_replicas_in_sync
+        order = Order(
+            seed=self.config.seed,
+            batch_size=self.batch_size // devices,
+            samples=self.samples(devices),
+            start=(start[0], start[1] * self.batch_size),
+        )
+        settings = {"modalities": data.modalities, "crop": data.crop}
+        settings["patches"] = Patches(data.patch_size, data.foreground_fraction) if data.patch_size else None
         if devices == 1:
-            return iter(read_ahead(training_stream(self.stored, **settings)))
+            return iter(read_ahead(training_stream(self.stored, order, **settings)))
 
         def of_machine(context):
             count = devices // context.num_input_pipelines
-            share = Share(context.input_pipeline_id * count, count, devices)
-            return training_stream(self.stored, **settings, share=share)
+            shard = Shard(context.input_pipeline_id * count, count, devices)
+            return training_stream(self.stored, dataclasses.replace(order, shard=shard), **settings)
 
         return iter(strategy.distribute_datasets_from_function(of_machine))
 
 
-def make_job(config, cases, validation, *, store, workers, skip_bad):
-    """Splits and prepares the cases of a config, and checks those that validate it.
+def prepare_training_data(config, cases, validation, cache_dir, options):
+    """Splits and preprocesses the cases of a config, and checks those that validate it.
 
     Args:
         config: a `Config`.
         cases: `Case`s with truth.
-        validation: `Case`s to score while training; None for those that are held out.
-        store, workers, skip_bad: see `preparing.prepare_cases`.
+        validation: `Case`s to score while training; None for those that the split keeps from training.
+        cache_dir: see `fill_cache.prepare_cases`.
+        options: `train.TrainingOptions`.
 
     Raises:
-        InputError: when a case is bad, or nothing is held out that should be scored.
+        InputError: when a case is bad, or there is no case to validate on.
     """
-    split = split_cases(cases, seed=config.seed, **config.split_settings())
-    unseen = _validation_cases(config, split, cases, validation)
+    split = split_cases(cases, config.data, seed=config.seed)
+    unseen = _cases_to_validate(config, split, cases, validation)
     stored = prepare_cases(
         [case for case in cases if case.id in set(split.training)],
-        parts=(*config.modalities, SEGMENTATION),
-        settings=Settings(config.crop, config.spacing_mm),
-        folder=store,
-        workers=workers,
-        skip_bad=skip_bad,
+        parts=(*config.data.modalities, SEGMENTATION),
+        settings=CacheSettings(config.data.crop, config.data.spacing_mm),
+        folder=cache_dir,
+        workers=options.workers,
+        skip_invalid=options.skip_invalid,
     )
     split = dataclasses.replace(split, training=[case.id for case in stored])
-    return Job(config, split, stored, unseen)
+    return TrainingData(config, split, stored, unseen)
 
 
-def _validation_cases(config, split, cases, validation):
-    if config.validate_every is None:
+def _cases_to_validate(config, split, cases, validation):
+    if config.training.validation_frequency is None:
         if validation is not None:
-            raise InputError("Validation cases need to be told when: --validate-every. Received: none.")
+            raise InputError(
+                "Validation cases need --validation-frequency, the number of epochs between validations. "
+                "Received: none."
+            )
         return []
-    chosen = [case for case in cases if case.id in set(split.held_out)] if validation is None else validation
+    chosen = [case for case in cases if case.id in set(split.validation)] if validation is None else validation
+    if not chosen:
+        raise InputError(
+            "--validation-frequency needs cases to validate on: --validation-split, --folds or --validation-data. "
+            "Received: none."
+        )
     check_validation(config, chosen, [case for case in cases if case.id in set(split.training)])
     return chosen

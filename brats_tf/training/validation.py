@@ -1,52 +1,61 @@
-"""Dice of whole cases that training does not see, every so many epochs while it runs."""
+"""Dice of whole cases that training does not see, every few epochs."""
 
 import csv
+import logging
 
 import keras
 import numpy as np
 
 from brats_tf.errors import InputError
 from brats_tf.evaluation.metrics import dice
-from brats_tf.inference.predictor import Member, runner, to_classes
+from brats_tf.inference.predictor import Predictor, compiled_forward
+from brats_tf.models.outputs import to_classes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import REGIONS, classes_to_regions
-from brats_tf.runs.history import COLUMNS, VALIDATION_DICE, VALIDATION_FILE
-from brats_tf.runtime.console import say, track
+from brats_tf.runs.files import VALIDATION_FILE
+from brats_tf.runs.history import VALIDATION_COLUMNS, VALIDATION_DICE
+from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic
+
+log = logging.getLogger(__name__)
 
 
 class Validate(keras.callbacks.Callback):
-    """Predicts every validation case after each `validate_every`th epoch and after the last one.
+    """Predicts all validation cases every `validation_frequency` epochs and after the last one.
 
     Writes `validation.csv` (epoch, case, region, Dice between 0 and 1) into the run's folder, complete after each time,
-    and puts the means into the logs of the epoch, for the callbacks behind it. Dice is that of the volumes as training
+    and adds the means to the logs of the epoch, for the callbacks after it. Dice is that of the volumes as training
     prepares them: cropped, and resampled where `spacing_mm` asks for it.
 
     Args:
-        config, cases, run: of the training.
-        network: what predicts, with the weights that are trained.
+        data: the `TrainingData`.
+        run: the run's folder.
+        network: the network with the trained weights.
         averaged: a context manager in which it has the weights to validate.
         between_cases: called after each case; may raise.
     """
 
-    def __init__(self, config, cases, run, *, network, averaged, between_cases):
+    name = "validation"
+
+    def __init__(self, data, run, network, *, averaged, between_cases):
         super().__init__()
-        self.config, self.cases, self.path, self.rows = config, cases, run / VALIDATION_FILE, []
+        self.config, self.cases, self.path, self.rows = data.config, data.validation, run / VALIDATION_FILE, []
         self.averaged, self.between_cases = averaged, between_cases
         bare = keras.Model(network.inputs[0], network.outputs[0])
-        self.member = Member(config, bare, runner(bare))
+        self.predictor = Predictor(self.config, bare, compiled_forward(bare))
 
     def is_due(self, epoch):
-        """Whether cases are scored after epoch number `epoch`, from 0."""
-        return (epoch + 1) % self.config.validate_every == 0 or epoch + 1 == self.config.epochs
+        """Whether the cases are scored after epoch number `epoch`, from 0."""
+        training = self.config.training
+        return (epoch + 1) % training.validation_frequency == 0 or epoch + 1 == training.epochs
 
-    def remembered(self):
+    def state(self):
         """All rows."""
         return {"rows": self.rows}
 
-    def recall(self, memory):
-        """The counterpart of `remembered`."""
-        self.rows = [tuple(row) for row in memory["rows"]]
+    def restore(self, state):
+        """The counterpart of `state`."""
+        self.rows = [tuple(row) for row in state["rows"]]
 
     def on_epoch_end(self, epoch, logs=None):
         if not self.is_due(epoch):
@@ -56,21 +65,26 @@ class Validate(keras.callbacks.Callback):
             for case in self.cases:
                 self.rows += [(done, case.id, region, score) for region, score in self._scores(case).items()]
                 self.between_cases()
+        self._write()
+        means = {
+            region: float(np.mean([score for when, _, name, score in self.rows if (when, name) == (done, region)]))
+            for region in REGIONS
+        }
+        logs |= {f"{VALIDATION_DICE}_{region.lower()}": mean for region, mean in means.items()}
+        logs[VALIDATION_DICE] = float(np.mean(list(means.values())))
+        scores = " ".join(f"{region} {mean:.2f}" for region, mean in means.items())
+        run, epochs = self.config.run_name, self.params["epochs"]
+        log.info(f"{run} epoch {done}/{epochs}, {len(self.cases)} validation cases: {scores}")
+
+    def _write(self):
         with atomic(self.path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(COLUMNS)
+            writer.writerow(VALIDATION_COLUMNS)
             writer.writerows((*row, f"{score:.6f}") for *row, score in self.rows)
-        means = [np.mean([row[3] for row in self.rows if row[0] == done and row[2] == region]) for region in REGIONS]
-        logs |= {
-            f"{VALIDATION_DICE}_{region.lower()}": float(mean) for region, mean in zip(REGIONS, means, strict=True)
-        }
-        logs[VALIDATION_DICE] = float(np.mean(means))
-        shown = " ".join(f"{region} {mean:.2f}" for region, mean in zip(REGIONS, means, strict=True))
-        say(f"{self.config.run_name} epoch {done}/{self.params['epochs']}, {len(self.cases)} validation cases: {shown}")
 
     def _scores(self, case):
-        prepared = prepared_case(self.config, case)
-        predicted = to_classes(self.member.predict(prepared.volume), self.member.outputs)
+        prepared = prepare_case(case, **self.config.preprocessing(), with_truth=True)
+        predicted = to_classes(self.predictor.predict(prepared.volume), self.predictor.outputs)
         truth, prediction = classes_to_regions(prepared.classes), classes_to_regions(predicted)
         return {region: dice(truth[..., i], prediction[..., i]) for i, region in enumerate(REGIONS)}
 
@@ -79,18 +93,10 @@ def check_validation(config, cases, training):
     """Reads every validation case once, before the first step.
 
     Raises:
-        InputError: when there is none, one is bad, or a patient of one is among the cases for `training`.
+        InputError: when one is bad, or a patient of one is among the cases for `training`.
     """
-    if not cases:
-        raise InputError("Validation needs cases that training does not see: --fold or --validation. Received: none.")
-    both = sorted({case.patient for case in cases} & {case.patient for case in training})
-    if both:
-        raise InputError(f"Patients must not train and validate. Received in both: {', '.join(both[:5])}.")
+    shared = sorted({case.patient for case in cases} & {case.patient for case in training})
+    if shared:
+        raise InputError(f"Patients must not train and validate. Received in both: {', '.join(shared[:5])}.")
     for case in track(cases, "Reading validation cases"):
-        prepared_case(config, case)
-
-
-def prepared_case(config, case):
-    """A case with its truth, as the network of a config sees it."""
-    crop = None if config.patch else config.crop
-    return prepare_case(case, modalities=config.modalities, crop=crop, spacing_mm=config.spacing_mm, with_truth=True)
+        prepare_case(case, **config.preprocessing(), with_truth=True)

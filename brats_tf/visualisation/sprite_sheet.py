@@ -1,4 +1,4 @@
-"""One case as one picture file that a page can scroll through: every axial slice, with truth and prediction inside."""
+"""One case as one image that a page can scroll through: all axial slices, with truth and prediction inside."""
 
 import io
 import math
@@ -9,12 +9,12 @@ import numpy as np
 
 from brats_tf.preprocessing.transforms import brain_box
 
-MOST_VOXELS = 1_200_000  # Of an atlas; a larger brain is shown with every second, third ... voxel left out.
-CLASS_STEP = 60  # A class as brightness: 0, 60, 120, 180, far enough apart for any decoder.
+MAX_VOXELS = 1_200_000  # Of a sprite sheet; a larger brain is shown with every second, third ... voxel left out.
+CLASS_LEVELS = 60  # A class as brightness: 0, 60, 120, 180, far enough apart for any decoder.
 
 
 @dataclass(frozen=True)
-class Atlas:
+class SpriteSheet:
     """A PNG of D slices (H, W) in rows of `columns`: red the image, green the truth, blue the prediction x 60."""
 
     png: bytes
@@ -24,11 +24,11 @@ class Atlas:
     start: tuple  # The tumour's middle (h, w, d), where one wants to begin to look.
 
 
-def make_atlas(volume, truth, prediction, spacing_mm):
-    """Packs a volume (H, W, D), float, and two maps of classes (H, W, D) into an `Atlas`, cut to the brain's box."""
+def make_sprite_sheet(volume, truth, prediction, spacing_mm):
+    """Packs a volume (H, W, D) and two maps of classes (H, W, D) into a `SpriteSheet`, cut to the brain's box."""
     box = brain_box(volume) or tuple(slice(0, size) for size in volume.shape)
     sizes = [part.stop - part.start for part in box]
-    share = min(1, (MOST_VOXELS / math.prod(sizes)) ** (1 / 3))
+    share = min(1, (MAX_VOXELS / math.prod(sizes)) ** (1 / 3))
     kept = [
         part.start + np.floor((np.arange(max(1, int(size * share))) + 0.5) / share).astype(int).clip(0, size - 1)
         for part, size in zip(box, sizes, strict=True)
@@ -38,7 +38,7 @@ def make_atlas(volume, truth, prediction, spacing_mm):
     low, high = np.percentile(inside, (1, 99.5)) if inside.size else (0, 1)
     grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 254 + 1
     grey[image == 0] = 0
-    packed = np.stack([grey.round(), truth * CLASS_STEP, prediction * CLASS_STEP], axis=-1).astype(np.uint8)
+    packed = np.stack([grey.round(), truth * CLASS_LEVELS, prediction * CLASS_LEVELS], axis=-1).astype(np.uint8)
     height, width, depth = image.shape
     seen = np.argwhere(truth if truth.any() else prediction)
     start = tuple(round(index) for index in (seen.mean(axis=0) if len(seen) else np.array(image.shape) // 2).tolist())
@@ -50,4 +50,4 @@ def make_atlas(volume, truth, prediction, spacing_mm):
         sheet[top : top + height, left : left + width] = packed[:, :, d]
     file = io.BytesIO()
     matplotlib.image.imsave(file, sheet, format="png", pil_kwargs={"optimize": True})
-    return Atlas(file.getvalue(), image.shape, columns, tuple(float(edge / share) for edge in spacing_mm), start)
+    return SpriteSheet(file.getvalue(), image.shape, columns, tuple(float(edge / share) for edge in spacing_mm), start)

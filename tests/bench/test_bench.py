@@ -5,10 +5,10 @@ import pytest
 
 from bench import augmentation as bench_augmentation
 from bench import data as bench_data
-from bench.network import bench, bench_backbones
+from bench.network import bench_backbones, bench_network
 from bench.windows import FIGURES, PEERS, bench_windows
 from brats_tf.cli.backbones_table import BACKBONES_FILE
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
 from brats_tf.pipeline.augment import DRAWS
 
 
@@ -18,8 +18,8 @@ def _memory_of_100_steps(*arguments):
 
 @pytest.mark.slow
 def test_the_bench_measures_and_writes(tmp_path):
-    config = Config.from_preset("paper", modalities=("flair",), crop=(32, 32, 24), weights="none")
-    figures = bench(config, results=tmp_path)
+    config = Config.from_preset("embedding", modalities=("flair",), crop=(32, 32, 24), weights="none")
+    figures = bench_network(config, results=tmp_path)
     assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(figures))
     assert figures["step_s"] > figures["forward_s"] > 0
     assert 0 < figures["share_of_matrix_rate"] < 1
@@ -39,7 +39,7 @@ def test_the_data_plane_is_measured_and_written(phantoms, tmp_path, monkeypatch)
 
 @pytest.mark.slow
 def test_a_full_size_step_stays_below_9_gb_and_near_its_estimate(tmp_path):
-    figures = bench(Config.from_preset("paper", modalities=("flair",), weights="none"), results=tmp_path)
+    figures = bench_network(Config.from_preset("embedding", modalities=("flair",), weights="none"), results=tmp_path)
     assert figures["step_peak_gb"] < 9
     assert figures["step_estimated_gb"] == pytest.approx(figures["step_peak_gb"], rel=0.15)
     assert figures["forward_estimated_gb"] == pytest.approx(figures["forward_peak_gb"], rel=0.25)
@@ -61,7 +61,7 @@ def test_a_backbone_measured_anew_is_the_packaged_one_but_for_the_time(name, tmp
 @pytest.mark.slow
 def test_windows_are_measured_beside_pytorch(phantoms, tmp_path):
     config = Config.from_preset(
-        "albunet3d", crop=(40, 40, 26), patch=(32, 32, 4), step=(16, 16, 4), batch_size=2, weights="none"
+        "albunet3d", crop=(40, 40, 26), patch_size=(32, 32, 4), window_stride=(16, 16, 4), batch_size=2, weights="none"
     )
     figures = bench_windows(config, phantoms[0], results=tmp_path)
     assert json.loads((tmp_path / "bench_windows.json").read_text()) == json.loads(json.dumps(figures))

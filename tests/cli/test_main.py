@@ -1,12 +1,20 @@
-"""The front door: what it says to people, and how fast."""
+"""The command line: what it prints, and how fast."""
 
+import argparse
+import dataclasses
 import subprocess
 import sys
 import time
 
 import pytest
 
-from brats_tf.cli.main import COMMANDS, main
+from brats_tf.cli.arguments import configs_from
+from brats_tf.cli.main import COMMANDS, main, parser
+from brats_tf.cli.options import add_settings
+from brats_tf.config.config import Config, all_settings
+from brats_tf.config.fields import setting
+from brats_tf.config.settings import Section
+from brats_tf.errors import InputError
 
 
 @pytest.fixture
@@ -26,22 +34,95 @@ def call(capsys):
 
 def test_help_is_quick_and_never_loads_tensorflow():
     script = (
-        "import sys; from brats_tf.cli import main\n"
+        "import sys; from brats_tf.cli.main import main\n"
         "try: main(['train', '--help'])\n"
         "finally: assert not {'tensorflow', 'keras', 'nibabel', 'matplotlib', 'scipy'} & set(sys.modules)"
     )
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "brats-tf train --data BraTS2020 --modality flair" in done.stdout
+    assert "brats-tf train BraTS2020 --modality flair" in done.stdout
     assert time.monotonic() - started < 5  # Not a measurement: TensorFlow alone takes longer on a slow machine.
 
 
-@pytest.mark.parametrize("command", [command.__name__ for command in COMMANDS])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_teaches(call, command):
     code, printed, _ = call(command, "--help")
     assert code == 0
-    assert len(printed.splitlines()) > 5
+    lines = printed.splitlines()
+    assert lines[0].startswith(f"usage: brats-tf {command} ")
+    assert f"brats-tf {command}" in "".join(lines[1:])  # An example.
+    assert "--traceback" in printed
+
+
+def test_the_help_fits_one_screen(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, printed, _ = call("--help")
+    lines = printed.splitlines()
+    assert code == 0 and len(lines) <= 40
+    for command in COMMANDS:
+        assert [line.split()[0] for line in lines if line.strip()].count(command) == 1
+
+
+def test_every_setting_is_an_option_with_its_default(call):
+    _, printed, _ = call("train", "--help")
+    text = " ".join(printed.split())
+    for name, (_, one) in all_settings().items():
+        if name != "modalities":
+            assert one.option in printed
+            assert one.help.split()[0] in text
+    assert "(default: 200; albunet*: 50)" in text
+    assert "(default: 192x160x108; embedding-authors, embedding-plus: 192x160x144; albunet*: 240x240x155)" in text
+
+
+def test_a_new_setting_becomes_an_option_a_check_and_a_key():
+    """What adding a training option takes: its declaration."""
+
+    @dataclasses.dataclass(frozen=True)
+    class More(Section):
+        """More settings."""
+
+        label_smoothing: float = setting(0.0, "smooths the labels", minimum=0, maximum=0.5)
+
+    parser = argparse.ArgumentParser()
+    add_settings(parser, More)
+    assert parser.parse_args(["--label-smoothing", "0.1"]).label_smoothing == 0.1
+    assert "smooths the labels (default: 0)" in parser.format_help()
+    with pytest.raises(InputError, match="`label_smoothing` must be a number from 0 to 0.5. Received: 1.0"):
+        More(1.0)
+
+
+@pytest.mark.parametrize("traceback", ["--traceback", "BRATS_TF_TRACEBACK"])
+def test_a_traceback_is_there_for_those_who_want_one(traceback, monkeypatch):
+    arguments = ["inspect", "/nowhere"]
+    if traceback.startswith("--"):
+        arguments.append(traceback)
+    else:
+        monkeypatch.setenv(traceback, "1")
+    with pytest.raises(InputError, match="The data folder /nowhere does not exist"):
+        main(arguments)
+
+
+def test_flags_override_the_config_file(tmp_path):
+    Config.from_preset("embedding", modalities=("t2",), epochs=7, crop=(64, 64, 36)).save(tmp_path)
+    words = ["train", "DATA", "--config", str(tmp_path / "config.json"), "--epochs", "9", "--rematerialise"]
+    (config,) = configs_from(parser().parse_args(words))
+    assert (config.data.modalities, config.data.crop, config.training.epochs) == (("t2",), (64, 64, 36), 9)
+    assert config.compute.rematerialise
+    (other,) = configs_from(parser().parse_args([*words, "--modality", "t1", "--no-rematerialise"]))
+    assert (other.data.modalities, other.compute.rematerialise) == (("t1",), False)
+    with pytest.raises(InputError, match="--preset must be embedding, as in .*config.json. Received: albunet3d"):
+        configs_from(parser().parse_args([*words, "--preset", "albunet3d"]))
+
+
+def test_cases_that_validate_do_so_every_fifth_epoch_unless_told():
+    def frequency(*words):
+        (config,) = configs_from(parser().parse_args(["train", "DATA", "--modality", "t1", *words]))
+        return config.training.validation_frequency
+
+    assert frequency() is None
+    assert frequency("--validation-split", "0.2") == frequency("--folds", "5", "--fold", "0") == 5
+    assert frequency("--validation-data", "OTHER", "--validation-frequency", "2") == 2
 
 
 @pytest.mark.parametrize(
@@ -49,27 +130,34 @@ def test_every_command_teaches(call, command):
     [
         (["train", "--modality", "foo"], "invalid choice: 'foo'"),
         (["train", "--modality", ""], "invalid choice: ''"),
-        (["train", "--modality", "t1", "--crop", "48x64x36"], "Received: 48x64x36"),
-        (["predict", "--networks", "t1,t1"], "expected different names joined by commas, received 't1,t1'"),
-        (["train", "--modality", "flair", "--crop", "64x64"], "expected three whole numbers, such as 192x160x108"),
-        (["train", "--modality", "flair", "--data", "/nowhere"], "The data folder /nowhere does not exist"),
-        (["train", "--data", "/nowhere"], "`modalities` must name at least one of flair, t1, t1ce, t2"),
-        (["train", "--modality", "flair", "--epochs", "0"], "`epochs` must be a whole number of at least 1"),
-        (["predict", "--runs", "/nowhere"], "/nowhere/flair holds no trained network"),
-        (["evaluate", "--data", "/nowhere"], "The data folder /nowhere does not exist"),
+        (["summary", "--crop", "48x64x36"], "Received: 48x64x36"),
+        (["predict", "--networks", "t1,t1"], "expected different names separated by commas, received 't1,t1'"),
+        (["train", "--crop", "64x64"], "--crop: expected three positive whole numbers, H x W x D, received '64x64'"),
+        (["train", "/nowhere", "--modality", "flair"], "The data folder /nowhere does not exist"),
+        (["train", "--modality", "flair"], "DATA is missing: name a folder or a list of cases, or use --phantoms"),
+        (["train", "/nowhere", "--phantoms", "--modality", "t1"], "DATA and --phantoms exclude each other"),
+        (["train", "/nowhere"], "`modalities` must name at least one of flair, t1, t1ce, t2"),
+        (["train", "/nowhere", "--config", "/nowhere/config.json"], "/nowhere holds no trained network"),
+        (["train", "/nowhere", "--config", "/nowhere/my.json"], "The configuration /nowhere/my.json does not exist"),
+        (["train", "--epochs", "0"], "--epochs: expected a whole number of at least 1, received '0'"),
+        (["train", "--epoch", "5"], "unrecognized arguments: --epoch"),
+        (["predict", "/nowhere", "--runs", "/nowhere"], "/nowhere/flair holds no trained network"),
+        (["evaluate", "/nowhere"], "The data folder /nowhere does not exist"),
+        (["evaluate"], "DATA is missing"),
         (["summary", "--crop", "192x160x100"], "Received: depth=100"),
         (["summary", "--backbone", "resnet"], "`backbone` must be one of"),
-        (["backbones", "--backbone", "resnet"], "`backbone` must be one of efficientnetb0"),
+        (["backbones", "resnet"], "`backbone` must be one of efficientnetb0"),
         (["summary", "--planes", "5"], "must be 5 planes times three whole factors of at least 2"),
-        (["summary", "--planes", "0"], "`planes` must be a whole number of at least 1. Received: 0"),
-        (["export", "--run", "/nowhere", "--out", "/nowhere/x"], "/nowhere holds no trained network"),
-        (["cases", "--data", "/nowhere"], "The data folder /nowhere does not exist"),
-        (["prepare", "--workers", "0"], "expected a whole number of at least 1, received '0'"),
-        (["prepare", "--verify", "--store", "/nowhere"], "The store /nowhere does not exist"),
-        (["train", "--modality", "t1", "--augmentation", "all"], "invalid choice: 'all'"),
-        (["train", "--modality", "t1", "--fold", "5/5"], "`fold` must be from 0 to folds - 1"),
-        (["train", "--modality", "t1", "--spacing-mm", "-1"], "`spacing_mm` must be from 0.1 to 10. Received: -1.0"),
-        (["predict", "--runs", "/nowhere", "--held-out"], "/nowhere/flair holds no trained network"),
+        (["summary", "--planes", "0"], "--planes: expected a whole number of at least 1, received '0'"),
+        (["export", "/nowhere", "--out", "/nowhere/x"], "/nowhere holds no trained network"),
+        (["inspect", "/nowhere"], "The data folder /nowhere does not exist"),
+        (["preprocess", "--workers", "0"], "--workers: expected a whole number of at least 1, received '0'"),
+        (["preprocess", "--verify", "--cache-dir", "/nowhere"], "The cache /nowhere does not exist"),
+        (["train", "--augmentation", "all"], "invalid choice: 'all'"),
+        (["train", "x", "--modality", "t1", "--folds", "5", "--fold", "5"], "`fold` must be from 0 to folds - 1"),
+        (["train", "--spacing-mm", "-1"], "--spacing-mm: expected a number from 0.1 to 10, received '-1'"),
+        (["predict", "x", "--runs", "/nowhere", "--cases", "validation"], "/nowhere/flair holds no trained network"),
+        (["runs", "/nowhere"], "/nowhere holds no run with a run.json"),
         (["fly"], "invalid choice: 'fly'"),
     ],
 )
@@ -81,19 +169,19 @@ def test_bad_arguments_get_a_sentence_and_exit_code_2(call, arguments, sentence)
     assert len(complaint.splitlines()) == 1
 
 
-def test_cases_lists_what_is_there_and_what_is_skipped(call, phantom_folder, damaged):
-    code, printed, _ = call("cases", "--data", phantom_folder)
+def test_inspect_lists_what_is_there_and_what_is_skipped(call, phantom_folder, damaged):
+    code, printed, _ = call("inspect", phantom_folder)
     assert code == 0
     assert "4 cases found, 4 with all four modalities, 4 with truth, 0 refused; 0 files or folders skipped." in printed
     (damaged[0].folder / "notes.nii.gz").touch()
-    code, printed, _ = call("cases", "--data", damaged[0].folder.parent)
+    code, printed, _ = call("inspect", damaged[0].folder.parent)
     assert code == 0  # A truncated modality shows when its voxels are read.
     assert "2 cases found, 1 with all four modalities" in printed
     assert "notes.nii.gz: its name follows no BraTS layout" in printed
 
 
 def test_backbones_lists_them_with_their_cost_and_what_is_not_there(call):
-    code, printed, _ = call("backbones", "--backbone", "convnext_tiny")
+    code, printed, _ = call("backbones", "convnext_tiny")
     assert code == 0
     row = next(line for line in printed.splitlines() if line.strip().startswith("convnext_tiny "))
     for words in ("imagenet", "- 96 192 384 768", "27.8"):
@@ -122,7 +210,7 @@ def test_summary_prints_the_network(call):
 
 
 def test_summary_of_the_authors_preset(call):
-    code, printed, _ = call("summary", "--preset", "authors", "--crop", "64x64x36")
+    code, printed, _ = call("summary", "--preset", "embedding-authors", "--crop", "64x64x36")
     assert code == 0
     for words in ("(None, 64, 64, 36, 4)", "squeeze1_stride", "planes_scaling", "classes"):
         assert words in printed

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from brats_tf.data.case import patient_of
 from brats_tf.data.discovery import find_cases
-from brats_tf.data.layouts import PARTS, patient_of
+from brats_tf.data.layouts import PARTS
 from brats_tf.errors import InputError
 from brats_tf.regions import BRATS_2017, BRATS_2023, BRATS_2024, BRATS_2024_PED, MSD_TASK01
 
@@ -158,9 +159,9 @@ def test_hidden_folders_are_left_alone(tmp_path):
 
 
 def test_links_are_followed_once(tmp_path):
-    touch(tmp_path / "store" / "a", *underscored("a"))
+    touch(tmp_path / "cache" / "a", *underscored("a"))
     (tmp_path / "split").mkdir()
-    (tmp_path / "split" / "a").symlink_to(tmp_path / "store" / "a")
+    (tmp_path / "split" / "a").symlink_to(tmp_path / "cache" / "a")
     (tmp_path / "split" / "again").symlink_to(tmp_path / "split")
     (case,), skipped = find_cases(tmp_path / "split")
     assert (case.id, skipped) == ("a", [])

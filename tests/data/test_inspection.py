@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brats_tf.data.discovery import find_cases
-from brats_tf.data.inspection import describe, take_census
+from brats_tf.data.inspection import inspect_dataset, summarise_case
 from brats_tf.errors import InputError
 
 
@@ -34,15 +34,15 @@ def mixed(phantoms, tmp_path):
 
 
 def test_a_good_case_is_described(phantoms):
-    about = describe(phantoms[0])
+    about = summarise_case(phantoms[0])
     assert (about["shape"], about["spacing_mm"], about["axes"]) == ([40, 40, 26], [6, 6, 6], "LPS")
     assert (about["labels"], about["missing"], about["problem"]) == ([0, 1, 2, 4], [], None)
     assert about["notes"] == ["voxels of 6x6x6 mm, not resampled to 1 mm"]
-    assert describe(phantoms[3])["labels"] == [0, 1, 2]  # The one without enhancing tumour.
+    assert summarise_case(phantoms[3])["labels"] == [0, 1, 2]  # The one without enhancing tumour.
 
 
 def test_the_table_says_what_is_there_and_what_is_wrong(mixed, capsys):
-    assert take_census(mixed) == 2
+    assert inspect_dataset(mixed) == 2
     said = capsys.readouterr().out
     assert "4 cases found, 3 with all four modalities, 3 with truth, 2 refused; 1 files or folders skipped." in said
     assert f"Skipped {mixed / 'scan.nii.gz'}: its name follows no BraTS layout." in said
@@ -52,7 +52,7 @@ def test_the_table_says_what_is_there_and_what_is_wrong(mixed, capsys):
 
 
 def test_json_is_for_programs(mixed, capsys):
-    assert take_census(mixed, as_json=True) == 2
+    assert inspect_dataset(mixed, as_json=True) == 2
     read = json.loads(capsys.readouterr().out)
     by_id = {one["id"]: one for one in read["cases"]}
     assert by_id["BraTS-GLI-00005-100"]["missing"] == ["t2"]
@@ -67,12 +67,12 @@ def test_json_is_for_programs(mixed, capsys):
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="No BraTS case"):
-        take_census(tmp_path)
+        inspect_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(("folder", "count"), [("native", 8), ("uint8", 20)])
 def test_real_folders_are_all_good(real_data, folder, count, capsys):
-    assert take_census(real_data / folder, as_json=True) == 0
+    assert inspect_dataset(real_data / folder, as_json=True) == 0
     read = json.loads(capsys.readouterr().out)
     assert len(read["cases"]) == count
     for one in read["cases"]:
@@ -84,4 +84,4 @@ def test_real_folders_are_all_good(real_data, folder, count, capsys):
 
 def test_real_cases_with_missing_modalities(real_data):
     (case,), _ = find_cases(real_data / "odd" / "missing_modality")
-    assert describe(case)["missing"] == ["flair", "t2"]
+    assert summarise_case(case)["missing"] == ["flair", "t2"]

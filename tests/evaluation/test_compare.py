@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from brats_tf.errors import InputError
-from brats_tf.evaluation.compare import compare
+from brats_tf.evaluation.compare import compare_results
 from brats_tf.evaluation.scores import METRICS
 from brats_tf.evaluation.statistics import permutation_p, wilcoxon_p
 
@@ -28,16 +28,16 @@ def write(folder, scores, rule="brats"):
 def test_two_rules_for_empty_regions_are_not_compared(tmp_path):
     folders = [write(tmp_path / rule, {"A": (0.5, 1)}, rule) for rule in ("brats", "nan")]
     with pytest.raises(InputError, match="one rule for empty regions. Received: brats and nan"):
-        compare(*folders, results=tmp_path)
+        compare_results(*folders, results=tmp_path)
     (folders[1] / "summary.json").write_text('{"empty_rule": "brats"}')
     with pytest.raises(InputError, match=r"summary.json must hold what `brats-tf evaluate` writes"):
-        compare(*folders, results=tmp_path)
+        compare_results(*folders, results=tmp_path)
 
 
 def test_by_hand(tmp_path, capsys):
     first = write(tmp_path / "a", {"A": (0.5, 10), "B": (0.6, 9), "C": (0.7, 8), "D": (0.2, 4)})
     second = write(tmp_path / "b", {"A": (0.6, 9), "B": (0.7, 8), "C": (0.7, 9), "E": (1, 1)})
-    got = compare(first, second, results=tmp_path / "r")
+    got = compare_results(first, second, results=tmp_path / "r")
     assert json.loads((tmp_path / "r" / "comparison.json").read_text()) == got
     assert got["cases"] == ["A", "B", "C"] and got["only_in_one"] == ["D", "E"]
     dice = got["regions"]["ET"]["dice"]
@@ -51,7 +51,7 @@ def test_by_hand(tmp_path, capsys):
 
 def test_the_same_predictions_do_not_differ(tmp_path):
     folder = write(tmp_path / "a", {"A": (0.5, 10), "B": (0.6, 9)})
-    got = compare(folder, folder, results=tmp_path)
+    got = compare_results(folder, folder, results=tmp_path)
     assert got["mean_ranks"] == [1.5, 1.5]
     assert got["ranks_p"] == got["regions"]["WT"]["dice"]["p"] == 1
 
@@ -59,21 +59,21 @@ def test_the_same_predictions_do_not_differ(tmp_path):
 def test_scores_that_are_none_are_left_out(tmp_path):
     first = write(tmp_path / "a", {"A": (0.5, float("nan")), "B": (0.6, 9)})
     second = write(tmp_path / "b", {"A": (0.6, 9), "B": (0.7, float("nan"))})
-    hd95 = compare(first, second, results=tmp_path)["regions"]["TC"]["hd95_mm"]
+    hd95 = compare_results(first, second, results=tmp_path)["regions"]["TC"]["hd95_mm"]
     assert hd95["n"] == 0 and hd95["p"] is None
 
 
 def test_one_case_is_compared_and_a_missing_score_ranks_last(tmp_path):
     first = write(tmp_path / "a", {"A": (0.5, float("nan"))})
     second = write(tmp_path / "b", {"A": (0.5, 9)})
-    got = compare(first, second, results=tmp_path)
+    got = compare_results(first, second, results=tmp_path)
     assert got["ranks_p"] == 1 and got["mean_ranks"] == [1.75, 1.25]
 
 
 def test_no_common_case_is_refused(tmp_path):
     folders = [write(tmp_path / name, {name: (0.5, 1)}) for name in "AB"]
     with pytest.raises(InputError, match="must share cases. Received: none in both"):
-        compare(*folders, results=tmp_path)
+        compare_results(*folders, results=tmp_path)
 
 
 def test_the_tests_are_those_of_the_books():

@@ -10,8 +10,9 @@ import pytest
 
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import evaluate, read_scores, score_case, show_table, tune
+from brats_tf.evaluation.evaluate import evaluate, read_scores, score_case, show_table
 from brats_tf.evaluation.scores import METRICS
+from brats_tf.evaluation.tune import tune_postprocessing
 
 
 def perfect(cases, folder):
@@ -78,7 +79,7 @@ def test_tuning_reads_predictions_and_leaves_the_threshold_with_the_runs(phantom
     change(folder / f"{phantoms[3].id}.nii.gz", lambda labels: put(labels, 4))
     (folder / f"{phantoms[1].id}.nii.gz").unlink()
     Split("all", 0, ["Another"], []).save(tmp_path / "flair")
-    ((case_id, sentence),) = tune(phantoms, predictions=folder, runs=[tmp_path / "flair"])
+    ((case_id, sentence),) = tune_postprocessing(phantoms, predictions=folder, runs=[tmp_path / "flair"])
     assert case_id == phantoms[1].id and "no prediction" in sentence
     tuned = json.loads((tmp_path / "flair" / "postprocessing.json").read_text())
     # One voxel of 6 mm is 0.216 ml.
@@ -89,14 +90,14 @@ def test_tuning_reads_predictions_and_leaves_the_threshold_with_the_runs(phantom
 def test_tuning_on_what_was_learned_or_dropped_is_refused(phantoms, tmp_path):
     folder, run = perfect(phantoms, tmp_path / "p"), tmp_path / "flair"
     Split("all", 0, [phantoms[2].id], []).save(run)
-    with pytest.raises(InputError, match="that training has not seen: --held-out. Received 1 .* Phantom_003"):
-        tune(phantoms, predictions=folder, runs=[run])
+    with pytest.raises(InputError, match="that training has not seen: --cases validation. Received 1 .* Phantom_003"):
+        tune_postprocessing(phantoms, predictions=folder, runs=[run])
     write_record(folder, postprocessing={"drop_et_below_ml": 0.5})
     with pytest.raises(InputError, match="must be predicted without --drop-et-below-ml. Received: 0.5 ml"):
-        tune(phantoms[:2], predictions=folder, runs=[run])
+        tune_postprocessing(phantoms[:2], predictions=folder, runs=[run])
     write_record(folder, networks={"t2": "0"})
     with pytest.raises(InputError, match="must be predicted by flair. Received: t2"):
-        tune(phantoms[:2], predictions=folder, runs=[run])
+        tune_postprocessing(phantoms[:2], predictions=folder, runs=[run])
     assert not (run / "postprocessing.json").exists()
 
 

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from brats_tf.evaluation.empty_rules import WORST_MM
 from brats_tf.evaluation.lesionwise import lesion_wise
-from brats_tf.evaluation.metrics import dice, hausdorff95
+from brats_tf.evaluation.metrics import WORST_MM, dice, hausdorff95
 
 MM = (1, 1, 1)
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from brats_tf.evaluation.empty_rules import EMPTY_RULES, WORST_MM
 from brats_tf.evaluation.metrics import (
+    EMPTY_MASK_RULES,
+    WORST_MM,
     dice,
     hausdorff95,
+    normalised_surface_dice,
     sensitivity,
     specificity,
-    surface_agreement,
     surface_distances,
 )
 
@@ -34,7 +35,7 @@ def voxel(*where, shape=(9, 9, 9)):
 
 
 def agreement(truth, prediction, spacing_mm=(1, 1, 1), rule="brats"):
-    return surface_agreement(surface_distances(truth, prediction, spacing_mm), EMPTY_RULES[rule])
+    return normalised_surface_dice(surface_distances(truth, prediction, spacing_mm), EMPTY_MASK_RULES[rule])
 
 
 def slow_hausdorff95(truth, prediction, spacing_mm):

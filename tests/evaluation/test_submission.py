@@ -9,7 +9,7 @@ import pytest
 from brats_tf.cli.main import main
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError
-from brats_tf.evaluation.submission import submit
+from brats_tf.evaluation.submission import package_submission
 
 AFFINE = np.diag([-1.0, -1, 1, 1])
 
@@ -26,7 +26,11 @@ def test_a_good_folder_becomes_a_zip_that_repeats(tmp_path):
     for name, labels in (("BraTS20_Validation_001.nii.gz", (1, 4)), ("BraTS-GLI-00001-000.nii.gz", (1, 3))):
         label_map(tmp_path / "p", name, labels=labels)
     (tmp_path / "p" / "prediction.json").write_text("{}")
-    assert submit(tmp_path / "p", tmp_path / "a.zip") == submit(tmp_path / "p", tmp_path / "b.zip") == []
+    assert (
+        package_submission(tmp_path / "p", tmp_path / "a.zip")
+        == package_submission(tmp_path / "p", tmp_path / "b.zip")
+        == []
+    )
     with zipfile.ZipFile(tmp_path / "a.zip") as file:
         assert file.namelist() == ["BraTS-GLI-00001-000.nii.gz", "BraTS20_Validation_001.nii.gz"]
         assert file.read(file.namelist()[0]) == (tmp_path / "p" / "BraTS-GLI-00001-000.nii.gz").read_bytes()
@@ -45,7 +49,7 @@ def test_a_good_folder_becomes_a_zip_that_repeats(tmp_path):
 )
 def test_each_objection_is_a_sentence_and_nothing_is_written(tmp_path, capsys, name, changes, sentence):
     label_map(tmp_path / "p", name, **changes)
-    ((its, said),) = submit(tmp_path / "p", tmp_path / "a.zip")
+    ((its, said),) = package_submission(tmp_path / "p", tmp_path / "a.zip")
     assert its == name
     assert re.search(sentence, said)
     assert f"{name}: {said}" in capsys.readouterr().out
@@ -54,7 +58,7 @@ def test_each_objection_is_a_sentence_and_nothing_is_written(tmp_path, capsys, n
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="must hold label maps"):
-        submit(tmp_path, tmp_path / "a.zip")
+        package_submission(tmp_path, tmp_path / "a.zip")
 
 
 def test_real_cases_must_all_be_there_with_their_own_affine(real_data, tmp_path, capsys):
@@ -62,15 +66,15 @@ def test_real_cases_must_all_be_there_with_their_own_affine(real_data, tmp_path,
     (tmp_path / "p").mkdir()
     for case in cases:
         shutil.copy(case.segmentation, tmp_path / "p" / f"{case.id}.nii.gz")
-    assert submit(tmp_path / "p", tmp_path / "a.zip", cases=cases) == []
+    assert package_submission(tmp_path / "p", tmp_path / "a.zip", cases=cases) == []
     moved = nib.load(cases[0].segmentation)
     affine = moved.affine.copy()
     affine[0, 3] += 5
     nib.save(nib.Nifti1Image(np.asanyarray(moved.dataobj), affine), tmp_path / "p" / f"{cases[0].id}.nii.gz")
     (tmp_path / "p" / f"{cases[1].id}.nii.gz").rename(tmp_path / "p" / "BraTS2021_99999.nii.gz")
-    said = dict(submit(tmp_path / "p", tmp_path / "b.zip", cases=cases))
+    said = dict(package_submission(tmp_path / "p", tmp_path / "b.zip", cases=cases))
     assert "moves a corner by 5 mm" in said[f"{cases[0].id}.nii.gz"]
     assert "is missing" in said[f"{cases[1].id}.nii.gz"]
     assert "belongs to none of the cases" in said["BraTS2021_99999.nii.gz"]
-    arguments = ["submit", "--data", str(real_data / "native"), "--out", str(tmp_path / "p")]
+    arguments = ["package-submission", "--data", str(real_data / "native"), str(tmp_path / "p")]
     assert main([*arguments, "--archive", str(tmp_path / "b.zip")]) == 2

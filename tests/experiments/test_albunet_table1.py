@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+from brats_tf.runs.history import VALIDATION_COLUMNS
 from brats_tf.evaluation.scores import METRICS
-from brats_tf.runs.history import COLUMNS
 
-TINY = {"crop": (40, 40, 26), "batches": 1, "epochs": 2, "validate_every": 1, "batch_size": 1}
+TINY = {"crop": (40, 40, 26), "steps_per_epoch": 1, "epochs": 2, "validation_frequency": 1, "batch_size": 1}
 TINY_LENGTH = {
-    "albunet3d": TINY | {"patch": (32, 32, 4), "step": (16, 16, 4)},
-    "albunet2d": TINY | {"patch": (32, 32, 1), "step": (16, 16, 1)},
+    "albunet3d": TINY | {"patch_size": (32, 32, 4), "window_stride": (16, 16, 4)},
+    "albunet2d": TINY | {"patch_size": (32, 32, 1), "window_stride": (16, 16, 1)},
 }
 
 
@@ -39,7 +39,7 @@ def write_run(experiment, folders, method, seed, dice, config):
                 writer.writerow((case, region, dice + more, 10 * more, *[0] * (len(METRICS) - 2)))
     with open(runs / config.run_name / "validation.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(VALIDATION_COLUMNS)
         for epoch in (1, 2):
             for case, more in (("A", 0), ("B", 0.2)):
                 writer.writerows(
@@ -75,17 +75,17 @@ def test_without_the_file_pretrained_methods_are_left_out_and_said_so(experiment
 
 
 def test_bad_arguments_are_sentences(experiment, phantom_folder, capsys):
-    assert experiment.main(["--data", "/nowhere", "--methods", "AlbuNet2D"]) == 2
+    assert experiment.main(["/nowhere", "--methods", "AlbuNet2D"]) == 2
     assert "The data folder /nowhere does not exist" in capsys.readouterr().err
-    assert experiment.main(["--data", str(phantom_folder), "--methods", "UNet"]) == 2
+    assert experiment.main([str(phantom_folder), "--methods", "UNet"]) == 2
     assert "`--methods` must be from AlbuNet3D, pretrained; AlbuNet3D;" in capsys.readouterr().err
 
 
 def test_it_trains_what_is_missing_and_only_that(experiment, monkeypatch, phantom_folder, tmp_path, untraced, capsys):
     monkeypatch.setitem(experiment.LENGTHS, "short", TINY_LENGTH)
-    command = ["--data", str(phantom_folder), "--length", "short", "--methods", "AlbuNet2D", "--seeds", "1"]
+    command = [str(phantom_folder), "--length", "short", "--methods", "AlbuNet2D", "--seeds", "1"]
     folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    monkeypatch.setattr(experiment, "HOLD_OUT", 0.25)
+    monkeypatch.setattr(experiment, "VALIDATION_SPLIT", 0.25)
     assert experiment.main(command + folders) == 0
     folder = tmp_path / "results" / "albunet_table1"
     summary = json.loads((folder / "summary.json").read_text())

@@ -8,16 +8,17 @@ import sys
 import threading
 import time
 
+import grid as grids
 import pytest
-import sweeps
-from sweeps import cells_of, read_grid, run_grid
+from grid import cells_of, read_grid, run_grid
 
-from brats_tf.errors import InputError, Stopped
+from brats_tf.cli.main import parser
+from brats_tf.errors import InputError, Preempted
 from brats_tf.evaluation.scores import METRICS
 from brats_tf.training import parallel as side_by_side
-from brats_tf.training.parallel import run_side_by_side
+from brats_tf.training.parallel import run_in_parallel
 
-GRID = {"preset": ("paper", "plus"), "fold": ("0/2", "1/2"), "seed": (0, 1)}
+GRID = {"preset": ["embedding", "embedding-plus"], "fold": [0, 1], "seed": [0, 1]}
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def program(monkeypatch, tmp_path):
 def test_each_device_has_one_command_at_a_time(program, tmp_path, capsys):
     program("print(os.environ['CUDA_VISIBLE_DEVICES'], time.time()); time.sleep(0.3); print(time.time())")
     commands = {name: ["train", name] for name in "abcde"}
-    assert run_side_by_side(commands, devices=["4", "7"], logs=tmp_path / "logs") == {}
+    assert run_in_parallel(commands, devices=["4", "7"], logs=tmp_path / "logs") == {}
     spans = {}
     for name in commands:
         device, start, end = (tmp_path / "logs" / f"{name}.log").read_text().split()
@@ -54,10 +55,10 @@ def test_each_device_has_one_command_at_a_time(program, tmp_path, capsys):
 
 def test_a_command_that_fails_is_named_with_its_last_words_and_the_others_go_on(program, tmp_path, capsys):
     program("print('no such modality'); sys.exit(2 if words[0] == 'bad' else 0)")
-    failed = run_side_by_side({"one": ["bad"], "two": ["good"]}, devices=[None], logs=tmp_path)
+    failed = run_in_parallel({"one": ["bad"], "two": ["good"]}, devices=[None], logs=tmp_path)
     assert failed == {"one": 2}
     said = capsys.readouterr().out
-    assert f"one ended with exit code 2: no such modality (see {tmp_path / 'one.log'})" in said
+    assert f"one failed with exit code 2: no such modality (see {tmp_path / 'one.log'})" in said
     assert "two: done." in said
 
 
@@ -76,8 +77,8 @@ def test_a_signal_is_passed_on_and_nothing_new_begins(program, tmp_path):
 
     thread = threading.Thread(target=tell)
     thread.start()
-    with pytest.raises(Stopped, match="what ran has saved its state"):
-        run_side_by_side({"a": [], "b": []}, devices=[None], logs=tmp_path)
+    with pytest.raises(Preempted, match="all commands have saved their state"):
+        run_in_parallel({"a": [], "b": []}, devices=[None], logs=tmp_path)
     thread.join()
     assert "saved" in (tmp_path / "a.log").read_text()
     assert not (tmp_path / "b.log").exists()
@@ -86,17 +87,25 @@ def test_a_signal_is_passed_on_and_nothing_new_begins(program, tmp_path):
 def test_a_grid_has_a_cell_for_each_combination():
     cells = cells_of(GRID)
     assert len(cells) == 8
-    assert list(cells)[1] == "preset=paper,fold=0of2,seed=1"
-    assert cells["preset=plus,fold=1of2,seed=0"] == {"preset": "plus", "fold": "1/2", "seed": 0}
+    assert list(cells)[1] == "preset=embedding,fold=0,seed=1"
+    assert cells["preset=embedding-plus,fold=1,seed=0"] == {"preset": "embedding-plus", "fold": 1, "seed": 0}
 
 
 @pytest.mark.parametrize("name", ["missing", "../grid", "empty"])
 def test_what_states_no_grid_is_refused(tmp_path, name):
-    (tmp_path / "empty.py").write_text("GRID = {}\n")
-    (tmp_path / "good.py").write_text('"""A grid."""\nGRID = {"seed": (0, 1)}\n')
-    with pytest.raises(InputError, match=r"NAME must be an experiment with a grid: good|must state GRID"):
+    (tmp_path / "empty.json").write_text('{"grid": {}}')
+    (tmp_path / "good.json").write_text('{"grid": {"seed": [0, 1]}}')
+    with pytest.raises(InputError, match=r"The grid must be one of empty, good|must hold"):
         read_grid(tmp_path, name)
-    assert read_grid(tmp_path, "good") == ({"seed": (0, 1)}, {})
+    assert read_grid(tmp_path, "good") == ({"seed": [0, 1]}, {})
+
+
+def test_the_grids_of_the_repository_can_be_read():
+    for path in grids.GRIDS.glob("*.json"):
+        grid, options = read_grid(grids.GRIDS, path.stem)
+        for settings in cells_of(grid).values():
+            words = [str(word) for word in grids._command("train", options | settings, "DATA", path, path)]
+            assert parser().parse_args(words).command == "train"
 
 
 # What `brats-tf` would leave behind: a finished run, and scores that follow from preset and seed.
@@ -107,7 +116,7 @@ runs = pathlib.Path(given('--runs'))
 with open(runs.parents[1] / 'said', 'a') as file:
     print(words[0], runs.name, file=file)
 if words[0] == 'train':
-    assert given('--store') == str(runs.parent / 'store') and given('--epochs') == '2'
+    assert given('--cache-dir') == str(runs.parent / 'cache') and given('--epochs') == '2'
     (runs / 'flair').mkdir(parents=True, exist_ok=True)
     record = dict(status='finished', epochs=2, settings={{}}, data='x', validation=[], seconds=30)
     if not (runs / 'flair' / 'run.json').exists():
@@ -124,22 +133,25 @@ if words[0] == 'evaluate':
 
 def test_a_grid_runs_what_is_missing_and_sums_up_over_folds_and_seeds(program, tmp_path):
     program(LEAVES)
-    places = {"data": tmp_path, "folder": tmp_path / "runs", "results": tmp_path / "results", "devices": [None]}
+    folders = {"data": tmp_path, "runs": tmp_path / "runs" / "folds", "results": tmp_path / "results" / "folds"}
     options, cells = {"modality": "flair", "epochs": 2}, cells_of(GRID)
     (tmp_path / "runs").mkdir()
-    summary, failed = run_grid("folds", dict(list(cells.items())[:2]), options, **places)
+    summary, failed = run_grid(dict(list(cells.items())[:2]), options, folders, devices=[None])
     said = (tmp_path / "runs" / "said").read_text().splitlines()
     assert failed == {}
     assert len(said) == 6
-    summary, failed = run_grid("folds", cells, options, **places)
+    summary, failed = run_grid(cells, options, folders, devices=[None])
     said = (tmp_path / "runs" / "said").read_text().splitlines()[6:]
     assert said[:8] == [f"train {cell}" for cell in cells]  # Which keeps what is finished.
     assert said[8:14] == [f"predict {cell}" for cell in list(cells)[2:]]
     assert len(said) == 8 + 6 + 6
-    assert [(row["cell"], row["runs"]) for row in summary["rows"]] == [("preset=paper", 4), ("preset=plus", 4)]
+    assert [(row["cell"], row["runs"]) for row in summary["rows"]] == [
+        ("preset=embedding", 4),
+        ("preset=embedding-plus", 4),
+    ]
     paper, plus = (row["dice"]["ET"] for row in summary["rows"])
     assert (paper["mean"], paper["std"]) == (pytest.approx(0.505), pytest.approx(0.005))
     assert plus["mean"] == pytest.approx(0.605)
     assert summary["rows"][0]["seconds"] == 30
     assert json.loads((tmp_path / "results" / "folds" / "summary.json").read_text()) == summary
-    sweeps.show_grid(summary)
+    grids.show_grid("folds", summary)

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import REPOSITORY, TINY_CROP
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 
 
@@ -18,7 +18,7 @@ def experiment():
 
 
 def test_it_leaves_curve_pictures_and_summary(experiment, phantoms, tmp_path):
-    config = Config.from_preset("paper", modalities=("flair",), crop=TINY_CROP, backbone="tiny", weights="none")
+    config = Config.from_preset("embedding", modalities=("flair",), crop=TINY_CROP, backbone="tiny", weights="none")
     experiment.learn(phantoms[0], config, steps=3, folder=tmp_path)
     rows = list(csv.DictReader((tmp_path / "curve.csv").read_text().splitlines()))
     assert [row["step"] for row in rows] == ["1", "2", "3"]
@@ -30,9 +30,9 @@ def test_it_leaves_curve_pictures_and_summary(experiment, phantoms, tmp_path):
 
 
 def test_bad_arguments_are_sentences(experiment, phantom_folder, phantoms, capsys):
-    assert experiment.main(["--data", "/nowhere"]) == 2
+    assert experiment.main(["/nowhere"]) == 2
     assert "The data folder /nowhere does not exist" in capsys.readouterr().err
     with pytest.raises(InputError, match="`--case` must be one of Phantom_001.*Received: x"):
         experiment.pick(phantoms, "x")
     with pytest.raises(SystemExit):
-        experiment.main(["--data", str(phantom_folder), "--steps", "0"])
+        experiment.main([str(phantom_folder), "--steps", "0"])

@@ -3,7 +3,7 @@ import json
 import pytest
 from conftest import REPOSITORY, TINY_CROP
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
 
 
 @pytest.mark.slow
@@ -11,7 +11,7 @@ def test_it_measures_both_traps(phantoms, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY / "experiments")
     from scaling_and_batch_norm import measure
 
-    config = Config.from_preset("paper", modalities=("flair",), crop=TINY_CROP, weights="none")
+    config = Config.from_preset("embedding", modalities=("flair",), crop=TINY_CROP, weights="none")
     measure(phantoms[0], config, seeds=2, steps=1, folder=tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert_the_traps_show(summary, seeds=2)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from conftest import TINY_CROP
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.inference import export
-from brats_tf.runs.folder import build_network, load_network
+from brats_tf.runs.network import build_network, load_network
 
 LOADER = """
 import sys
@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 
 
 def untrained(run, **settings):
-    config = Config.from_preset("paper", modalities=("flair",), weights="none", **({"crop": TINY_CROP} | settings))
+    config = Config.from_preset("embedding", modalities=("flair",), weights="none", **({"crop": TINY_CROP} | settings))
     config.save(run)
     build_network(config).save_weights(run / "network.weights.h5")
     return run

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from brats_tf.config.execution import PostProcessing
 from brats_tf.errors import InputError
-from brats_tf.inference.postprocessing import Steps, postprocess, save_tuned, tune_et_threshold, with_tuned
+from brats_tf.evaluation.tune import save_tuned, tune_et_threshold
+from brats_tf.inference.postprocessing import postprocess, with_tuned
 
 MM = (1, 1, 1)
 
@@ -24,20 +26,20 @@ def drawn():
 
 def test_no_steps_change_nothing():
     classes = drawn()
-    assert not Steps()
-    np.testing.assert_array_equal(postprocess(classes, MM, Steps()), classes)
+    assert not PostProcessing()
+    np.testing.assert_array_equal(postprocess(classes, MM, PostProcessing()), classes)
 
 
 def test_small_parts_go_and_what_touches_by_a_corner_stays():
-    got = postprocess(drawn(), MM, Steps(remove_below_ml=0.003))
+    got = postprocess(drawn(), MM, PostProcessing(remove_below_ml=0.003))
     assert not got[15].any() and got[10, 10, 10] == 2
     assert (got > 0).sum() == (drawn() > 0).sum() - 2
     # 2 voxels of 2x1x1 mm are 4 mm3.
-    np.testing.assert_array_equal(postprocess(drawn(), (2, 1, 1), Steps(remove_below_ml=0.003)), drawn())
+    np.testing.assert_array_equal(postprocess(drawn(), (2, 1, 1), PostProcessing(remove_below_ml=0.003)), drawn())
 
 
 def test_holes_become_edema():
-    got = postprocess(drawn(), MM, Steps(fill_holes=True))
+    got = postprocess(drawn(), MM, PostProcessing(fill_holes=True))
     expected = drawn()
     expected[8, 8, 8] = 2
     np.testing.assert_array_equal(got, expected)
@@ -45,7 +47,7 @@ def test_holes_become_edema():
 
 @pytest.mark.parametrize(("below", "kept"), [(0.010, True), (0.0101, False)])
 def test_little_enhancing_tumour_becomes_necrosis(below, kept):
-    got = postprocess(drawn(), MM, Steps(drop_et_below_ml=below))
+    got = postprocess(drawn(), MM, PostProcessing(drop_et_below_ml=below))
     assert (got == 3).sum() == (10 if kept else 0)
     assert (got == 1).sum() == (0 if kept else 10)
     np.testing.assert_array_equal(got > 0, drawn() > 0)
@@ -53,14 +55,14 @@ def test_little_enhancing_tumour_becomes_necrosis(below, kept):
 
 def test_the_input_is_left_alone_and_steps_follow_their_order():
     classes = drawn()
-    got = postprocess(classes, MM, Steps(remove_below_ml=0.003, drop_et_below_ml=0.0095))
+    got = postprocess(classes, MM, PostProcessing(remove_below_ml=0.003, drop_et_below_ml=0.0095))
     np.testing.assert_array_equal(classes, drawn())
     assert not (got == 3).any()  # Of ten voxels two went with their speck, and eight are too few.
 
 
 def test_impossible_volumes_are_refused():
-    with pytest.raises(InputError, match="`remove_below_ml` must be from 0 to 10000 ml. Received: -1"):
-        Steps(remove_below_ml=-1)
+    with pytest.raises(InputError, match="`remove_below_ml` must be a number from 0 to 10000. Received: -1"):
+        PostProcessing(remove_below_ml=-1)
 
 
 def masks(size, overlap):
@@ -86,18 +88,22 @@ def test_the_threshold_is_the_least_of_the_best():
 
 def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
     runs = [tmp_path / name for name in ("flair", "t2")]
-    with pytest.raises(InputError, match=r"flair/postprocessing.json is missing; `brats-tf tune` writes it"):
-        with_tuned(Steps(), runs)
+    with pytest.raises(
+        InputError, match=r"flair/postprocessing.json is missing; `brats-tf tune-postprocessing` writes it"
+    ):
+        with_tuned(PostProcessing(), runs)
     save_tuned({"drop_et_below_ml": 0.3, "cases": 2, "mean_dice": {}}, runs, {"fill_holes": True})
-    assert with_tuned(Steps(fill_holes=True), runs[::-1]) == Steps(fill_holes=True, drop_et_below_ml=0.3)
+    assert with_tuned(PostProcessing(fill_holes=True), runs[::-1]) == PostProcessing(
+        fill_holes=True, drop_et_below_ml=0.3
+    )
     with pytest.raises(
         InputError, match="tuned after the steps .*'fill_holes': True.* Received: .*'fill_holes': False"
     ):
-        with_tuned(Steps(), runs)
+        with_tuned(PostProcessing(), runs)
     assert json.loads((runs[1] / "postprocessing.json").read_text())["networks"] == ["flair", "t2"]
     with pytest.raises(InputError, match="was tuned for the networks flair, t2. Received: flair"):
-        with_tuned(Steps(fill_holes=True), runs[:1])
+        with_tuned(PostProcessing(fill_holes=True), runs[:1])
     for damaged in ("[]", '{"networks": null, "drop_et_below_ml": 1, "steps": {}}', "{"):
         (runs[0] / "postprocessing.json").write_text(damaged)
         with pytest.raises(InputError, match="must hold `networks`, `steps` and `drop_et_below_ml`"):
-            with_tuned(Steps(), runs)
+            with_tuned(PostProcessing(), runs)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from conftest import TINY_CROP
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
+from brats_tf.config.execution import PostProcessing, PredictionExtras
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import HYPHENED
 from brats_tf.errors import InputError
-from brats_tf.inference.postprocessing import Steps
-from brats_tf.inference.predict import load_ensemble, predict_cases
+from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.predict import predict_cases
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
-from brats_tf.runs.folder import build_network, load_network
+from brats_tf.runs.network import build_network, load_network
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,8 @@ def runs(tmp_path_factory):
     """Four one-modality networks with four seeds, and the authors' stacked one, all untrained."""
     folder = tmp_path_factory.mktemp("runs")
     settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
-    configs = [Config.from_preset("paper", modalities=(name,), **settings) for name in MODALITIES]
-    for config in [*configs, Config.from_preset("authors", **settings)]:
+    configs = [Config.from_preset("embedding", modalities=(name,), **settings) for name in MODALITIES]
+    for config in [*configs, Config.from_preset("embedding-authors", **settings)]:
         (folder / config.run_name).mkdir()
         config.save(folder / config.run_name)
         network = build_network(config)
@@ -38,7 +39,7 @@ def members(runs):
 
 
 def test_the_ensemble_is_the_average_of_four_networks(runs, members, phantoms, tmp_path):
-    predict_cases(members, phantoms[:1], out=tmp_path, save_probabilities=True)
+    predict_cases(members, phantoms[:1], out=tmp_path, extras=PredictionExtras(save_probabilities=True))
     expected = 0
     for name in MODALITIES:
         _, network = load_network(runs / name)
@@ -55,7 +56,7 @@ def test_the_ensemble_is_the_average_of_four_networks(runs, members, phantoms, t
 
 
 def test_the_label_map_is_the_thresholded_average_in_the_geometry_of_the_case(members, phantoms, tmp_path):
-    predict_cases(members, phantoms[:1], out=tmp_path, save_probabilities=True)
+    predict_cases(members, phantoms[:1], out=tmp_path, extras=PredictionExtras(save_probabilities=True))
     probabilities = nib.load(tmp_path / "probabilities" / f"{phantoms[0].id}.nii.gz").get_fdata()
     image = nib.load(tmp_path / f"{phantoms[0].id}.nii.gz")
     flair = nib.load(phantoms[0].volumes["flair"])
@@ -83,13 +84,15 @@ def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
     runs, members, damaged, tmp_path, capsys
 ):
     case = next(case for case in damaged if case.id == "no_flair")
-    assert predict_cases(members, [case], out=tmp_path / "three", save_probabilities=True) == []
+    assert (
+        predict_cases(members, [case], out=tmp_path / "three", extras=PredictionExtras(save_probabilities=True)) == []
+    )
     assert "Case no_flair: flair missing, predicted from t1, t1ce, t2." in capsys.readouterr().out
     predict_cases(
         load_ensemble([runs / name for name in ("t1", "t1ce", "t2")]),
         [case],
         out=tmp_path / "same",
-        save_probabilities=True,
+        extras=PredictionExtras(save_probabilities=True),
     )
     first, second = (
         nib.load(tmp_path / name / "probabilities" / "no_flair.nii.gz").get_fdata() for name in ("three", "same")
@@ -98,7 +101,7 @@ def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
 
 
 def test_disagreement_is_the_deviation_of_the_networks(runs, members, phantoms, tmp_path):
-    predict_cases(members, phantoms[:1], out=tmp_path, save_probabilities=True, save_uncertainty=True)
+    predict_cases(members, phantoms[:1], out=tmp_path, extras=PredictionExtras(True, True))
     each = []
     for name in MODALITIES:
         (member,) = load_ensemble([runs / name])
@@ -113,20 +116,20 @@ def test_disagreement_is_the_deviation_of_the_networks(runs, members, phantoms, 
     assert told["networks"] == list(MODALITIES) and told["seconds"] > 0
     for i, region in enumerate(("WT", "TC", "ET")):
         expected = written[..., i][mean[..., i] > 0.05].mean()
-        assert told["disagreement"][region] == pytest.approx(expected, abs=1e-4)
+        assert told["uncertainty"][region] == pytest.approx(expected, abs=1e-4)
 
 
 def test_one_network_cannot_disagree(members, phantoms, tmp_path):
-    with pytest.raises(InputError, match="Disagreement needs at least two networks"):
-        predict_cases(members[:1], phantoms[:1], out=tmp_path, save_uncertainty=True)
+    with pytest.raises(InputError, match="Uncertainty needs at least two networks"):
+        predict_cases(members[:1], phantoms[:1], out=tmp_path, extras=PredictionExtras(save_uncertainty=True))
     predict_cases(members[:1], phantoms[:1], out=tmp_path)
-    assert "disagreement" not in json.loads((tmp_path / "prediction.json").read_text())["cases"][phantoms[0].id]
+    assert "uncertainty" not in json.loads((tmp_path / "prediction.json").read_text())["cases"][phantoms[0].id]
 
 
 def test_steps_after_the_networks_are_recorded_and_off_unless_asked_for(runs, members, phantoms, tmp_path):
     predict_cases(members, phantoms[:1], out=tmp_path / "plain")
-    steps = Steps(drop_et_below_ml=5000)
-    predict_cases(members, phantoms[:1], out=tmp_path / "dropped", steps=steps)
+    steps = PostProcessing(drop_et_below_ml=5000)
+    predict_cases(members, phantoms[:1], out=tmp_path / "dropped", postprocessing=steps)
     plain, dropped = (
         np.asanyarray(nib.load(tmp_path / name / f"{phantoms[0].id}.nii.gz").dataobj) for name in ("plain", "dropped")
     )
@@ -173,7 +176,7 @@ def test_a_stacked_network_needs_all_its_modalities(runs, damaged, phantoms, tmp
     (tmp_path / "out" / "no_flair.nii.gz").write_text("of an earlier run")
     failures = predict_cases(members, [case, phantoms[0]], out=tmp_path / "out")
     said = capsys.readouterr().out
-    assert "An older label map of it stays there." in said
+    assert "The label map from an earlier prediction was left in place." in said
     assert said.splitlines()[-1] == "Left out: no_flair."
     assert failures == [("no_flair", failures[0][1])]
     assert "no network fits; expected flair, t1, t1ce, t2 in" in failures[0][1]
@@ -181,7 +184,7 @@ def test_a_stacked_network_needs_all_its_modalities(runs, damaged, phantoms, tmp
 
 
 def test_networks_of_different_crops_do_not_mix(runs, tmp_path):
-    config = Config.from_preset("paper", modalities=("t1",), crop=(32, 32, 36), backbone="tiny", weights="none")
+    config = Config.from_preset("embedding", modalities=("t1",), crop=(32, 32, 36), backbone="tiny", weights="none")
     config.save(tmp_path)
     with pytest.raises(InputError, match="must share `crop`"):
         load_ensemble([runs / "flair", tmp_path])
@@ -211,17 +214,20 @@ def test_a_full_disk_leaves_no_half_written_label_map(members, phantoms, tmp_pat
 
 def test_a_network_of_another_spacing_predicts_in_the_files_own_voxels(phantoms, tmp_path):
     config = Config.from_preset(
-        "paper", modalities=("t1",), crop=TINY_CROP, backbone="tiny", weights="none", spacing_mm=7.5
+        "embedding", modalities=("t1",), crop=TINY_CROP, backbone="tiny", weights="none", spacing_mm=7.5
     )
     config.save(tmp_path)
     build_network(config).save_weights(tmp_path / "network.weights.h5")
     members = load_ensemble([tmp_path])
-    assert predict_cases(members, phantoms[:1], out=tmp_path / "out", save_probabilities=True) == []
+    assert (
+        predict_cases(members, phantoms[:1], out=tmp_path / "out", extras=PredictionExtras(save_probabilities=True))
+        == []
+    )
     prepared = prepare_case(phantoms[0], modalities=("t1",), crop=TINY_CROP, with_truth=False, spacing_mm=7.5)
     expected = prepared.to_file_axes(members[0].predict(prepared.volume))
     written = nib.load(tmp_path / "out" / "probabilities" / f"{phantoms[0].id}.nii.gz")
     np.testing.assert_allclose(written.get_fdata(), expected, atol=1e-6)
     assert written.shape[:3] == (40, 40, 26)
     with pytest.raises(InputError, match="must share `spacing_mm`. Received: None in .*, 7.5 before"):
-        Config.from_preset("paper", modalities=("t2",), crop=TINY_CROP, backbone="tiny").save(tmp_path / "t2")
+        Config.from_preset("embedding", modalities=("t2",), crop=TINY_CROP, backbone="tiny").save(tmp_path / "t2")
         load_ensemble([tmp_path, tmp_path / "t2"])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from brats_tf.inference.sliding_window import slide, window_starts, window_weights
+from brats_tf.inference.sliding_window import Windows, sliding_window_inference, window_starts, window_weights
 from brats_tf.preprocessing.transforms import brain_box
 
 
@@ -16,7 +16,9 @@ def test_a_network_that_returns_its_input_gives_the_input_back_exactly(seed):
     shape, patch, step = random_sizes(random)
     volume = random.standard_normal((*shape, 2)).astype(np.float32)
     volume[random.random(shape) < 0.3] = 0
-    got = slide(lambda x: x, volume, patch=patch, step=step, outside=(0, 0), batch_size=int(random.integers(1, 5)))
+    got = sliding_window_inference(
+        lambda x: x, volume, Windows(patch, step, batch_size=int(random.integers(1, 5))), outside=(0, 0)
+    )
     np.testing.assert_array_equal(got, volume)
 
 
@@ -25,9 +27,9 @@ def test_gaussian_weights_are_a_partition_of_unity(seed):
     random = np.random.default_rng(seed)
     shape, patch, step = random_sizes(random)
     volume = random.random((*shape, 1)).astype(np.float32) + 1
-    ones = slide(np.ones_like, volume, patch=patch, step=step, outside=(0,), weighting="gaussian")
+    ones = sliding_window_inference(np.ones_like, volume, Windows(patch, step, "gaussian"), outside=(0,))
     np.testing.assert_allclose(ones, 1, rtol=1e-6)
-    got = slide(lambda x: x, volume, patch=patch, step=step, outside=(0,), weighting="gaussian")
+    got = sliding_window_inference(lambda x: x, volume, Windows(patch, step, "gaussian"), outside=(0,))
     np.testing.assert_allclose(got, volume, rtol=1e-6)
 
 
@@ -35,8 +37,11 @@ def test_overlaps_are_averaged_by_hand():
     # Windows of 2 with step 1 over 3 voxels; each predicts its number: 1, 1 and then 3, 3.
     numbers = iter([1.0, 3.0])
     volume = np.ones((1, 1, 3, 1), np.float32)
-    got = slide(
-        lambda x: np.full_like(x, next(numbers)), volume, patch=(1, 1, 2), step=(1, 1, 1), outside=(0,), batch_size=1
+    got = sliding_window_inference(
+        lambda x: np.full_like(x, next(numbers)),
+        volume,
+        Windows((1, 1, 2), (1, 1, 1), batch_size=1),
+        outside=(0,),
     )
     np.testing.assert_array_equal(got.ravel(), [1, 2, 3])
 
@@ -50,14 +55,16 @@ def test_windows_without_brain_are_not_predicted_and_count_as_outside():
         seen.append(len(x))
         return np.repeat(np.array([[0.25, 0.75]], np.float32), x.size, axis=0).reshape(*x.shape[:-1], 2)
 
-    got = slide(predict, volume, patch=(4, 4, 2), step=(4, 4, 2), outside=(1, 0))
+    got = sliding_window_inference(predict, volume, Windows((4, 4, 2), (4, 4, 2)), outside=(1, 0))
     assert sum(seen) == 2
     np.testing.assert_array_equal(got[0, 0, :, 0], [0.25, 0.25, 1, 1, 1, 1, 0.25, 0.25])
     np.testing.assert_array_equal(got.sum(axis=-1), 1)
 
 
 def test_nothing_is_asked_of_the_network_for_an_empty_volume():
-    got = slide(None, np.zeros((3, 3, 3, 1), np.float32), patch=(2, 2, 2), step=(1, 1, 1), outside=(1, 0, 0, 0))
+    got = sliding_window_inference(
+        None, np.zeros((3, 3, 3, 1), np.float32), Windows((2, 2, 2), (1, 1, 1)), outside=(1, 0, 0, 0)
+    )
     np.testing.assert_array_equal(got, np.eye(4)[np.zeros((3, 3, 3), int)])
 
 
@@ -77,5 +84,5 @@ def test_windows_of_the_paper():
 
 @pytest.mark.parametrize("step", [(0, 1, 1), (1, 1, 3)])
 def test_steps_that_leave_gaps_are_refused(step):
-    with pytest.raises(ValueError, match="`step` must be from 1 to the patch"):
-        slide(None, np.ones((4, 4, 4, 1)), patch=(2, 2, 2), step=step, outside=(0,))
+    with pytest.raises(ValueError, match="The stride must be from 1 to the window"):
+        sliding_window_inference(None, np.ones((4, 4, 4, 1)), Windows((2, 2, 2), step), outside=(0,))

@@ -171,7 +171,7 @@ def test_a_tree_is_listed_and_prepared(name, phantoms, tmp_path, capsys):
     write, expected = TREES[name]
     (tmp_path / "data").mkdir()
     data = write(Tree(tmp_path / "data", phantoms[0])) or tmp_path / "data"
-    assert main(["cases", "--data", str(data), "--json"]) == 0
+    assert main(["inspect", str(data), "--json"]) == 0
     read = json.loads(capsys.readouterr().out)
     assert read["skipped"] == []
     assert {one["id"]: (one["layout"], one["convention"], one["grade"]) for one in read["cases"]} == {
@@ -183,11 +183,11 @@ def test_a_tree_is_listed_and_prepared(name, phantoms, tmp_path, capsys):
             convention = expected[one["id"]][1]
             assert one["labels"] == sorted(convention.labels)
     crop = "x".join(map(str, TINY_CROP))
-    store = tmp_path / "store"
-    assert main(["prepare", "--data", str(data), "--store", str(store), "--crop", crop]) == 0
+    store = tmp_path / "cache"
+    assert main(["preprocess", str(data), "--cache-dir", str(store), "--crop", crop]) == 0
     # Whatever the layout and its numbers, the same brain and the same classes.
     reference = tmp_path / "reference"
-    assert main(["prepare", "--data", str(phantoms[0].folder), "--store", str(reference), "--crop", crop]) == 0
+    assert main(["preprocess", str(phantoms[0].folder), "--cache-dir", str(reference), "--crop", crop]) == 0
     assert contents(store) == contents(reference)
     truths = sum(bool(one["segmentation"]) for one in read["cases"])
     assert len(list(store.glob("*.volume"))) == 4 * len(expected)
@@ -201,7 +201,7 @@ def test_all_of_them_in_one_folder_keep_their_own_conventions(phantoms, tmp_path
             (tmp_path / name).mkdir()
             write(Tree(tmp_path / name, phantoms[0]))
             expected |= found
-    assert main(["cases", "--data", str(tmp_path)]) == 0
+    assert main(["inspect", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     with_truth = len(expected) - 1
     assert f"{len(expected)} cases found, {len(expected)} with all four modalities, {with_truth} with truth" in said
@@ -213,8 +213,8 @@ def test_all_of_them_in_one_folder_keep_their_own_conventions(phantoms, tmp_path
 @pytest.mark.parametrize(("folder", "cases"), [("native", 8), ("uint8", 20)])
 def test_real_folders_are_prepared(real_data, tmp_path, folder, cases, capsys):
     crop = "96x80x54"
-    assert main(["prepare", "--data", str(real_data / folder), "--store", str(tmp_path), "--crop", crop]) == 0
-    assert f"Preparing {5 * cases} files of {cases} cases" in capsys.readouterr().out
+    assert main(["preprocess", str(real_data / folder), "--cache-dir", str(tmp_path), "--crop", crop]) == 0
+    assert f"Preprocessing {5 * cases} files of {cases} cases" in capsys.readouterr().out
     assert len(list(tmp_path.glob("*.volume"))) == 4 * cases
-    assert main(["prepare", "--verify", "--store", str(tmp_path)]) == 0
+    assert main(["preprocess", "--verify", "--cache-dir", str(tmp_path)]) == 0
     assert f"{5 * cases} entries in {tmp_path}, 0 removed." in capsys.readouterr().out

@@ -7,19 +7,21 @@ import numpy as np
 import pytest
 from conftest import TINY_SPACING_MM
 
+from brats_tf.config.config import Config
+from brats_tf.config.execution import PredictionExtras
 from brats_tf.config.presets import SUBSETS
-from brats_tf.config.settings import Config
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import score_case
-from brats_tf.inference.predict import load_ensemble, predict_cases
+from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.predict import predict_cases
 from brats_tf.preprocessing.preprocess import prepare_case
-from brats_tf.runs import folder as runs
-from brats_tf.runs.folder import build_network
 from brats_tf.runs.history import read_validation
-from brats_tf.training.loop import build, compile_network
+from brats_tf.runs.network import build_network, build_with_weights, explain_lack_of_memory
+from brats_tf.training import train as trainings
+from brats_tf.training.optimisation import compile_network
 from brats_tf.training.train import train
 
-SMALL = {"crop": (40, 40, 26), "patch": (32, 32, 4), "step": (16, 16, 4), "weights": "none"}
+SMALL = {"crop": (40, 40, 26), "patch_size": (32, 32, 4), "window_stride": (16, 16, 4), "weights": "none"}
 assert TINY_SPACING_MM == 6  # Phantoms of 40x40x26 voxels, which the crop takes whole.
 
 
@@ -43,8 +45,8 @@ def probabilities_of(folder, case):
 
 def test_a_whole_volume_is_predicted_in_windows_and_labelled_by_its_likeliest_class(run, phantoms, tmp_path):
     (member,) = load_ensemble([run])
-    predict_cases([member], phantoms[:1], out=tmp_path, save_probabilities=True)
-    whole = prepare_case(phantoms[0], modalities=member.config.modalities, crop=None, with_truth=False)
+    predict_cases([member], phantoms[:1], out=tmp_path, extras=PredictionExtras(save_probabilities=True))
+    whole = prepare_case(phantoms[0], modalities=member.config.data.modalities, crop=None, with_truth=False)
     assert whole.volume.shape == (40, 40, 26, 3)
     classes = member.predict(whole.volume)
     np.testing.assert_allclose(classes.sum(axis=-1), 1, rtol=1e-5)
@@ -65,7 +67,7 @@ def test_a_voxel_of_four_windows_has_their_mean(run, phantoms):
     parts = member.run_network(member.weights, windows)
     expected = np.mean([part[20 - h, 20 - w] for part, (h, w) in zip(parts, corners, strict=True)], axis=0)
     np.testing.assert_allclose(got[20, 20], expected, atol=1e-6)
-    logits = dataclasses.replace(member, config=dataclasses.replace(member.config, window_average="logits"))
+    logits = dataclasses.replace(member, config=member.config.replace(window_average="logits"))
     mean = np.exp(np.mean([np.log(part[20 - h, 20 - w]) for part, (h, w) in zip(parts, corners, strict=True)], axis=0))
     np.testing.assert_allclose(logits.predict(volume)[20, 20], mean / mean.sum(axis=-1, keepdims=True), atol=1e-5)
 
@@ -74,10 +76,10 @@ def test_t1c_takes_the_place_of_a_t1_that_no_network_can_do_without(phantoms, tm
     with_t1 = load_ensemble([saved(tmp_path, modalities=("flair", "t1", "t2"))])
     volumes = {name: path for name, path in phantoms[0].volumes.items() if name != "t1"}
     case = dataclasses.replace(phantoms[0], volumes=volumes)
-    assert predict_cases(with_t1, [case], out=tmp_path / "out", save_probabilities=True) == []
+    assert predict_cases(with_t1, [case], out=tmp_path / "out", extras=PredictionExtras(save_probabilities=True)) == []
     assert f"Case {case.id}: t1 is missing; t1ce takes its place" in capsys.readouterr().out
     swapped = dataclasses.replace(phantoms[0], volumes=phantoms[0].volumes | {"t1": phantoms[0].volumes["t1ce"]})
-    predict_cases(with_t1, [swapped], out=tmp_path / "same", save_probabilities=True)
+    predict_cases(with_t1, [swapped], out=tmp_path / "same", extras=PredictionExtras(save_probabilities=True))
     np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "same", case))
 
 
@@ -85,54 +87,61 @@ def test_the_subsets_serve_a_case_that_lacks_a_modality(phantoms, tmp_path, caps
     members = load_ensemble([saved(tmp_path, "albunet3d-subsets", modalities=subset) for subset in SUBSETS])
     volumes = {name: path for name, path in phantoms[0].volumes.items() if name != "t1"}
     case = dataclasses.replace(phantoms[0], volumes=volumes)
-    predict_cases(members, [case], out=tmp_path / "out", save_probabilities=True)
+    predict_cases(members, [case], out=tmp_path / "out", extras=PredictionExtras(save_probabilities=True))
     said = capsys.readouterr().out
     assert "t1 missing, predicted from flair, t1ce, t2." in said and "takes its place" not in said
-    predict_cases(members[:1], [case], out=tmp_path / "one", save_probabilities=True)
+    predict_cases(members[:1], [case], out=tmp_path / "one", extras=PredictionExtras(save_probabilities=True))
     np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "one", case))
 
 
 @pytest.mark.parametrize("preset", ["albunet3d", pytest.param("albunet2d", marks=pytest.mark.slow)])
 def test_patches_train(preset, phantoms, tmp_path, untraced):
     depth = 4 if preset == "albunet3d" else 1
-    short = {"patch": (32, 32, depth), "step": (16, 16, depth), "batch_size": 2, "batches": 2, "epochs": 1}
+    short = {
+        "patch_size": (32, 32, depth),
+        "window_stride": (16, 16, depth),
+        "batch_size": 2,
+        "steps_per_epoch": 2,
+        "epochs": 1,
+    }
     config = Config.from_preset(preset, **(SMALL | short))
-    (run,) = train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    (run,) = train([config], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     assert run.name == f"{preset}-flair-t1ce-t2"
     assert len((run / "history.csv").read_text().splitlines()) == 2
     (member,) = load_ensemble([run])
     assert np.isfinite(member.predict(np.ones((32, 32, 5, 3), np.float32))).all()
 
 
-def test_a_batch_that_the_machine_cannot_hold_is_refused_at_once(phantoms, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "machine_gb", lambda: 1.0)
-    config = Config.from_preset("albunet3d", **SMALL)
-    with pytest.raises(
-        InputError, match="1 GB where about 2 are needed, for 24 patches of 32x32x4 at once; try a larger"
-    ):
-        train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
-    assert list(tmp_path.iterdir()) == []
+def test_a_batch_that_may_not_fit_into_memory_is_announced_and_tried(phantoms, tmp_path, monkeypatch, capsys, untraced):
+    monkeypatch.setattr(trainings, "memory_limit_gb", lambda: 1.0)
+    config = Config.from_preset("albunet3d", **SMALL, batch_size=2, steps_per_epoch=1, epochs=1)
+    train([config], phantoms[:1], runs=tmp_path, cache_dir=tmp_path / "cache")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "has 1 GB, for 2 patches of 32x32x4 at once; try more --gradient-accumulation-steps" in said
 
 
 def test_out_of_memory_names_what_to_change():
     for config, advice in (
         (
-            Config.from_preset("albunet3d", accumulation=6),
-            "4 patches of 128x128x24 at once; try a larger",
+            Config.from_preset("albunet3d", gradient_accumulation_steps=6),
+            "4 patches of 128x128x24 at once; try more --gradient",
         ),
         (
-            Config.from_preset("paper", modalities=("t1",)),
-            "the crop 192x160x108; try --remat, --precision bfloat16, a smaller --crop",
+            Config.from_preset("embedding", modalities=("t1",)),
+            "the crop 192x160x108; try --rematerialise, --precision bfloat16, a smaller --crop",
         ),
     ):
-        with pytest.raises(InputError, match=f"too little memory on .* for {advice}"), runs.enough_memory(config):
+        with (
+            pytest.raises(InputError, match=f"has too little memory for {advice}"),
+            explain_lack_of_memory(config),
+        ):
             raise MemoryError
 
 
 def test_whole_cases_are_validated_while_training(phantoms, tmp_path, untraced):
-    short = {"batch_size": 1, "batches": 1, "epochs": 3, "validate_every": 2, "depth_layers": False}
+    short = {"batch_size": 1, "steps_per_epoch": 1, "epochs": 3, "validation_frequency": 2, "depth_layers": False}
     config = Config.from_preset("albunet3d", **(SMALL | short))
-    (run,) = train([config], phantoms[:2], validation=phantoms[2:], runs=tmp_path, store=tmp_path / "store")
+    (run,) = train([config], phantoms[:2], validation=phantoms[2:], runs=tmp_path, cache_dir=tmp_path / "cache")
     curves = read_validation(run)
     assert list(curves["ET"]) == [2, 3]  # Every second epoch, and the last.
     # The last row is what prediction and evaluation say of the run.
@@ -145,9 +154,13 @@ def test_whole_cases_are_validated_while_training(phantoms, tmp_path, untraced):
 @pytest.mark.parametrize(
     ("changes", "validation", "sentence"),
     [
-        ({"validate_every": 1}, None, "Validation needs cases that training does not see"),
-        ({"validate_every": 1}, slice(0, 1), "Patients must not train and validate. Received in both: Phantom_001"),
-        ({}, slice(2, 4), "Validation cases need to be told when: --validate-every"),
+        ({"validation_frequency": 1}, None, "--validation-frequency needs cases to validate on"),
+        (
+            {"validation_frequency": 1},
+            slice(0, 1),
+            "Patients must not train and validate. Received in both: Phantom_001",
+        ),
+        ({}, slice(2, 4), "Validation cases need --validation-frequency"),
     ],
 )
 def test_validation_without_sense_is_refused(phantoms, tmp_path, changes, validation, sentence):
@@ -158,13 +171,13 @@ def test_validation_without_sense_is_refused(phantoms, tmp_path, changes, valida
             phantoms[:2],
             validation=validation and phantoms[validation],
             runs=tmp_path,
-            store=tmp_path / "store",
+            cache_dir=tmp_path / "cache",
         )
 
 
 def test_accumulated_parts_change_the_weights_once_a_batch():
-    config = Config.from_preset("albunet3d", **SMALL, batch_size=2, accumulation=2, depth_layers=False)
-    network, _ = build(config)
+    config = Config.from_preset("albunet3d", **SMALL, batch_size=2, gradient_accumulation_steps=2, depth_layers=False)
+    network, _ = build_with_weights(config)
     for layer in network.layers:
         layer.trainable = layer.name == "classes_conv"  # Without batch norm in the way, a part's gradient is its own.
     compile_network(network, config)

@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 from conftest import TINY_CROP
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
 from brats_tf.models.cost import all_layers
-from brats_tf.runs.folder import build_network, check_memory, load_network
-from brats_tf.training.loop import build, compile_network
+from brats_tf.runs.network import build_network, build_with_weights, load_network
+from brats_tf.training.optimisation import compile_network
 from brats_tf.training.train import train
 
 
 def tiny(**changes):
     settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none", "epochs": 1, "learning_rate": 1e-3}
-    return Config.from_preset("paper", modalities=("flair",), **(settings | changes))
+    return Config.from_preset("embedding", modalities=("flair",), **(settings | changes))
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_layers_compute_in_half_precision_and_keep_their_weights_whole(precision):
-    network, _ = build(tiny(precision=precision))
+    network, _ = build_with_weights(tiny(precision=precision))
     assert keras.config.dtype_policy().name == "float32"  # As before.
     assert network.get_layer("squeeze1_conv1").compute_dtype == precision
     assert network.get_layer("regions").compute_dtype == "float32"
@@ -45,25 +45,18 @@ def test_statistics_of_normalisation_are_float32():
 def test_float16_scales_its_loss_and_the_others_do_not():
     for precision, scaled in (("float16", True), ("bfloat16", False), ("float32", False)):
         config = tiny(precision=precision)
-        network, _ = build(config)
+        network, _ = build_with_weights(config)
         compile_network(network, config)
         assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer) == scaled
 
 
 @pytest.mark.usefixtures("untraced")
 def test_half_precision_learns_nearly_the_same(phantoms, tmp_path):
-    changes, losses = {"precision": "bfloat16", "remat": True}, []
+    changes, losses = {"precision": "bfloat16", "rematerialise": True}, []
     for name, settings in (("whole", {}), ("half", changes)):
-        (run,) = train([tiny(**settings)], phantoms[:2], runs=tmp_path / name, store=tmp_path / "store")
+        (run,) = train([tiny(**settings)], phantoms[:2], runs=tmp_path / name, cache_dir=tmp_path / "cache")
         (row,) = csv.DictReader((run / "history.csv").read_text().splitlines())
         losses.append(float(row["loss"]))
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
     assert load_network(tmp_path / "half" / "flair")[1].compute_dtype == "float32"
-
-
-def test_too_little_memory_says_what_takes_less():
-    from brats_tf.errors import InputError
-
-    with pytest.raises(InputError, match="try --remat, --precision bfloat16, a smaller --crop"):
-        check_memory(tiny(), 1e6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import TINY_CROP
 
-from brats_tf.cli.demo import demo
+from brats_tf.cli.demo import run_demo
 from brats_tf.cli.main import main
 from brats_tf.data import phantoms as phantom
 from brats_tf.regions import MODALITIES
@@ -27,9 +27,9 @@ def call(*arguments):
 
 def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path, capsys):
     runs, out, results = (tmp_path / name for name in ("runs", "out", "results"))
-    data = ["--data", phantom_folder, "--runs", runs]
+    data = [phantom_folder, "--runs", runs]
     assert call("train", "--modality", "all", *data, *TINY, "--epochs", 6, "--learning-rate", 5e-3) == 0
-    assert {path.name for path in runs.iterdir()} == {*MODALITIES, "store"}
+    assert {path.name for path in runs.iterdir()} == {*MODALITIES, "cache"}
     assert call("predict", *data, "--out", out) == 0
     for case in phantoms:
         image, flair = nib.load(out / f"{case.id}.nii.gz"), nib.load(case.volumes["flair"])
@@ -43,7 +43,7 @@ def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path, capsys):
     rows = list(csv.DictReader((results / "cases.csv").read_text().splitlines()))
     wt = [float(row["dice"]) for row in rows if row["region"] == "WT"]
     assert np.mean(wt) == pytest.approx(summary["WT"]["dice"]["mean"], abs=1e-5)
-    assert call("export", "--run", runs / "t2", "--out", tmp_path / "saved") == 0
+    assert call("export", runs / "t2", "--out", tmp_path / "saved") == 0
     assert "differs from the network by at most" in capsys.readouterr().out
 
 
@@ -53,13 +53,13 @@ def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp
     for path in phantoms[1].folder.iterdir():
         (folder / "good").mkdir(exist_ok=True)
         (folder / "good" / f"good_{path.name.rpartition('_')[2]}").write_bytes(path.read_bytes())
-    data = ["--data", folder, "--runs", tmp_path / "runs"]
+    data = [folder, "--runs", tmp_path / "runs"]
     assert call("train", "--modality", "t2", *data, *TINY, "--epochs", 1) == 0  # Nothing is wrong with their T2.
     assert call("train", "--modality", "flair", *data, *TINY, "--epochs", 1) == 2
     complaint = capsys.readouterr().err
     assert "Case truncated" in complaint
     assert "Traceback" not in complaint
-    assert call("train", "--modality", "flair", *data, *TINY, "--epochs", 1, "--skip-bad") == 0
+    assert call("train", "--modality", "flair", *data, *TINY, "--epochs", 1, "--skip-invalid") == 0
     assert call("predict", *data, "--networks", "flair,t2", "--out", tmp_path / "out") == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "good.nii.gz",
@@ -71,18 +71,22 @@ def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp
 
 
 @pytest.mark.usefixtures("untraced")
-def test_without_data_phantoms_are_used_and_said_so(tmp_path, capsys, few_phantoms):
+def test_synthetic_cases_have_a_place_of_their_own(tmp_path, capsys, few_phantoms, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tiny = ["--crop", "32x32x36", "--backbone", "tiny", "--weights", "none", "--epochs", 1]
-    assert call("train", "--modality", "t1", "--runs", tmp_path / "runs", *tiny) == 0
-    assert "No --data (make: DATA=) given: using made-up cases, the training phantoms." in capsys.readouterr().out
-    assert call("predict", "--runs", tmp_path / "runs", "--networks", "t1", "--out", tmp_path / "out") == 0
-    names = [path.name for path in sorted((tmp_path / "out").glob("*.nii.gz"))]
+    assert call("train", "--modality", "t1", *tiny) == 2
+    assert "DATA is missing" in capsys.readouterr().err
+    assert call("train", "--modality", "t1", "--phantoms", *tiny) == 0
+    assert "Using synthetic cases (training)" in capsys.readouterr().out
+    assert call("predict", "--phantoms", "--networks", "t1") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["phantoms"]
+    names = [path.name for path in sorted((tmp_path / "phantoms" / "predictions").glob("*.nii.gz"))]
     assert names == [f"Phantom_Unseen_{number:03}.nii.gz" for number in (1, 2)]
 
 
 def test_training_never_falls_back_to_random_weights(phantom_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(tmp_path))
-    arguments = ["train", "--modality", "t1", "--data", phantom_folder, "--runs", tmp_path / "runs", *TINY[:4]]
+    arguments = ["train", phantom_folder, "--modality", "t1", "--runs", tmp_path / "runs", *TINY[:4]]
     assert call(*arguments) == 2
     assert "must hold tiny.weights.h5 or tiny_notop.h5" in capsys.readouterr().err
 
@@ -90,7 +94,7 @@ def test_training_never_falls_back_to_random_weights(phantom_folder, tmp_path, c
 @pytest.mark.usefixtures("untraced")
 def test_the_demo_goes_on_without_weights_and_says_so_first(tmp_path, capsys, monkeypatch, few_phantoms):
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(tmp_path))
-    demo(
+    run_demo(
         runs=tmp_path / "runs",
         out=tmp_path / "out",
         results=tmp_path / "results",

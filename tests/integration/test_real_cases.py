@@ -6,12 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
+from brats_tf.config.execution import PredictionExtras
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
-from brats_tf.inference.predict import load_ensemble, predict_cases
-from brats_tf.runs.folder import build_network, load_network
+from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.predict import predict_cases
+from brats_tf.runs.network import build_network, load_network
 from brats_tf.training.train import train
 
 NAMES = {"BraTS2021_00000": 4, "BraTS-SSA-00041-000": 3}  # The number of the enhancing tumour.
@@ -21,11 +23,18 @@ NAMES = {"BraTS2021_00000": 4, "BraTS-SSA-00041-000": 3}  # The number of the en
 def predicted(real_data, tmp_path_factory):
     """Two cases predicted by an untrained FLAIR network, with probabilities: (cases, run, folder)."""
     folder = tmp_path_factory.mktemp("real")
-    config = Config.from_preset("paper", modalities=("flair",), crop=(128, 128, 72), backbone="tiny", weights="none")
+    config = Config.from_preset(
+        "embedding", modalities=("flair",), crop=(128, 128, 72), backbone="tiny", weights="none"
+    )
     config.save(folder)
     build_network(config).save_weights(folder / "network.weights.h5")
     cases = [case for case in find_cases(real_data / "native")[0] if case.id in NAMES]
-    assert predict_cases(load_ensemble([folder]), cases, out=folder / "out", save_probabilities=True) == []
+    assert (
+        predict_cases(
+            load_ensemble([folder]), cases, out=folder / "out", extras=PredictionExtras(save_probabilities=True)
+        )
+        == []
+    )
     return cases, folder
 
 
@@ -79,7 +88,9 @@ def test_dice_agrees_with_plain_numpy(predicted, tmp_path):
 def test_real_cases_with_missing_modalities(real_data, tmp_path, capsys):
     """One case has T1 and T1ce alone, the other only its segmentation."""
     for modality in ("flair", "t1", "t1ce"):
-        config = Config.from_preset("paper", modalities=(modality,), crop=(64, 64, 36), backbone="tiny", weights="none")
+        config = Config.from_preset(
+            "embedding", modalities=(modality,), crop=(64, 64, 36), backbone="tiny", weights="none"
+        )
         (tmp_path / modality).mkdir()
         config.save(tmp_path / modality)
         build_network(config).save_weights(tmp_path / modality / "network.weights.h5")
@@ -90,4 +101,4 @@ def test_real_cases_with_missing_modalities(real_data, tmp_path, capsys):
     assert "Case BraTS-SSA-00008-000: flair missing, predicted from t1, t1ce." in capsys.readouterr().out
     assert (tmp_path / "out" / "BraTS-SSA-00008-000.nii.gz").is_file()
     with pytest.raises(InputError, match=r"no flair in .*expected BraTS-SSA-00008-000-t2f.nii.gz, found t1, t1ce, seg"):
-        train([Config.load(tmp_path / "flair")], [case], runs=tmp_path / "runs", store=tmp_path / "store")
+        train([Config.load(tmp_path / "flair")], [case], runs=tmp_path / "runs", cache_dir=tmp_path / "cache")

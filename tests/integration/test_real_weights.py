@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
 from brats_tf.data.discovery import find_cases
 from brats_tf.models.backbones import build_classifier, build_efficientnet_package, feature_pyramid, scale_input
 from brats_tf.models.imagenet_weights import fill_backbone
@@ -93,7 +93,7 @@ def test_the_hidden_scaling_would_blind_the_features_and_starve_the_encoder(weig
     variance, gradient = {}, {}
     for scaling in ("none", "imagenet"):
         config = Config.from_preset(
-            "paper", modalities=("flair",), crop=(64, 64, 36), input_scaling=scaling, weights=str(weights_file)
+            "embedding", modalities=("flair",), crop=(64, 64, 36), input_scaling=scaling, weights=str(weights_file)
         )
         volume, target = prepared(case, config)
         assert target.any()

@@ -28,9 +28,18 @@ def trainings():
 def arguments(phantom_folder):
     """A command that uses all that a checkpoint must know: augmentation, dropout, an average, validation."""
     return [
-        *("train", "--data", phantom_folder, "--modality", "flair", "--crop", "32x32x24", "--weights", "none"),
-        *("--epochs", EPOCHS, "--learning-rate", "1e-2", "--augmentation", "authors_b", "--average", "ema"),
-        *("--validation", phantom_folder.parent / "validation", "--validate-every", 4),
+        *("train", phantom_folder, "--modality", "flair", "--crop", "32x32x24", "--weights", "none"),
+        *(
+            "--epochs",
+            EPOCHS,
+            "--learning-rate",
+            "1e-2",
+            "--augmentation",
+            "albunet-authors",
+            "--weight-averaging",
+            "ema",
+        ),
+        *("--validation-data", phantom_folder.parent / "validation", "--validation-frequency", 4),
     ]
 
 
@@ -85,7 +94,7 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_bytes(trainings, ar
         os.kill(process, signal.SIGKILL)
         assert trainings.wait(process) == -signal.SIGKILL
     assert trainings.run(command, log) == 0, log.read_text()
-    assert log.read_text().count("Going on after") == 5
+    assert log.read_text().count("Resuming ") == 5
     assert_same_bytes(tmp_path / "flair", straight)
     assert not (tmp_path / "flair" / "checkpoints").exists()
     assert [path.name for path in (tmp_path / "flair").glob(".*")] == []
@@ -101,7 +110,7 @@ def test_a_scheduler_s_signal_saves_and_asks_to_be_tried_again(trainings, argume
     assert trainings.wait(process) == 75
     said = log.read_text()
     assert f"Stopped by {number.name} after" in said
-    assert "The same command goes on from there." in said
+    assert "Run the same command to resume." in said
     assert "Traceback" not in said
     assert trainings.run(command, log) == 0
     assert_same_bytes(tmp_path / "flair", straight)
@@ -129,7 +138,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(trainings, arg
     said = log.read_text()
     assert f"The checkpoint {newest} is not used: {data.name} is damaged: expected the SHA-256" in said
     epoch, step = int(before.name.split("-")[1]), int(before.name.split("-")[3])
-    assert f"Going on after {epoch} epochs and {step} steps" in said
+    assert f" at epoch {epoch}, step {step}." in said
     assert_same_bytes(tmp_path / "flair", straight)
 
 
@@ -137,7 +146,7 @@ def test_a_finished_run_is_kept_and_one_of_other_settings_is_moved_aside(trainin
     log, run = tmp_path / "log", straight
     weights = (run / "network.weights.h5").stat().st_mtime_ns
     assert trainings.run([*arguments, "--runs", run.parent], log) == 0
-    assert f"{run} is trained already, with these settings and data" in log.read_text()
+    assert f"{run} is already trained with these settings and data" in log.read_text()
     assert (run / "network.weights.h5").stat().st_mtime_ns == weights
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", run.parent, copy], check=True)
@@ -154,17 +163,17 @@ def test_other_data_do_not_go_on_in_an_old_run(trainings, arguments, phantom_fol
     subprocess.run(["rm", "-r", data / "Phantom_004"], check=True)
     changed = [data if one == phantom_folder else one for one in arguments]
     assert trainings.run([*changed, "--runs", tmp_path, "--epochs", 1], log) == 0
-    assert "it has data " in log.read_text()
+    assert ", data " in log.read_text()
 
 
 def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_stay(trainings, arguments, straight, tmp_path):
-    log, disk, store = tmp_path / "log", tmp_path / "disk", tmp_path / "store"
+    log, disk, store = tmp_path / "log", tmp_path / "disk", tmp_path / "cache"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("needs the right to mount a tmpfs")
     try:
-        command = [*arguments, "--runs", disk, "--store", store, "--checkpoint-minutes", "0.0001"]
+        command = [*arguments, "--runs", disk, "--cache-dir", store, "--checkpoint-minutes", "0.0001"]
         process = trainings.start(command, log)
         wait_for(disk / "flair", STEPS)
         filler = disk / "filler"
@@ -190,12 +199,12 @@ def test_a_case_without_numbers_is_named_and_the_last_good_state_is_kept(trainin
     wait_for(tmp_path / "flair", STEPS)
     os.kill(process, signal.SIGTERM)
     assert trainings.wait(process) == 75
-    (volume,) = (path for path in (tmp_path / "store").glob("Phantom_003-flair-*.volume"))
+    (volume,) = (path for path in (tmp_path / "cache").glob("Phantom_003-flair-*.volume"))
     good, state = volume.read_bytes(), place(tmp_path / "flair")
     volume.write_bytes(b"\xff" * len(good))  # NaN
     assert trainings.run(command, log) == 2
     said = log.read_text()
-    assert "The loss must be a number; received nan in epoch" in said
+    assert "The loss must be finite; received nan in epoch" in said
     assert "at Phantom_003." in said
     assert place(tmp_path / "flair") >= state
 
@@ -204,11 +213,11 @@ def test_a_case_that_is_gone_is_a_sentence(trainings, arguments, straight, tmp_p
     log = tmp_path / "log"
     process = trainings.start([*arguments, "--runs", tmp_path], log)
     wait_for(tmp_path / "flair", STEPS)
-    for path in (tmp_path / "store").glob("Phantom_002-flair-*.volume"):
+    for path in (tmp_path / "cache").glob("Phantom_002-flair-*.volume"):
         path.unlink()
     assert trainings.wait(process) == 2
     said = log.read_text()
-    assert "The prepared case" in said and "Phantom_002-flair" in said and "could not be read while training" in said
+    assert "The cached case" in said and "Phantom_002-flair" in said and "could not be read while training" in said
     assert "Traceback" not in said
     assert trainings.run([*arguments, "--runs", tmp_path], log) == 0
     assert_same_bytes(tmp_path / "flair", straight)

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from brats_tf.models.losses import CrossEntropyMinusDice, MultipleDice, region_dice, soft_dice, to_regions
+from brats_tf.models.losses import CrossEntropyMinusDice, MultipleDice, region_dice, soft_dice
+from brats_tf.models.outputs import to_regions
 
 
 def random_pair(channels, seed=0):

@@ -9,7 +9,8 @@ from keras import layers, ops
 
 from brats_tf.models.albunet import albunet
 from brats_tf.models.embedding import embedding_network
-from brats_tf.models.remat import normalise_and_rectify, rematerialised
+from brats_tf.models.normalisation import normalise_and_rectify
+from brats_tf.models.remat import rematerialised
 
 SHAPE = (2, 6, 5, 4, 16)
 

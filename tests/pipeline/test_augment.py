@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from brats_tf.config.checks import AUGMENTATIONS
-from brats_tf.pipeline.augment import DRAWS, INTENSITY, KEEP_BACKGROUND, PRESETS, Chance, augment
+from brats_tf.config.fields import choices_of
+from brats_tf.config.settings import DataSettings
+from brats_tf.pipeline.augment import DRAWS, INTENSITY, KEEP_BACKGROUND, PRESETS, AugmentationSetting, augment
 from brats_tf.pipeline.stream import to_target
 
 SHAPE = (24, 20, 16)
@@ -31,7 +32,7 @@ def always(monkeypatch):
 
     def preset(name):
         found = next(chances[name] for chances in PRESETS.values() if name in chances)
-        monkeypatch.setitem(PRESETS, name, {name: Chance(1.0, found.low, found.high)})
+        monkeypatch.setitem(PRESETS, name, {name: AugmentationSetting(1.0, found.low, found.high)})
         return name
 
     return preset
@@ -50,7 +51,7 @@ def test_a_single_slice_stays_in_its_plane(always, name):
 
 
 def test_the_config_knows_every_preset():
-    assert tuple(PRESETS) == AUGMENTATIONS
+    assert tuple(PRESETS) == choices_of(DataSettings, "augmentation")
 
 
 def test_every_operation_is_in_a_preset_and_every_preset_knows_its_operations():
@@ -60,10 +61,10 @@ def test_every_operation_is_in_a_preset_and_every_preset_knows_its_operations():
 
 def test_presets_are_those_of_the_papers():
     assert PRESETS["none"] == {}
-    assert set(PRESETS["paper_b"]) == {"elastic", "mirror", "noise", "blur"}
-    assert PRESETS["authors_b"]["rotation"] == Chance(0.1, -15, 15)
-    assert PRESETS["authors_b"]["scale"] == Chance(0.1, 0.75, 1.25)
-    assert {name: (c.low, c.high) for name, c in PRESETS["authors_b"].items() if c.probability == 0.15} == {
+    assert set(PRESETS["albunet"]) == {"elastic", "mirror", "noise", "blur"}
+    assert PRESETS["albunet-authors"]["rotation"] == AugmentationSetting(0.1, -15, 15)
+    assert PRESETS["albunet-authors"]["scale"] == AugmentationSetting(0.1, 0.75, 1.25)
+    assert {name: (c.low, c.high) for name, c in PRESETS["albunet-authors"].items() if c.probability == 0.15} == {
         "brightness": (0.7, 1.5),
         "gamma": (0.5, 2),
         "inverted_gamma": (0.5, 2),
@@ -118,7 +119,7 @@ def test_eager_and_in_a_graph_are_equal(batch, preset):
 
 
 def test_operations_happen_as_often_as_they_should(monkeypatch):
-    monkeypatch.setitem(PRESETS, "half", {"brightness": Chance(0.25, 0.5, 1.5)})
+    monkeypatch.setitem(PRESETS, "half", {"brightness": AugmentationSetting(0.25, 0.5, 1.5)})
     ones = tf.ones((2000, 1, 1, 1, 1))
     changed, _ = augment(ones, tf.zeros((2000, 1, 1, 1), tf.uint8), seeds=seeds(1, 2000), preset="half")
     factors = np.ravel(changed)
@@ -130,7 +131,7 @@ def test_operations_happen_as_often_as_they_should(monkeypatch):
 
 
 def test_each_axis_is_mirrored_half_of_the_time(monkeypatch):
-    monkeypatch.setitem(PRESETS, "only_mirror", {"mirror": PRESETS["paper_b"]["mirror"]})
+    monkeypatch.setitem(PRESETS, "only_mirror", {"mirror": PRESETS["albunet"]["mirror"]})
     corner = np.zeros((1000, 2, 2, 2, 1), np.float32)
     corner[:, 0, 0, 0] = 1
     turned, _ = augment(
@@ -141,7 +142,7 @@ def test_each_axis_is_mirrored_half_of_the_time(monkeypatch):
 
 def test_scale_above_1_makes_things_smaller(monkeypatch, batch):
     for low, high, larger in ((1.0, 1.3, False), (0.7, 1.0, True)):
-        monkeypatch.setitem(PRESETS, "scaled", {"scale": Chance(1.0, low, high)})
+        monkeypatch.setitem(PRESETS, "scaled", {"scale": AugmentationSetting(1.0, low, high)})
         _, classes = augment(*batch, seeds=seeds(3), preset="scaled")
         sizes = np.count_nonzero(classes, axis=(1, 2, 3)) / np.count_nonzero(batch[1][0])
         moved = sizes[sizes != 1]
@@ -150,9 +151,11 @@ def test_scale_above_1_makes_things_smaller(monkeypatch, batch):
 
 
 def test_the_background_stays_0_where_a_preset_keeps_it(batch, monkeypatch):
-    chances = dict(PRESETS["plus"])
+    chances = dict(PRESETS["nnunet-like"])
     for name in INTENSITY:
-        monkeypatch.setitem(PRESETS, "plus", {name: Chance(1.0, chances[name].low, chances[name].high)})
-        volumes, _ = augment(*batch, seeds=seeds(1), preset="plus")
+        monkeypatch.setitem(
+            PRESETS, "nnunet-like", {name: AugmentationSetting(1.0, chances[name].low, chances[name].high)}
+        )
+        volumes, _ = augment(*batch, seeds=seeds(1), preset="nnunet-like")
         assert not np.asarray(volumes)[np.asarray(batch[0]) == 0].any(), name
-    assert KEEP_BACKGROUND == ("plus",)
+    assert KEEP_BACKGROUND == ("nnunet-like",)

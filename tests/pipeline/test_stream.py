@@ -5,15 +5,16 @@ from conftest import TINY_CROP
 
 from brats_tf.errors import InputError
 from brats_tf.pipeline.stream import (
+    Order,
     Patches,
-    Share,
+    Shard,
+    augment_and_encode,
     cut_patch,
-    finish,
     order_of_epoch,
     training_dataset,
     training_stream,
 )
-from brats_tf.preprocessing.cache import Settings, Store
+from brats_tf.preprocessing.cache import Cache, CacheSettings
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import classes_to_regions
 
@@ -22,13 +23,15 @@ MODALITIES = ("flair", "t2")
 
 @pytest.fixture(scope="module")
 def stored(phantoms, tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("store"))
-    return [store.store(case, (*MODALITIES, "seg"), Settings(TINY_CROP))[0] for case in phantoms]
+    cache = Cache(tmp_path_factory.mktemp("store"))
+    return [cache.add(case, (*MODALITIES, "seg"), CacheSettings(TINY_CROP))[0] for case in phantoms]
 
 
 def stream(stored, seed=0, **changes):
-    settings = {"modalities": MODALITIES, "crop": TINY_CROP, "batch_size": 1, "epochs": 1} | changes
-    return training_stream(stored, seed=seed, **settings)
+    order = {"batch_size": 1, "epochs": 1} | {name: value for name, value in changes.items() if hasattr(Order, name)}
+    others = {name: value for name, value in changes.items() if not hasattr(Order, name)}
+    settings = {"modalities": MODALITIES, "crop": TINY_CROP} | others
+    return training_stream(stored, Order(seed=seed, **order), **settings)
 
 
 def prepared_volumes(stored):
@@ -87,7 +90,7 @@ def test_a_seed_gives_one_order_and_each_epoch_another(stored):
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
 
 
-@pytest.mark.parametrize("changes", [{}, {"samples": 10, "patches": Patches((8, 16, 8), foreground=0.5)}])
+@pytest.mark.parametrize("changes", [{}, {"samples": 10, "patches": Patches((8, 16, 8), foreground_fraction=0.5)}])
 def test_a_stream_that_begins_later_is_the_one_that_came_that_far(stored, changes):
     whole = batches(stream(stored, 7, epochs=5, **changes))
     rest = batches(stream(stored, 7, epochs=2, start=(3, 0), **changes))
@@ -97,7 +100,7 @@ def test_a_stream_that_begins_later_is_the_one_that_came_that_far(stored, change
             np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.parametrize("changes", [{}, {"samples": 12, "patches": Patches((8, 16, 8), foreground=0.5)}])
+@pytest.mark.parametrize("changes", [{}, {"samples": 12, "patches": Patches((8, 16, 8), foreground_fraction=0.5)}])
 def test_a_stream_may_begin_within_an_epoch(stored, changes):
     whole = batches(stream(stored, 7, epochs=3, batch_size=2, **changes))
     rest = batches(stream(stored, 7, epochs=2, batch_size=2, start=(1, 2), **changes))
@@ -110,7 +113,7 @@ def test_a_stream_may_begin_within_an_epoch(stored, changes):
 def test_machines_share_the_batches_and_lose_none(stored):
     changes = {"epochs": 3, "samples": 8, "patches": Patches((8, 16, 8))}
     whole = batches(stream(stored, 7, batch_size=4, **changes))
-    halves = [batches(stream(stored, 7, batch_size=2, share=Share(first, 1, 2), **changes)) for first in (0, 1)]
+    halves = [batches(stream(stored, 7, batch_size=2, shard=Shard(first, 1, 2), **changes)) for first in (0, 1)]
     for both, *parts in zip(whole, *halves, strict=True):
         for together, *alone in zip(both, *parts, strict=True):
             np.testing.assert_array_equal(together, np.concatenate(alone))
@@ -143,9 +146,9 @@ def test_no_python_runs_in_the_stream(stored):
             nodes += function.node_def
         return {node.op for node in nodes}
 
-    patches = Patches((8, 16, 8), foreground=0.5)
+    patches = Patches((8, 16, 8), foreground_fraction=0.5)
     used = operations(
-        lambda: training_dataset(stream(stored, patches=patches), outputs="regions", augmentation="authors_b")
+        lambda: training_dataset(stream(stored, patches=patches), outputs="regions", augmentation="albunet-authors")
     )
     assert {"ReadFile", "DecodeRaw", "StatelessRandomUniformV2"} <= used  # So the test does look inside the maps.
     assert not used & {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
@@ -180,7 +183,7 @@ def test_patches_lie_in_the_brains_box_and_reach_its_ends():
 def test_foreground_patches_are_centred_on_the_tumour(stored):
     share = {}
     for foreground in (0.0, 1.0):
-        patches = Patches((8, 8, 8), foreground=foreground)
+        patches = Patches((8, 8, 8), foreground_fraction=foreground)
         received = batches(stream(stored, patches=patches, samples=160))
         centres = [classes[0, 4, 4, 4] > 0 for _, classes, _ in received]
         share[foreground] = np.mean(centres)
@@ -190,7 +193,7 @@ def test_foreground_patches_are_centred_on_the_tumour(stored):
 
 def test_a_case_without_a_tumour_still_gives_patches(stored):
     volume, classes = tf.ones((8, 8, 8)), tf.zeros((8, 8, 8), tf.uint8)
-    patches = Patches((4, 4, 4), foreground=1.0)
+    patches = Patches((4, 4, 4), foreground_fraction=1.0)
     (cut,), its_classes = cut_patch([volume], classes, tf.constant([[0] * 3, [8] * 3]), patches=patches, seed=(1, 2))
     assert (cut.shape, its_classes.shape) == ((4, 4, 4), (4, 4, 4))
 
@@ -209,14 +212,14 @@ def test_a_patch_larger_than_the_crop_is_refused(stored):
 
 
 def test_augmented_in_the_stream_is_augmented_outside_it(stored):
-    inside = batches(training_dataset(stream(stored, 3, batch_size=2), outputs="regions", augmentation="plus"))
+    inside = batches(training_dataset(stream(stored, 3, batch_size=2), outputs="regions", augmentation="nnunet-like"))
     for raw, (volume, target) in zip(stream(stored, 3, batch_size=2), inside, strict=True):
-        outside = finish(*raw, outputs="regions", augmentation="plus")
+        outside = augment_and_encode(*raw, outputs="regions", augmentation="nnunet-like")
         np.testing.assert_allclose(volume, outside[0], atol=1e-5)
         np.testing.assert_array_equal(target, outside[1])
 
 
 def test_what_is_augmented_differs_from_what_is_stored(stored):
     plain = batches(training_dataset(stream(stored, 3), outputs="regions"))
-    changed = batches(training_dataset(stream(stored, 3), outputs="regions", augmentation="authors_b"))
+    changed = batches(training_dataset(stream(stored, 3), outputs="regions", augmentation="albunet-authors"))
     assert not all(np.array_equal(one, other) for (one, _), (other, _) in zip(plain, changed, strict=True))

@@ -8,11 +8,11 @@ from conftest import TINY_CROP
 
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError
-from brats_tf.preprocessing.cache import Settings, Store, damage, read_record, record_path
+from brats_tf.preprocessing.cache import Cache, CacheSettings, damage, read_cache_record, record_path
 from brats_tf.preprocessing.preprocess import prepare_case
 
 PARTS = ("flair", "t2", "seg")
-SETTINGS = Settings(TINY_CROP)
+SETTINGS = CacheSettings(TINY_CROP)
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def case(phantoms, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    return tmp_path / "store"
+    return tmp_path / "cache"
 
 
 def stored(case, folder, settings=SETTINGS, parts=PARTS):
-    return Store(folder).store(case, parts, settings)[0]
+    return Cache(folder).add(case, parts, settings)[0]
 
 
 def change(path, how):
@@ -49,7 +49,7 @@ def test_it_holds_what_preparation_made(case, folder):
 
 def test_a_resampled_entry_is_what_preparation_resamples(case, folder):
     prepared = prepare_case(case, modalities=("flair",), crop=TINY_CROP, with_truth=True, spacing_mm=5.0)
-    entry = stored(case, folder, Settings(TINY_CROP, spacing_mm=5.0), parts=("flair", "seg"))
+    entry = stored(case, folder, CacheSettings(TINY_CROP, spacing_mm=5.0), parts=("flair", "seg"))
     np.testing.assert_array_equal(np.fromfile(entry.volumes["flair"], "<f4"), prepared.volume.ravel())
     np.testing.assert_array_equal(np.fromfile(entry.classes, np.uint8), prepared.classes.ravel())
 
@@ -69,8 +69,8 @@ def test_networks_of_one_and_of_several_modalities_share_it(case, folder):
 
 def test_a_changed_file_or_setting_is_noticed(case, folder):
     entries = [stored(case, folder)]
-    entries.append(stored(case, folder, Settings((32, 32, 36))))
-    entries.append(stored(case, folder, Settings(TINY_CROP, spacing_mm=5.0)))
+    entries.append(stored(case, folder, CacheSettings((32, 32, 36))))
+    entries.append(stored(case, folder, CacheSettings(TINY_CROP, spacing_mm=5.0)))
     change(case.volumes["flair"], lambda voxels: voxels + 1)
     entries.append(stored(case, folder))
     assert len({entry.volumes["flair"] for entry in entries}) == 4
@@ -92,7 +92,7 @@ def test_a_file_that_was_only_copied_gives_the_same_entry(case, folder, tmp_path
     (copied,), _ = find_cases(tmp_path / "elsewhere")
     assert stored(copied, folder) == first
     assert {path: path.stat().st_mtime_ns for path in first.paths} == before
-    assert Store(folder).find(copied, "flair", SETTINGS)["source"]["path"] == str(copied.volumes["flair"])
+    assert Cache(folder).find(copied, "flair", SETTINGS)["source"]["path"] == str(copied.volumes["flair"])
 
 
 def test_a_part_of_another_geometry_is_refused_though_both_were_stored(case, folder):
@@ -112,7 +112,7 @@ def test_an_entry_that_was_cut_off_is_made_again(case, folder):
 
 def test_a_changed_byte_is_found_by_reading_it(case, folder):
     entry = stored(case, folder)
-    record = read_record(record_path(entry.classes))
+    record = read_cache_record(record_path(entry.classes))
     assert damage(folder, record) is None
     content = bytearray(entry.classes.read_bytes())
     content[100] ^= 1
@@ -136,21 +136,21 @@ def test_a_damaged_record_counts_for_none(case, folder):
         json.dumps(whole | {"box": 3}),
     ):
         record.write_text(content)
-        assert read_record(record) is None
+        assert read_cache_record(record) is None
     assert stored(case, folder).classes == entry.classes
-    assert read_record(record)["case"] == case.id
+    assert read_cache_record(record)["case"] == case.id
 
 
 def test_a_record_cannot_name_a_file_elsewhere(case, folder):
     entry = stored(case, folder)
     path = record_path(entry.classes)
-    path.write_text(json.dumps(read_record(path) | {"file": "../elsewhere.classes"}))
+    path.write_text(json.dumps(read_cache_record(path) | {"file": "../elsewhere.classes"}))
     assert stored(case, folder).classes == entry.classes
 
 
 def test_a_file_with_hardly_any_background_is_noted(case, folder):
     change(case.volumes["flair"], lambda voxels: voxels + 100)
-    _, notes = Store(folder).store(case, PARTS, SETTINGS)
+    _, notes = Cache(folder).add(case, PARTS, SETTINGS)
     assert "hardly any voxel is 0: the skull should be stripped and the background 0" in notes
 
 

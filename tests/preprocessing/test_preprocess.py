@@ -4,10 +4,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brats_tf.data.case import Case
 from brats_tf.data.discovery import find_cases
-from brats_tf.data.layouts import Case, MsdLayout
+from brats_tf.data.layouts import MsdLayout
+from brats_tf.data.volumes import geometry_notes
 from brats_tf.errors import InputError
-from brats_tf.preprocessing.preprocess import geometry_notes, prepare_case
+from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES, MSD_TASK01, classes_to_labels, labels_to_classes
 
 

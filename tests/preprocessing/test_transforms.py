@@ -39,11 +39,11 @@ AFFINES = [*(affine_of(*one) for one in ORDERS_AND_FLIPS), OBLIQUE]
 def test_a_label_map_goes_to_the_crop_and_back_exactly(affine):
     labels = np.random.default_rng(0).integers(0, 5, size=(9, 11, 8), dtype=np.uint8)
     whole = Grid(affine, labels.shape, (12, 12, 12))
-    np.testing.assert_array_equal(whole.back(whole.there(labels)), labels)
+    np.testing.assert_array_equal(whole.to_file(whole.to_crop(labels)), labels)
     part = Grid(affine, labels.shape, (6, 7, 5))
-    back = part.back(part.there(labels))
+    back = part.to_file(part.to_crop(labels))
     np.testing.assert_array_equal(back[back > 0], labels[back > 0])
-    np.testing.assert_array_equal(part.there(back), part.there(labels))
+    np.testing.assert_array_equal(part.to_crop(back), part.to_crop(labels))
 
 
 @pytest.mark.parametrize("affine", AFFINES)
@@ -52,7 +52,7 @@ def test_one_voxel_keeps_its_place_in_the_patient(affine):
     voxels = np.zeros((9, 11, 8))
     voxels[2, 3, 1] = 1
     grid = Grid(affine, voxels.shape, (12, 12, 12))
-    (place,) = np.argwhere(grid.there(voxels))
+    (place,) = np.argwhere(grid.to_crop(voxels))
     centre = affine @ [*(np.array(voxels.shape) - 1) / 2, 1]
     offset = (affine @ [2, 3, 1, 1] - centre)[:3] * [-1, -1, 1]  # mm to the left, to the back, to the head
     if affine is OBLIQUE:
@@ -148,11 +148,11 @@ def test_labels_return_from_a_finer_grid_exactly():
     grid = Grid(affine, labels.shape, (12, 20, 24), spacing_mm=1.0)
     assert grid.oriented_shape == (11, 9, 8)
     assert grid.whole_shape == (11, 18, 24)
-    np.testing.assert_array_equal(grid.back(grid.there(labels)), labels)
+    np.testing.assert_array_equal(grid.to_file(grid.to_crop(labels)), labels)
 
 
 def test_a_smooth_volume_survives_resampling():
     places = np.stack(np.meshgrid(*[np.linspace(0, 3, n) for n in (20, 24, 16)], indexing="ij"))
     smooth = np.sin(places).sum(axis=0)
     grid = Grid(np.diag([-1.0, -1, 1.5, 1]), smooth.shape, (30, 30, 30), spacing_mm=0.8)
-    np.testing.assert_allclose(grid.back(grid.there(smooth, order=LINEAR), order=LINEAR), smooth, atol=0.08)
+    np.testing.assert_allclose(grid.to_file(grid.to_crop(smooth, order=LINEAR), order=LINEAR), smooth, atol=0.08)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from conftest import TINY_CROP
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.report import paper_figures as figures
 from brats_tf.report.paper_figures import draw_figures, pick_case
-from brats_tf.runs.folder import build_network
+from brats_tf.runs.network import build_network
 
 
 def saved(folder, **settings):
@@ -25,7 +25,7 @@ def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(figures, "save_planes", lambda path, rows, **_: drawn.update(rows) or path.touch())
     (tmp_path / "figures").mkdir()
-    network = saved(tmp_path, preset="paper", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
+    network = saved(tmp_path, preset="embedding", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
     overlay, planes = draw_figures(tmp_path, phantoms[0])
     assert matplotlib.image.imread(overlay).std() > 0.01
     assert planes.name == f"planes-{phantoms[0].id}.png"
@@ -42,7 +42,7 @@ def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
 
 
 def test_planes_without_anything_in_them_are_said(phantoms, tmp_path, capsys):
-    network = saved(tmp_path, preset="paper", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
+    network = saved(tmp_path, preset="embedding", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
     draw_figures(tmp_path, phantoms[0])
     assert "sees nothing" not in capsys.readouterr().out
     kernel, bias = network.get_layer("planes_conv").get_weights()
@@ -53,7 +53,7 @@ def test_planes_without_anything_in_them_are_said(phantoms, tmp_path, capsys):
 
 
 def test_networks_of_patches_have_no_planes(phantoms, tmp_path):
-    saved(tmp_path, preset="albunet3d", crop=(40, 40, 26), patch=(32, 32, 4), step=(16, 16, 4))
+    saved(tmp_path, preset="albunet3d", crop=(40, 40, 26), patch_size=(32, 32, 4), window_stride=(16, 16, 4))
     (overlay,) = draw_figures(tmp_path, phantoms[0])
     assert overlay.is_file()
 

@@ -1,4 +1,4 @@
-"""The report: what stands in it, what its atlases hold, and how it behaves in a real browser."""
+"""The report: what stands in it, what its sprite sheets hold, and how it behaves in a real browser."""
 
 import base64
 import csv
@@ -14,13 +14,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
+from brats_tf.config.execution import ReportOptions
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
-from brats_tf.report import html as page_parts
+from brats_tf.report.blocks import Viewer, render_page
 from brats_tf.report.report import write_report
-from brats_tf.runs.history import COLUMNS
-from brats_tf.visualisation.sprite_sheet import CLASS_STEP, make_atlas
+from brats_tf.runs.history import VALIDATION_COLUMNS
+from brats_tf.visualisation.sprite_sheet import CLASS_LEVELS, make_sprite_sheet
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -38,7 +39,7 @@ def reported(phantoms, tmp_path_factory):
         image = nib.load(case.segmentation)
         labels = np.roll(np.asanyarray(image.dataobj), number, axis=0)
         nib.save(nib.Nifti1Image(labels, image.affine), predictions / f"{case.id}.nii.gz")
-    told = {case.id: {"disagreement": dict.fromkeys(("WT", "TC", "ET"), 0.1 * n)} for n, case in enumerate(phantoms)}
+    told = {case.id: {"uncertainty": dict.fromkeys(("WT", "TC", "ET"), 0.1 * n)} for n, case in enumerate(phantoms)}
     record = {
         "networks": {"flair": "0123abc", "gone": "4567def"},
         "postprocessing": {},
@@ -46,15 +47,19 @@ def reported(phantoms, tmp_path_factory):
         "left_out": {"X<1>": "has no <b>FLAIR</b>"},
     }
     (predictions / "prediction.json").write_text(json.dumps(record))
-    Config.from_preset("paper", modalities=("flair",)).save(run)
+    Config.from_preset("embedding", modalities=("flair",)).save(run)
     (run / "history.csv").write_text("epoch,dice_et,dice_tc,dice_wt,loss\n0,0.1,0.2,0.3,1.0\n1,0.2,0.3,0.4,0.5\n")
     with open(run / "validation.csv", "w", newline="") as file:
         csv.writer(file).writerows(
-            [COLUMNS, *((epoch, "A", r, 0.1 * epoch) for epoch in (1, 2) for r in ("WT", "TC", "ET"))]
+            [VALIDATION_COLUMNS, *((epoch, "A", r, 0.1 * epoch) for epoch in (1, 2) for r in ("WT", "TC", "ET"))]
         )
     evaluate(phantoms, predictions=predictions, results=folder / "results")
     path = write_report(
-        phantoms, runs=[run, folder / "gone"], predictions=predictions, results=folder / "results", slices=2
+        phantoms,
+        runs=[run, folder / "gone"],
+        predictions=predictions,
+        results=folder / "results",
+        options=ReportOptions(viewer_cases=2),
     )
     return path
 
@@ -63,12 +68,12 @@ def test_it_says_everything_and_asks_nobody(reported):
     html = reported.read_text()
     for words in (
         "3 cases, 1 left out (Phantom_001)",
-        "paper A, BraTS 2020 validation (Table 2)",
+        "embedding paper, BraTS 2020 validation (Table 2)",
         "these predictions: Dice x 100",
         "Rank correlation (Spearman) with Dice: WT",
         "gone: no history.csv",
         "0123abc",
-        "&quot;spacing_mm&quot;: null",
+        "&#34;spacing_mm&#34;: null",
         "X&lt;1&gt;",
         "has no &lt;b&gt;FLAIR&lt;/b&gt;",
         "no prediction; expected",
@@ -87,7 +92,7 @@ def test_a_report_on_other_networks_than_those_that_predicted_is_refused(reporte
     folder = reported.parents[1]
     arguments = {"predictions": folder / "predictions", "results": folder / "results"}
     with pytest.raises(
-        InputError, match="was predicted by flair, gone; say so with --networks and --runs. Received: t2"
+        InputError, match="was predicted by flair, gone; name them with --networks and --runs. Received: t2"
     ):
         write_report(phantoms, runs=[tmp_path / "t2"], **arguments)
     for name in ("flair", "gone"):
@@ -102,35 +107,35 @@ def test_without_scores_it_is_refused(phantoms, tmp_path):
         write_report(phantoms, runs=[], predictions=tmp_path, results=tmp_path)
 
 
-def unpacked(atlas):
-    sheet = (matplotlib.image.imread(io.BytesIO(atlas.png)) * 255).round().astype(int)
-    height, width, depth = atlas.shape
-    places = [divmod(d, atlas.columns) for d in range(depth)]
-    slices = [sheet[row * height : (row + 1) * height, at * width : (at + 1) * width] for row, at in places]
+def unpacked(sheet):
+    image = (matplotlib.image.imread(io.BytesIO(sheet.png)) * 255).round().astype(int)
+    height, width, depth = sheet.shape
+    places = [divmod(d, sheet.columns) for d in range(depth)]
+    slices = [image[row * height : (row + 1) * height, at * width : (at + 1) * width] for row, at in places]
     return np.stack(slices, axis=2)
 
 
-def test_an_atlas_holds_every_voxel_of_the_brain():
+def test_a_sprite_sheet_holds_every_voxel_of_the_brain():
     random = np.random.default_rng(0)
     volume = np.zeros((20, 18, 16))
     volume[2:15, 3:17, 1:14] = random.uniform(1, 2, (13, 14, 13))
     truth, prediction = random.integers(0, 4, (2, *volume.shape))
-    atlas = make_atlas(volume, truth, prediction, (1, 2, 3))
-    assert (atlas.shape, atlas.spacing_mm) == ((13, 14, 13), (1, 2, 3))
-    got, box = unpacked(atlas), np.s_[2:15, 3:17, 1:14]
-    np.testing.assert_array_equal(got[..., 1], truth[box] * CLASS_STEP)
-    np.testing.assert_array_equal(got[..., 2], prediction[box] * CLASS_STEP)
+    sheet = make_sprite_sheet(volume, truth, prediction, (1, 2, 3))
+    assert (sheet.shape, sheet.spacing_mm) == ((13, 14, 13), (1, 2, 3))
+    got, box = unpacked(sheet), np.s_[2:15, 3:17, 1:14]
+    np.testing.assert_array_equal(got[..., 1], truth[box] * CLASS_LEVELS)
+    np.testing.assert_array_equal(got[..., 2], prediction[box] * CLASS_LEVELS)
     assert np.corrcoef(got[..., 0].ravel(), volume[box].ravel())[0, 1] > 0.99
 
 
 def test_a_large_brain_is_thinned_evenly(monkeypatch):
-    monkeypatch.setattr("brats_tf.visualisation.sprite_sheet.MOST_VOXELS", 20**3)
+    monkeypatch.setattr("brats_tf.visualisation.sprite_sheet.MAX_VOXELS", 20**3)
     truth = np.zeros((40, 40, 40), np.uint8)
     truth[10:30, 10:30, 10:30] = 2
-    atlas = make_atlas(np.ones(truth.shape), truth, truth, (1, 1, 1))
-    assert atlas.shape == (20, 20, 20) and atlas.spacing_mm == pytest.approx((2, 2, 2))
-    assert (unpacked(atlas)[..., 1] > 0).sum() == 1000
-    assert atlas.start == pytest.approx((9.5, 9.5, 9.5), abs=0.6)
+    sheet = make_sprite_sheet(np.ones(truth.shape), truth, truth, (1, 1, 1))
+    assert sheet.shape == (20, 20, 20) and sheet.spacing_mm == pytest.approx((2, 2, 2))
+    assert (unpacked(sheet)[..., 1] > 0).sum() == 1000
+    assert sheet.start == pytest.approx((9.5, 9.5, 9.5), abs=0.6)
 
 
 SCRIPT = """
@@ -226,7 +231,7 @@ def test_in_a_real_browser_tables_sort_and_slices_turn(reported, tmp_path):
     assert pixels["none"] == pixels["transparent"]  # Without a region, and without opacity: the bare image.
     numbers = [re.fullmatch(r"(\S+), slice (\d+) of (\d+)", text).groups() for text in where]
     assert int(numbers[1][1]) == int(numbers[0][1]) + 1
-    found = re.search(r'id="atlases">(.*?)</script>', reported.read_text(), re.DOTALL).group(1)
+    found = re.search(r'id="sprite-sheets">(.*?)</script>', reported.read_text(), re.DOTALL).group(1)
     shape = json.loads(found)[numbers[0][0]]["shape"]
     assert [int(numbers[0][2]), int(numbers[2][2])] == [shape[2], shape[1]]  # Axial, sagittal.
     assert int(numbers[3][1]) == int(numbers[2][1]) + 1
@@ -274,9 +279,9 @@ def test_the_viewer_shows_each_voxel_where_it_is(tmp_path):
     missed, added = (3, 4, 5), (8, 10, 12)
     truth[tuple(slice(i - 1, i + 2) for i in missed)] = 1
     prediction[tuple(slice(i - 1, i + 2) for i in added)] = 3
-    atlas = make_atlas(volume, truth, prediction, spacing_mm)
-    packed = dataclasses.asdict(atlas) | {"png": base64.b64encode(atlas.png).decode()}
-    html = page_parts.page("x", "y", {"Slices": page_parts.viewer(["case"])}, {"case": packed})
+    sheet = make_sprite_sheet(volume, truth, prediction, spacing_mm)
+    packed = dataclasses.asdict(sheet) | {"png": base64.b64encode(sheet.png).decode()}
+    html = render_page("x", "y", {"Slices": [Viewer(["case"])]}, {"case": packed})
     wanted = []
     for h, w, d in (missed, added):  # Front and head on top, as a radiologist hangs them.
         wanted += [("axial", d, w, h, 14, 12), ("coronal", h, w, 15 - d, 14, 16), ("sagittal", w, h, 15 - d, 12, 16)]

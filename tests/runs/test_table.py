@@ -3,12 +3,13 @@ import json
 import pytest
 
 from brats_tf.errors import InputError
-from brats_tf.runs.record import git_commit, read_run
+from brats_tf.runs.record import git_commit, read_run_record
 from brats_tf.runs.table import show_runs, summary_of
 
 
 def write_run(folder, *, began, **changes):
-    settings = {"epochs": 4, "precision": "float32", "seed": 0} | changes.pop("settings", {})
+    seed = changes.pop("seed", 0)
+    settings = {"training": {"epochs": 4}, "compute": {"precision": "float32"}, "seed": seed}
     record = {
         "status": "finished",
         "epochs": 4,
@@ -29,7 +30,7 @@ def write_run(folder, *, began, **changes):
 
 @pytest.fixture
 def two(tmp_path):
-    first = write_run(tmp_path / "flair", began="2026-01-02 00:00:00", settings={"seed": 7})
+    first = write_run(tmp_path / "flair", began="2026-01-02 00:00:00", seed=7)
     write_run(tmp_path / "old" / "flair", began="2026-01-01 00:00:00", status="training", epochs=2, data="xyz")
     rows = [(2, "a", "WT", 0.5), (2, "a", "TC", 0.5), (2, "a", "ET", 0.5)]
     rows += [(4, "a", "WT", 0.8), (4, "a", "TC", 0.6), (4, "a", "ET", 0.0)]
@@ -64,7 +65,7 @@ def test_a_damaged_record_is_named_and_left_out(two, capsys):
     assert len(json.loads(out)) == 1
     assert f"Left out: {two / 'flair' / 'run.json'} is no readable record of a run" in said
     with pytest.raises(InputError, match="missing"):
-        read_run(two / "flair")
+        read_run_record(two / "flair")
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

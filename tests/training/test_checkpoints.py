@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from brats_tf.errors import InputError, WriteError
-from brats_tf.training.checkpoints import Checkpoints, different
+from brats_tf.runs.folder import describe_differences
+from brats_tf.training.checkpoints import Checkpoints
 
 IDENTITY = {"config": {"seed": 0, "epochs": 3}, "data": "abc", "validation": []}
 
@@ -86,7 +87,7 @@ def test_one_of_another_training_is_named_and_not_used(tmp_path, capsys):
     saved(tmp_path, (1, 0))
     other = {"config": {"seed": 1, "epochs": 3}, "data": "abc", "validation": []}
     assert loaded(tmp_path, other) == (None, 0)
-    assert "is not used: it is of another training, seed 0 instead of 1." in capsys.readouterr().out
+    assert "is not used: it belongs to another training, seed 0 instead of 1." in capsys.readouterr().out
 
 
 def test_one_that_could_not_be_read_is_written_again(tmp_path):
@@ -127,6 +128,9 @@ def test_a_finished_training_removes_them(tmp_path):
 
 
 def test_what_differs_is_named():
-    assert different(IDENTITY, IDENTITY) == ""
+    assert describe_differences(IDENTITY, IDENTITY) == ""
     there = {"config": {"seed": 0, "old": 1}, "data": "x", "validation": []}
-    assert different(there, IDENTITY) == "data x instead of abc, epochs None instead of 3, old 1 instead of None"
+    assert (
+        describe_differences(there, IDENTITY)
+        == "epochs None instead of 3, data x instead of abc, old 1 instead of None"
+    )

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from forked_trainings import Trainings
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.training import distribution as devices
-from brats_tf.training import train as training
 
 ALIKE = 1e-5
 
@@ -30,8 +29,8 @@ def trainings():
 @pytest.fixture(scope="module")
 def arguments(phantom_folder):
     return [
-        *("train", "--data", phantom_folder, "--modality", "flair", "--crop", "32x32x24", "--weights", "none"),
-        *("--epochs", 4, "--learning-rate", "1e-2", "--batch-size", 2, "--augmentation", "authors_b"),
+        *("train", phantom_folder, "--modality", "flair", "--crop", "32x32x24", "--weights", "none"),
+        *("--epochs", 4, "--learning-rate", "1e-2", "--batch-size", 2, "--augmentation", "albunet-authors"),
     ]
 
 
@@ -102,13 +101,13 @@ def test_two_processes_over_loopback_train_as_one_and_go_on_after_a_stop(trainin
     assert "Stopped by another machine" in (tmp_path / "log0").read_text()
     codes = [trainings.wait(process) for process in start_two(trainings, command, tmp_path)]
     assert codes == [0, 0], [(tmp_path / f"log{index}").read_text() for index in (0, 1)]
-    assert "Going on after" in (tmp_path / "log0").read_text()
+    assert "Resuming " in (tmp_path / "log0").read_text()
     assert_alike(tmp_path, single)
 
 
 def test_a_batch_that_cannot_be_parted_is_refused():
     with pytest.raises(InputError, match="must be a multiple of the 2 devices. Received: 1 / 1"):
-        training.check_devices([Config(modalities=("t1",))], 2)
+        devices.check_devices([Config.from_preset("embedding", modalities=("t1",))], 2)
 
 
 def test_more_devices_than_there_are_are_refused():

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from brats_tf.config.settings import Config
-from brats_tf.training.tensorboard_images import OVERLAY, PLANES, Watch, draw_log, read_log
+from brats_tf.config.config import Config
+from brats_tf.training.tensorboard_images import OVERLAY, PLANES, TensorBoardImages, draw_log, read_log
 
 CROP = (16, 16, 6)
 
@@ -21,9 +21,9 @@ def watched(tmp_path):
     values = random.uniform(0, 0.4, (*CROP, 1)).astype(np.float32)
     classes = np.zeros(CROP, np.uint8)
     classes[4:8, 4:8, 2:4], values[4:8, 4:8, 2:4] = 3, 1
-    config = Config(modalities=("flair",), crop=(64, 64, 36), epochs=4)
+    config = Config.from_preset("embedding", modalities=("flair",), crop=(64, 64, 36), epochs=4)
     for epochs in ((0, 1, 2), (2, 3)):
-        watch = Watch(config, tmp_path, network=network, case=("Case_7", values, classes))
+        watch = TensorBoardImages(config, tmp_path, network, ("Case_7", values, classes))
         watch.on_train_begin()
         for epoch in epochs:
             watch.on_epoch_end(epoch, {"loss": 1 / (epoch + 1), "dice_wt": epoch / 10, "learning_rate": 1e-4})

@@ -7,23 +7,30 @@ import numpy as np
 import pytest
 from conftest import TINY_CROP
 
-from brats_tf.config.settings import Config
+from brats_tf.config.config import Config
+from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
-from brats_tf.pipeline.stream import training_dataset, training_stream
-from brats_tf.preprocessing.cache import Settings, Store
-from brats_tf.runs.folder import build_network, load_network, load_weights
+from brats_tf.pipeline.stream import Order, training_dataset, training_stream
+from brats_tf.preprocessing.cache import Cache, CacheSettings
+from brats_tf.runs.network import build_network, build_with_weights, load_network, load_weights
 from brats_tf.runtime.console import progress_bar
-from brats_tf.training.averaging import Average
-from brats_tf.training.callbacks import SaveWeights, ShowProgress, StopWithoutNumber
-from brats_tf.training.learning_rate import rate_at
-from brats_tf.training.loop import build, compile_network, make_trainer
+from brats_tf.training.callbacks import StopOnNonFinite
+from brats_tf.training.epoch_files import SaveWeights, ShowProgress
+from brats_tf.training.loop import make_trainer
+from brats_tf.training.optimisation import (
+    EMA_MOMENTUM,
+    averaged_weights,
+    compile_network,
+    learning_rate_at,
+    make_optimiser,
+)
 from brats_tf.training.train import train
 
 
 def tiny(modality="flair", **changes):
     settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none", "epochs": 2, "learning_rate": 1e-3}
-    return Config.from_preset("paper", modalities=(modality,), **(settings | changes))
+    return Config.from_preset("embedding", **({"modalities": (modality,)} | settings | changes))
 
 
 def weights_of(run):
@@ -45,7 +52,7 @@ def assert_same_run(first, second):
 def trained(phantoms, tmp_path_factory):
     """FLAIR and T1, trained one after another in one call."""
     runs = tmp_path_factory.mktemp("runs")
-    return train([tiny("flair"), tiny("t1")], phantoms, runs=runs, store=runs / "store")
+    return train([tiny("flair"), tiny("t1")], phantoms, runs=runs, cache_dir=runs / "cache")
 
 
 def test_a_run_holds_config_weights_and_history(trained):
@@ -68,13 +75,13 @@ def test_a_run_holds_config_weights_and_history(trained):
 
 
 def test_the_same_seed_gives_the_same_numbers_alone_or_after_another_network(trained, phantoms, tmp_path):
-    (alone,) = train([tiny("t1")], phantoms, runs=tmp_path, store=tmp_path / "store")
+    (alone,) = train([tiny("t1")], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     assert_same_run(alone, trained[1])
 
 
 @pytest.mark.slow
 def test_another_seed_gives_other_numbers(trained, phantoms, tmp_path):
-    (other,) = train([tiny("flair", seed=1)], phantoms, runs=tmp_path, store=tmp_path / "store")
+    (other,) = train([tiny("flair", seed=1)], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     assert (other / "history.csv").read_bytes() != (trained[0] / "history.csv").read_bytes()
 
 
@@ -87,44 +94,50 @@ def test_the_saved_weights_are_those_after_the_last_epoch(trained):
 
 @pytest.mark.usefixtures("untraced")
 def test_the_authors_preset_trains_on_stacked_modalities(phantoms, tmp_path):
-    config = Config.from_preset("authors", crop=TINY_CROP, backbone="tiny", weights="none", epochs=1)
-    (run,) = train([config], phantoms[:2], runs=tmp_path, store=tmp_path / "store")
+    config = Config.from_preset("embedding-authors", crop=TINY_CROP, backbone="tiny", weights="none", epochs=1)
+    (run,) = train([config], phantoms[:2], runs=tmp_path, cache_dir=tmp_path / "cache")
     assert run.name == "flair-t1-t1ce-t2"
     assert (run / "network.weights.h5").is_file()
 
 
 def test_bad_cases_are_all_named_and_nothing_is_trained(phantoms, damaged, tmp_path):
     with pytest.raises(InputError) as caught:
-        train([tiny()], [*phantoms, *damaged], runs=tmp_path / "runs", store=tmp_path / "store")
+        train([tiny()], [*phantoms, *damaged], runs=tmp_path / "runs", cache_dir=tmp_path / "cache")
     *sentences, last = str(caught.value).splitlines()
     assert [sentence.split(":")[0] for sentence in sentences] == ["Case no_flair", "Case truncated"]
-    assert last.startswith("2 of 6 cases cannot be used. Mend them")
+    assert last.startswith("2 of 6 cases cannot be used. Fix them")
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.usefixtures("untraced")
 def test_bad_cases_can_be_left_out_and_the_first_line_says_what_is_used(phantoms, damaged, tmp_path, capsys):
-    train([tiny(epochs=1)], [phantoms[0], *damaged], runs=tmp_path, store=tmp_path / "store", skip_bad=True)
+    train(
+        [tiny(epochs=1)],
+        [phantoms[0], *damaged],
+        runs=tmp_path,
+        cache_dir=tmp_path / "cache",
+        options=TrainingOptions(skip_invalid=True),
+    )
     said = capsys.readouterr().out
     assert "Left out: Case truncated" in said
     line = next(line for line in said.splitlines() if line.startswith("Training flair"))
-    for words in ("(paper, tiny): 1 cases, crop 32x32x24", "parameters", "random weights, on CPU", "GB of memory"):
+    for words in ("(embedding, tiny): 1 cases, crop 32x32x24", "parameters", "random weights, on CPU", "GB of memory"):
         assert words in line
 
 
 def test_a_loss_that_is_no_number_stops():
-    guard = StopWithoutNumber(lambda epoch, step: [f"case {epoch} {step}"])
+    guard = StopOnNonFinite(lambda epoch, step: [f"case {epoch} {step}"])
     guard.on_epoch_begin(2)
     guard.on_train_batch_end(0, {"loss": 0.5})
-    with pytest.raises(InputError, match="received nan in epoch 3, step 5, at case 2 4."):
+    with pytest.raises(InputError, match="received nan in epoch 3, step 5, for case 2 4."):
         guard.on_train_batch_end(4, {"loss": float("nan")})
 
 
 @pytest.mark.usefixtures("small")
 def test_the_learning_rate_falls_by_ten_on_a_plateau(phantoms, tmp_path):
     # A learning rate of nearly nothing cannot improve the loss much; two epochs without improvement are the limit.
-    config = tiny(epochs=6, learning_rate=1e-12, plateau_epochs=2)
-    (run,) = train([config], phantoms[:1], runs=tmp_path, store=tmp_path / "store")
+    config = tiny(epochs=6, learning_rate=1e-12, plateau_patience=2)
+    (run,) = train([config], phantoms[:1], runs=tmp_path, cache_dir=tmp_path / "cache")
     rates = [float(row["learning_rate"]) for row in csv.DictReader((run / "history.csv").read_text().splitlines())]
     losses = [float(row["loss"]) for row in csv.DictReader((run / "history.csv").read_text().splitlines())]
     best, waited, rate = np.inf, 0, 1e-12
@@ -137,7 +150,7 @@ def test_the_learning_rate_falls_by_ten_on_a_plateau(phantoms, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(trained, tmp_path):
-    other = build_network(Config(modalities=("t1", "t2"), crop=TINY_CROP, backbone="tiny"))
+    other = build_network(tiny(modalities=("t1", "t2")))
     with pytest.raises(InputError, match="must hold the weights of the network that its config.json describes"):
         load_weights(other, trained[0])
     with pytest.raises(InputError, match="network.weights.h5 is missing. Train it first"):
@@ -146,8 +159,8 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
 
 @pytest.mark.usefixtures("untraced")
 def test_a_diverging_training_stops_in_a_sentence(phantoms, tmp_path):
-    with pytest.raises(InputError, match="The loss must be a number; received"):
-        train([tiny(learning_rate=1e30, epochs=5)], phantoms, runs=tmp_path, store=tmp_path / "store")
+    with pytest.raises(InputError, match="The loss must be finite; received"):
+        train([tiny(learning_rate=1e30, epochs=5)], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.slow
@@ -157,7 +170,7 @@ def test_a_diverging_training_stops_in_a_sentence(phantoms, tmp_path):
 def test_other_families_learn(backbone, phantoms, tmp_path):
     """Twenty steps on phantoms with random weights: the loss falls."""
     config = tiny(backbone=backbone, crop=(64, 64, 24), epochs=5)
-    (run,) = train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    (run,) = train([config], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
     losses = [float(row["loss"]) for row in rows]
     print(f"{backbone}: loss {' '.join(f'{loss:.3f}' for loss in losses)}")
@@ -167,17 +180,17 @@ def test_other_families_learn(backbone, phantoms, tmp_path):
 
 def test_the_bar_begins_where_a_training_goes_on():
     with progress_bar() as bar:
-        progress = ShowProgress("flair", bar, steps=4, done=3)
+        progress = ShowProgress("flair", bar, total=4, done=3)
         progress.on_train_begin()
         assert (bar.tasks[0].total, bar.tasks[0].completed) == (4, 3)
 
 
 @pytest.mark.parametrize(
-    ("preset", "optimizer"), [("paper", keras.optimizers.Adam), ("authors", keras.optimizers.Nadam)]
+    ("preset", "optimizer"), [("embedding", keras.optimizers.Adam), ("embedding-authors", keras.optimizers.Nadam)]
 )
 def test_each_preset_has_its_optimiser(preset, optimizer):
     config = Config.from_preset(preset, modalities=("t1",), crop=TINY_CROP, backbone="tiny", weights="none")
-    network, _ = build(config)
+    network, _ = build_with_weights(config)
     compile_network(network, config)
     assert type(network.optimizer) is optimizer
     assert float(network.optimizer.learning_rate) == pytest.approx(1e-4)
@@ -199,80 +212,87 @@ def test_a_full_disk_while_saving_is_a_sentence(tmp_path):
 
 def test_the_split_of_a_run_says_what_it_was_trained_on(trained, phantoms):
     split = Split.load(trained[0])
-    assert (split.how, split.training, split.held_out) == ("all", [case.id for case in phantoms], [])
+    assert (split.how, split.training, split.validation) == ("all", [case.id for case in phantoms], [])
 
 
 @pytest.mark.usefixtures("untraced")
 def test_held_out_cases_are_not_trained_on(phantoms, damaged, tmp_path):
     config = tiny(epochs=1, folds=2, fold=0)
-    (run,) = train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    (run,) = train([config], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     split = Split.load(run)
-    assert len(split.training) == len(split.held_out) == 2
-    prepared = {path.name.split("-")[0] for path in (tmp_path / "store").iterdir()}
+    assert len(split.training) == len(split.validation) == 2
+    prepared = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()}
     assert prepared == set(split.training)
 
 
 @pytest.mark.usefixtures("small")
 def test_augmented_cases_train_and_a_seed_repeats_them(phantoms, tmp_path):
-    config = tiny(epochs=1, augmentation="authors_b")
+    config = tiny(epochs=1, augmentation="albunet-authors")
     runs = [
-        train([config], phantoms, runs=tmp_path / name, store=tmp_path / "store")[0] for name in ("first", "second")
+        train([config], phantoms, runs=tmp_path / name, cache_dir=tmp_path / "cache")[0] for name in ("first", "second")
     ]
     assert_same_run(*runs)
-    (plain,) = train([tiny(epochs=1)], phantoms, runs=tmp_path / "plain", store=tmp_path / "store")
+    (plain,) = train([tiny(epochs=1)], phantoms, runs=tmp_path / "plain", cache_dir=tmp_path / "cache")
     assert (plain / "history.csv").read_bytes() != (runs[0] / "history.csv").read_bytes()
 
 
 def test_a_network_that_augments_in_its_step_learns_what_finished_batches_give(phantoms, tmp_path):
-    store = Store(tmp_path)
-    stored = [store.store(case, ("flair", "seg"), Settings(TINY_CROP))[0] for case in phantoms]
-    config, losses = tiny(augmentation="plus"), []
+    cache = Cache(tmp_path)
+    stored = [cache.add(case, ("flair", "seg"), CacheSettings(TINY_CROP))[0] for case in phantoms]
+    config, losses = tiny(augmentation="nnunet-like"), []
     for in_step in (False, True):
         keras.utils.set_random_seed(0)
-        network, _ = build(config)
+        network, _ = build_with_weights(config)
         network = make_trainer(network, config) if in_step else network
         compile_network(network, config)
         network.run_eagerly = True
-        stream = training_stream(stored, modalities=("flair",), crop=TINY_CROP, batch_size=2, seed=0)
-        dataset = stream if in_step else training_dataset(stream, outputs="regions", augmentation="plus")
+        stream = training_stream(stored, Order(batch_size=2), modalities=("flair",), crop=TINY_CROP)
+        dataset = stream if in_step else training_dataset(stream, outputs="regions", augmentation="nnunet-like")
         losses.append(network.fit(dataset, steps_per_epoch=2, verbose=0, shuffle=False).history["loss"])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 def test_the_rate_rises_and_falls_as_its_schedule_says():
-    cosine = Config.from_preset("paper", modalities=("t1",), schedule="cosine", warm_up=3, epochs=7, learning_rate=1.0)
-    assert [rate_at(cosine, epoch) for epoch in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    np.testing.assert_allclose([rate_at(cosine, epoch) for epoch in (5, 7)], [0.5, 0], atol=1e-12)
-    constant = Config.from_preset("albunet3d", warm_up=1)
-    assert [rate_at(constant, epoch) for epoch in range(3)] == [5e-4, 1e-3, 1e-3]
+    cosine = Config.from_preset(
+        "embedding", modalities=("t1",), schedule="cosine", warmup_epochs=3, epochs=7, learning_rate=1.0
+    )
+    assert [learning_rate_at(cosine.training, epoch) for epoch in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    np.testing.assert_allclose([learning_rate_at(cosine.training, epoch) for epoch in (5, 7)], [0.5, 0], atol=1e-12)
+    constant = Config.from_preset("albunet3d", warmup_epochs=1)
+    assert [learning_rate_at(constant.training, epoch) for epoch in range(3)] == [5e-4, 1e-3, 1e-3]
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    # Steps 1, 2 (epoch 0), 3, 4 (epoch 1) ...; the weight is the step's number. Of 8 epochs "swa" takes the last two.
-    [("swa", (14 + 16) / 2), ("ema", None)],
-)
-def test_averages_are_those_of_the_books(kind, expected):
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_moving_average_moves_once_per_update(parts):
     inputs = keras.Input((1,))
     network = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs))
     (weight,) = network.trainable_variables
-    average, mean = Average(network, kind, epochs=8), 0.0
-    for epoch in range(8):
-        for step in range(2):
-            number = 2 * epoch + step + 1
-            weight.assign([[number]])
-            average.on_train_batch_end(step)
-            mean += (1 - min(0.999, number / (9 + number))) * (number - mean)
-        average.on_epoch_end(epoch)
-    with average.applied():
-        assert float(weight[0, 0]) == pytest.approx(expected or mean, rel=1e-6)
-    assert float(weight[0, 0]) == 16
+    changes = {"weight_averaging": "ema", "gradient_accumulation_steps": parts, "batch_size": parts}
+    optimiser = make_optimiser(tiny(**changes))
+    optimiser.build(network.trainable_variables)
+    with averaged_weights(optimiser):
+        assert float(weight[0, 0]) == 0  # Before the first step there is no average.
+    updated = []
+    for _ in range(5):
+        for _ in range(parts):
+            optimiser.apply([keras.ops.ones((1, 1))])
+        updated.append(float(weight[0, 0]))
+    for _ in range(parts - 1):  # The average follows an update within the parts of the next batch.
+        optimiser.apply([keras.ops.ones((1, 1))])
+    last, mean = updated[-1], updated[0]
+    for value in updated[1:]:
+        mean = EMA_MOMENTUM * mean + (1 - EMA_MOMENTUM) * value
+    with averaged_weights(optimiser):
+        assert float(weight[0, 0]) == pytest.approx(mean, rel=1e-6)
+    assert float(weight[0, 0]) == last
 
 
 @pytest.mark.usefixtures("small")
 def test_the_best_epoch_of_the_validation_is_kept_beside_the_last(phantoms, tmp_path):
-    config = tiny(epochs=3, hold_out=0.25, validate_every=1, plateau_on="validation", plateau_epochs=1)
-    (run,) = train([config], phantoms, runs=tmp_path, store=tmp_path / "store")
+    config = tiny(
+        epochs=3, validation_split=0.25, validation_frequency=1, plateau_monitor="validation", plateau_patience=1
+    )
+    (run,) = train([config], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     scores = [float(row["dice"]) for row in csv.DictReader((run / "validation.csv").read_text().splitlines())]
     means = [np.mean(scores[start : start + 3]) for start in (0, 3, 6)]
     rates = [float(row["learning_rate"]) for row in csv.DictReader((run / "history.csv").read_text().splitlines())]
@@ -284,5 +304,7 @@ def test_the_best_epoch_of_the_validation_is_kept_beside_the_last(phantoms, tmp_
     _, network = load_network(run, "best")
     same = np.array_equal(network.get_weights()[0], load_network(run)[1].get_weights()[0])
     assert same == (int(np.argmax(means)) == 2)
-    with pytest.raises(InputError, match="holds no best epoch: best.weights.h5 is missing"):
-        load_network(train([tiny(epochs=1)], phantoms[:1], runs=tmp_path / "b", store=tmp_path / "store")[0], "best")
+    with pytest.raises(InputError, match="holds no best checkpoint: best.weights.h5 is missing"):
+        load_network(
+            train([tiny(epochs=1)], phantoms[:1], runs=tmp_path / "b", cache_dir=tmp_path / "cache")[0], "best"
+        )

@@ -2,19 +2,15 @@ import matplotlib.image
 import numpy as np
 
 from brats_tf.visualisation.overlays import (
-    ERRORS,
+    COLOUR_BLIND_SAFE,
+    ERROR_COLOURS,
     OPACITY,
-    SAFE,
     _slices,
     blend,
     errors_of,
-    save_bands,
-    save_boxes,
-    save_curves,
     save_overlay,
-    save_planes,
-    save_scatter,
 )
+from brats_tf.visualisation.plots import save_bands, save_boxes, save_curves, save_planes, save_scatter
 
 
 def test_colours_are_those_of_figure_2():
@@ -45,7 +41,7 @@ def test_pictures_are_written(tmp_path):
         classes * 1.0,
         {"truth": classes, "prediction": classes[::-1]},
         title="x",
-        colours=SAFE,
+        colours=COLOUR_BLIND_SAFE,
         errors=True,
     )
     save_planes(
@@ -63,4 +59,4 @@ def test_pictures_are_written(tmp_path):
 def test_errors_have_a_kind():
     truth, prediction = np.array([0, 1, 2, 3, 0]), np.array([0, 1, 0, 2, 3])
     np.testing.assert_array_equal(errors_of(truth, prediction), [0, 0, 1, 3, 2])
-    assert list(ERRORS) == ["missed", "false", "wrong class"]
+    assert list(ERROR_COLOURS) == ["missed", "false", "wrong class"]

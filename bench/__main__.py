@@ -1,0 +1,79 @@
+"""Measures this machine: `python -m bench STAGE [DATA]`.
+
+network: a pass, a training step and the machine's own matrix product. windows: preset albunet3d beside its twin in
+PyTorch and MONAI's sliding window. training: step, memory and loss in each precision, with and without
+rematerialisation. data: preprocessing with one worker and two, streaming, memory over 1,000 steps, and each
+augmentation beside batchgenerators and MONAI. backbones: the table of `brats-tf backbones`. all: the first four.
+
+Other libraries are optional: pip install -e .[bench]. Writes RESULTS/bench*.json and RESULTS/backbones.json.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from brats_tf.cli import options
+from brats_tf.cli.arguments import cases_from, displayed_config, settings_given
+from brats_tf.config.config import Config
+from brats_tf.config.settings import DataSettings, EmbeddingSettings
+from brats_tf.errors import InputError
+from brats_tf.regions import MODALITIES
+from brats_tf.runtime.program import run_program
+
+STAGES = ("network", "windows", "training", "data", "backbones", "all")
+
+
+def main(arguments=None):
+    """Reads the arguments and measures. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", choices=STAGES, help="what to measure")
+    options.add_data(parser)
+    parser.add_argument("--results", type=Path, metavar="DIR", default=Path("results"), help="default: results")
+    options.add_preset(parser)
+    options.add_modality(parser, "what the network sees (default: flair)")
+    options.add_settings(parser, DataSettings, ("crop", "patch_size"))
+    options.add_settings(parser, EmbeddingSettings, ("backbone", "planes", "depth_factors"))
+    given = parser.parse_args(arguments)
+    given.config = None
+    return run_program("bench", partial(run, given))
+
+
+def run(given):
+    """Measures the stages that the arguments name."""
+    from bench.data import bench_data
+    from bench.network import bench_backbones, bench_network
+    from bench.training import bench_training
+    from bench.windows import bench_windows
+
+    if given.stage == "backbones":
+        bench_backbones((given.backbone,) if given.backbone else None, results=given.results)
+        return
+    config, stages = displayed_config(given), STAGES[:4] if given.stage == "all" else (given.stage,)
+    cases = [] if stages == ("network",) else cases_from(given, "bench", config)
+    with_truth = [case for case in cases if case.segmentation]
+    for stage in stages:
+        if stage == "network":
+            bench_network(config, results=given.results)
+        elif stage == "windows":
+            bench_windows(_windows_config(given, config), cases[0], results=given.results)
+        elif stage == "training":
+            bench_training(config, with_truth[0], results=given.results)
+        else:
+            complete = [case for case in with_truth if len(case.volumes) == len(MODALITIES)]
+            bench_data(complete, results=given.results, crop=config.data.crop)
+
+
+def _windows_config(given, config):
+    """The config to measure in windows: that of the arguments, or without any of them preset albunet3d."""
+    if config.data.patch_size:
+        return config
+    if given.stage == "windows" and (settings_given(given) or given.modality or given.preset):
+        raise InputError("Sliding windows need a patch-based network, for example --preset albunet3d.")
+    return Config.from_preset("albunet3d")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""How measurements are made: each in a process of its own, so that one's memory does not count for the other."""
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+
+from brats_tf.errors import InputError
+
+REPEATS = 3
+
+
+def in_own_process(measure, *arguments):
+    """Calls a function of a module in a fresh process. Raises `InputError` when that was killed."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(measure, *arguments).result()
+        except BrokenProcessPool:
+            name = measure.__name__.strip("_")
+            raise InputError(f"The measurement {name} was killed, probably for lack of memory.") from None
+
+
+def median_seconds(run, *, repeats=REPEATS, warm_up=True):
+    """The median time of some calls, after one more to warm up."""
+    if warm_up:
+        run()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))

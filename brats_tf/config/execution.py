@@ -1,0 +1,64 @@
+"""Settings of a single command that are not part of a run's `Config`: how it is carried out, and what it writes."""
+
+from dataclasses import dataclass
+
+from brats_tf.config.fields import setting
+from brats_tf.config.settings import Section
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Section):
+    """How a training is carried out; none of it changes the numbers."""
+
+    workers: int | None = setting(None, "cases to preprocess at once", none="one per CPU core", minimum=1)
+    skip_invalid: bool = setting(False, "exclude invalid cases instead of stopping")
+    devices: int = setting(1, "GPUs of this machine that share each batch", minimum=1)
+    restart: bool = setting(False, "train from scratch; an existing run is renamed, not deleted")
+    checkpoint_minutes: float = setting(10.0, "minutes between checkpoints within an epoch", minimum=0, unit="min")
+
+
+@dataclass(frozen=True)
+class PostProcessing(Section):
+    """Steps after the networks, in this order; neither paper post-processes, so the defaults do nothing."""
+
+    remove_below_ml: float = setting(
+        0.0, "remove connected parts of the tumour (26 neighbours) below this volume", minimum=0, maximum=1e4, unit="ml"
+    )
+    fill_holes: bool = setting(False, "turn background that the tumour encloses (6 neighbours) into edema")
+    drop_et_below_ml: float = setting(
+        0.0,
+        "relabel the enhancing tumour as necrosis where its total volume is below this",
+        minimum=0,
+        maximum=1e4,
+        unit="ml",
+    )
+
+    def __bool__(self) -> bool:
+        return self != PostProcessing()
+
+
+@dataclass(frozen=True)
+class PredictionExtras(Section):
+    """Files beside the label maps: (X, Y, Z, 3) float32 for WT, TC and ET."""
+
+    save_probabilities: bool = setting(False, "also write OUT/probabilities/<case>.nii.gz: the averages of WT, TC, ET")
+    save_uncertainty: bool = setting(
+        False, "also write OUT/uncertainty/<case>.nii.gz: the networks' standard deviation, 0 to 0.5"
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(Section):
+    """How label maps are scored."""
+
+    empty_masks: str = setting(
+        "brats", "scores of a region without voxels: as on the BraTS platform, or none", choices=("brats", "nan")
+    )
+    workers: int | None = setting(None, "cases to score at once", none="one per CPU core", minimum=1)
+
+
+@dataclass(frozen=True)
+class ReportOptions(Section):
+    """What the report shows."""
+
+    viewer_cases: int = setting(8, "cases to scroll through, from the worst and the best; about 1 MB each", minimum=1)

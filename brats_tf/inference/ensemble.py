@@ -1,0 +1,167 @@
+"""Several networks on one case: their outputs are averaged (embedding paper, Section 3).
+
+"We process the four modalities separately and average the sigmoid outputs." Networks that see patches predict whole
+volumes in sliding windows (AlbuNet paper, Section 2.5).
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from brats_tf.config.config import Config
+from brats_tf.errors import InputError
+from brats_tf.inference.predictor import Predictor, compiled_forward
+from brats_tf.models.outputs import to_regions
+from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.regions import REGIONS
+from brats_tf.runs.files import CHECKPOINT_FILES
+from brats_tf.runs.network import build_network, explain_lack_of_memory, load_weights
+from brats_tf.runtime.files import sha256_of
+
+log = logging.getLogger(__name__)
+POSSIBLE_PROBABILITY = 0.05  # Uncertainty counts where a region's average probability is above this.
+SUBSTITUTE = {"t1": "t1ce"}  # AlbuNet paper, Section 3.2: T1c in place of a missing T1.
+
+
+class EnsemblePrediction:
+    """What the networks predict of one case: the sum of their probabilities (H, W, D, K), and of the regions' squares.
+
+    The channels are regions, or classes where all networks have classes.
+    """
+
+    def __init__(self, prepared, outputs, *, several):
+        self.prepared, self.outputs, self.networks = prepared, outputs, []
+        self._sum, self._squares = 0, 0 if several else None
+
+    def add(self, predictor, probabilities):
+        """Adds one network's probabilities."""
+        self.networks.append(predictor.name)
+        regions = None
+        if self._squares is not None or predictor.outputs != self.outputs:
+            regions = np.asarray(to_regions(probabilities, predictor.outputs))
+        self._sum = self._sum + (probabilities if predictor.outputs == self.outputs else regions)
+        if self._squares is not None:
+            self._squares = self._squares + np.square(regions)
+
+    @property
+    def average(self):
+        """Mean over the networks, (H, W, D, K), float32."""
+        return self._sum / len(self.networks)
+
+    def regions(self):
+        """Mean over the networks as regions, (H, W, D, 3), float32."""
+        return np.asarray(to_regions(self.average, self.outputs))
+
+    def uncertainty(self):
+        """Standard deviation over the networks, (H, W, D, 3), float32, from 0 to 0.5; None for a single one."""
+        if self._squares is None:
+            return None
+        return np.sqrt(np.maximum(self._squares / len(self.networks) - np.square(self.regions()), 0))
+
+
+def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last") -> list[Predictor]:
+    """Loads the networks of several runs' folders; those that differ only in their weights share one Keras model.
+
+    So the ensemble takes the memory of one network and of all weights. `checkpoint` is "last", or "best" of the
+    validation.
+
+    Raises:
+        InputError: when a folder holds no run, or weights that do not fit its config.
+    """
+    predictors: list[Predictor] = []
+    shared: dict = {}
+    for run in runs:
+        config = Config.load(run)
+        if predictors:
+            _check_alike(run, config, predictors[0].config)
+        key = (config.network.name, *config.network_settings().values())
+        if key not in shared:
+            network = build_network(config)
+            shared[key] = (network, compiled_forward(network))
+        network, run_network = shared[key]
+        load_weights(network, run, checkpoint)
+        weights = [np.array(weight) for weight in network.get_weights()]
+        sha256 = sha256_of(Path(run) / CHECKPOINT_FILES[checkpoint])
+        predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run).name))
+    return predictors
+
+
+def predict_case(predictors, case):
+    """Predicts one case with those networks whose modalities it has.
+
+    A missing T1 is replaced by T1c where no network can do without it (AlbuNet paper, Section 3.2).
+
+    Returns:
+        An `EnsemblePrediction`.
+
+    Raises:
+        InputError: when no network fits, or the case is bad.
+    """
+    usable = [one for one in predictors if set(one.config.data.modalities) <= set(case.volumes)]
+    wanted = _modalities(predictors)
+    missing = [modality for modality in wanted if modality not in case.volumes]
+    if not usable:
+        case, usable = _substitute(predictors, case)
+    if not usable:
+        raise InputError(
+            f"Case {case.id}: no network fits; expected {', '.join(wanted)} in {case.folder}, "
+            f"found {', '.join(case.volumes)}."
+        )
+    modalities = _modalities(usable)
+    if missing:
+        log.info(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
+    settings = predictors[0].config.preprocessing() | {"modalities": modalities}
+    prepared = prepare_case(case, **settings, with_truth=False)
+    outputs = "classes" if all(one.outputs == "classes" for one in usable) else "regions"
+    predicted = EnsemblePrediction(prepared, outputs, several=len(usable) > 1)
+    for predictor in usable:
+        channels = [modalities.index(modality) for modality in predictor.config.data.modalities]
+        with explain_lack_of_memory(predictor.config):
+            predicted.add(predictor, predictor.predict(prepared.volume[..., channels]))
+    return predicted
+
+
+def mean_uncertainty(uncertainty, regions):
+    """One figure per region: the mean uncertainty where the average probability is above 0.05; 0 where it never is."""
+    figures = {}
+    for i, region in enumerate(REGIONS):
+        possible = regions[..., i] > POSSIBLE_PROBABILITY
+        figures[region] = float(uncertainty[..., i][possible].mean()) if possible.any() else 0.0
+    return figures
+
+
+def _modalities(predictors):
+    return sorted({modality for one in predictors for modality in one.config.data.modalities})
+
+
+def _check_alike(run, config, first):
+    """Raises `InputError` unless a network sees volumes as the ensemble's first one does."""
+    received, expected = config.preprocessing(), first.preprocessing()
+    for name in ("crop", "spacing_mm"):
+        if received[name] != expected[name]:
+            raise InputError(
+                f"The networks of an ensemble must share `{name}`. Received: {received[name]} in {run}, "
+                f"{expected[name]} before."
+            )
+
+
+def _substitute(predictors, case):
+    """The case with T1c in place of a missing T1, and the networks that can be used then."""
+    borrowed = {
+        name: case.volumes[other]
+        for name, other in SUBSTITUTE.items()
+        if name not in case.volumes and other in case.volumes
+    }
+    available = {*case.volumes, *borrowed}
+    usable = [one for one in predictors if len(one.config.data.modalities) > 1]
+    usable = [one for one in usable if set(one.config.data.modalities) <= available]
+    if not usable:
+        return case, []
+    for name in borrowed:
+        log.info(f"Case {case.id}: {name} is missing; {SUBSTITUTE[name]} takes its place, as in the AlbuNet paper.")
+    channels = {name: case.channels[SUBSTITUTE[name]] for name in borrowed if SUBSTITUTE[name] in case.channels}
+    changed = dataclasses.replace(case, volumes=case.volumes | borrowed, channels=case.channels | channels)
+    return changed, usable

@@ -1,0 +1,87 @@
+"""From a config, or from the folder of a run, to its network."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from brats_tf.config.config import CONFIG_FILE, Config
+from brats_tf.errors import InputError, format_shape, in_one_line
+from brats_tf.models.registry import get_network
+from brats_tf.runs.files import CHECKPOINT_FILES
+from brats_tf.runtime.tensorflow import device_name
+
+
+def build_network(config: Config, *, precision: str = "float32") -> keras.Model:
+    """Builds the network that a `Config` describes, with random weights.
+
+    Its weights are float32 in any `precision`, which only says what layers compute in; prediction takes float32.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
+    try:
+        return get_network(config.network.name).build(**config.network_settings())
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def build_with_weights(config: Config) -> tuple[keras.Model, str]:
+    """Builds a config's network in its precision and fills in its initial weights: (network, origin of the weights)."""
+    network = build_network(config, precision=config.compute.precision)
+    fill = get_network(config.network.name).fill
+    return network, fill(network, config.network.weights, config.network_settings())
+
+
+def load_network(run: str | Path, checkpoint: str = "last") -> tuple[Config, keras.Model]:
+    """Loads a run: (config, network with its trained weights). Raises `InputError` as `load_weights` does."""
+    config = Config.load(run)
+    network = build_network(config)
+    load_weights(network, run, checkpoint)
+    return config, network
+
+
+def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last") -> None:
+    """Fills a network with a run's weights, of the "last" epoch or of the one with the "best" validation.
+
+    Raises:
+        InputError: when they are missing or of another network.
+    """
+    path = Path(run) / CHECKPOINT_FILES[checkpoint]
+    if not path.is_file() and checkpoint == "best":
+        raise InputError(f"{run} holds no best checkpoint: {path.name} is missing. Train it with validation.")
+    if not path.is_file():
+        raise InputError(f"{run} holds no trained network: {path.name} is missing. Train it first.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What Keras says before it fails; the failure says more.
+            network.load_weights(path)
+    except Exception as error:  # h5py and Keras raise whatever the damage leads to.
+        raise InputError(
+            f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. "
+            f"Received: {in_one_line(error)}"
+        ) from error
+
+
+@contextmanager
+def explain_lack_of_memory(config: Config, needed_gb: float | None = None) -> Iterator[None]:
+    """Turns running out of memory inside it, for a run of `config`, into one sentence, an `InputError`."""
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        needed = f", about {needed_gb:.1f} GB" if needed_gb else ""
+        raise InputError(f"{device_name()} has too little memory for {what_takes_memory(config)}{needed}.") from error
+
+
+def what_takes_memory(config: Config) -> str:
+    """What is too large, and which options make it smaller."""
+    half = ["--precision bfloat16"] if config.compute.precision == "float32" else []
+    patch, training = config.data.patch_size, config.training
+    if patch is None:
+        remedies = [*([] if config.compute.rematerialise else ["--rematerialise"]), *half, "a smaller --crop"]
+        return f"the crop {format_shape(config.data.crop)}; try {', '.join(remedies)}"
+    remedies = ["more --gradient-accumulation-steps", "a smaller --batch-size", "a smaller --patch-size", *half]
+    at_once = training.batch_size // training.gradient_accumulation_steps
+    return f"{at_once} patches of {format_shape(patch)} at once; try {', '.join(remedies)}"

@@ -1,0 +1,91 @@
+"""The process-wide settings of TensorFlow, all in one place.
+
+`import_tensorflow` imports it quietly. `make_deterministic` is what `brats_tf.train` calls before it builds a network,
+so that a seed repeats a training byte for byte on a CPU, from the command line and from a notebook alike:
+
+- one operation runs at a time, on all cores (`inter_op_parallelism_threads=1`), so that sums have one order;
+- Grappler is off on a CPU: its memory optimiser sums three or more gradients in the order of their arrival;
+- Python's, NumPy's and TensorFlow's random states start from the seed.
+
+The first must precede TensorFlow's first operation. `import_tensorflow` sets it where it is the first to import
+TensorFlow; otherwise `make_deterministic` tries, and logs a warning when it is too late.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+from types import ModuleType
+from typing import Any
+
+log = logging.getLogger(__name__)
+INTER_OP_VARIABLE = "TF_NUM_INTEROP_THREADS"
+
+
+def import_tensorflow() -> Any:
+    """Imports TensorFlow with its start-up messages held back, and returns it.
+
+    They come from C++ before any log level counts, so file descriptor 2 is redirected meanwhile; if the import fails,
+    what was held back is printed.
+    """
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # Whatever ~/.keras/keras.json says: tf.data and SavedModels need it.
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow
+
+            tensorflow.config.list_physical_devices("GPU")  # Looks for GPUs, which prints too.
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
+    _run_one_operation_at_a_time(tensorflow)
+    return tensorflow
+
+
+def make_deterministic(seed: int) -> None:
+    """Applies the settings of this module for a training that starts from `seed`. A GPU keeps its own order of sums."""
+    tf = import_tensorflow()
+    import keras
+
+    if not has_gpu():
+        try:
+            _run_one_operation_at_a_time(tf)
+        except RuntimeError:
+            log.warning(
+                "TensorFlow is already running several operations at once, so this training may not repeat byte for "
+                "byte. Call brats_tf.runtime.tensorflow.import_tensorflow() first, or set %s=1.",
+                INTER_OP_VARIABLE,
+            )
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    keras.utils.set_random_seed(seed)
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    return bool(import_tensorflow().config.list_physical_devices("GPU"))
+
+
+def device_name() -> str:
+    """The first GPU's name, or the CPU with its number of cores."""
+    tf = import_tensorflow()
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    return f"CPU with {os.process_cpu_count() if hasattr(os, 'process_cpu_count') else os.cpu_count()} cores"
+
+
+def _run_one_operation_at_a_time(tf: ModuleType) -> None:
+    """As fast as several at once, because each uses all cores. Raises `RuntimeError` when it is too late."""
+    threading = tf.config.threading
+    wanted = INTER_OP_VARIABLE not in os.environ and not tf.config.list_physical_devices("GPU")
+    if wanted and threading.get_inter_op_parallelism_threads() != 1:
+        threading.set_inter_op_parallelism_threads(1)

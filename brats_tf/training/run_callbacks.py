@@ -1,0 +1,81 @@
+"""All callbacks of a training run, with what they share and the order in which they run."""
+
+import logging
+from functools import partial
+
+from brats_tf.runtime.tensorflow import device_name
+from brats_tf.training.callbacks import RunRecord, SaveCheckpoint, StopOnNonFinite
+from brats_tf.training.checkpoints import Checkpoints
+from brats_tf.training.distribution import agree, is_first, machines
+from brats_tf.training.epoch_files import History, SaveWeights, ShowProgress
+from brats_tf.training.optimisation import averaged_weights, learning_rate_callback
+from brats_tf.training.tensorboard_images import TensorBoardImages
+from brats_tf.training.validation import Validate
+
+log = logging.getLogger(__name__)
+
+
+class RunCallbacks:
+    """All callbacks of one training, with what they share.
+
+    Args:
+        data: the `TrainingData`.
+        network: the network whose weights are trained and saved.
+        trainer: the `Trainer` around it.
+        run: the run's folder.
+        strategy: the `tf.distribute.Strategy`.
+        options: `train.TrainingOptions`.
+    """
+
+    def __init__(self, data, network, trainer, run, *, strategy, options):
+        self.data, self.config, self.network, self.run = data, data.config, network, run
+        self.devices = strategy.num_replicas_in_sync
+        averaged = partial(averaged_weights, trainer.optimizer)
+        writes = is_first()
+        self.checkpoints = Checkpoints(run, [one.value for one in trainer.state], data.identity, writes=writes)
+        self.saving = SaveCheckpoint(
+            self.checkpoints, minutes=options.checkpoint_minutes, agree=partial(agree, strategy)
+        )
+        self.record = RunRecord(run, self.config, self._facts(), writes=writes)
+        # The validation comes first: the others read its scores from the logs. The checkpoint comes last: it holds the
+        # state of all of them.
+        self.stateful = [
+            learning_rate_callback(self.config.training),
+            History(run, writes=writes),
+            SaveWeights(run, network, averaged, writes=writes),
+            self.record,
+        ]
+        if data.validation:
+            check = self.saving.stop_if_asked if machines() == 1 else lambda: None
+            validate = Validate(data, run, network, averaged=averaged, between_cases=check)
+            self.stateful.insert(0, validate)
+            self.saving.is_long = validate.is_due  # Its scores take minutes: save before.
+        self.saving.stateful = [callback for callback in self.stateful if hasattr(callback, "state")]
+
+    def resume(self):
+        """Restores variables and callbacks from the newest checkpoint. Returns its (epoch, step), or (0, 0)."""
+        found = self.checkpoints.load()
+        if found is None:
+            return 0, 0
+        epoch, step, states = found
+        for callback in self.saving.stateful:
+            if callback.name in states:
+                callback.restore(states[callback.name])
+        log.info(f"Resuming {self.run} at epoch {epoch}, step {step}.")
+        return epoch, step
+
+    def in_order(self, bar, start):
+        """The callbacks in the order in which they must run, from the place `start` on."""
+        steps = self.data.length.steps
+        first = [StopOnNonFinite(self.data.names(self.devices))]
+        images = []
+        if is_first():
+            images = [TensorBoardImages(self.config, self.run, self.network, self.data.displayed_case())]
+        done = start[0] * steps + start[1]
+        progress = ShowProgress(self.config.run_name, bar, total=self.config.training.epochs * steps, done=done)
+        return [*first, *self.stateful, *images, self.saving, progress]
+
+    def _facts(self):
+        identity = self.data.identity
+        known = {"device": device_name(), "devices": self.devices, "cases": len(self.data.stored)}
+        return known | {name: identity[name] for name in ("data", "validation")}
