@@ -70,7 +70,7 @@ docs: $(READY) ## build the documentation into docs/_build/html; warnings are er
 	@echo "Documentation: docs/_build/html/index.html"
 
 test: $(READY) ## run the tests, on a CPU, without network, in two processes
-	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist worksteal $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(READY) ## run the tests that take minutes or gigabytes
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)

@@ -173,7 +173,7 @@ class _Stepper:
 
 
 def _small_network(crop):
-    """Half a second a step, where that of paper A takes ten: input would show."""
+    """Half a second a step, where that of the embedding paper takes ten: input would show."""
     return _network(crop, filters=(8, 8, 8), augmentation="none")
 
 

@@ -1,4 +1,4 @@
-"""Measure paper B's network and its sliding window beside PyTorch's twin and MONAI's `sliding_window_inference`.
+"""Measure AlbuNet and its sliding window beside PyTorch's twin and MONAI's `sliding_window_inference`.
 
 PyTorch, torchvision and MONAI are optional (extra `bench`). Every figure comes from a process of its own.
 """

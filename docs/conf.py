@@ -1,6 +1,7 @@
 """Sphinx configuration; the reference pages are generated from the code before each build."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import_tensorflow()
 
 project = "brats_tf"
 author = "the brats_tf developers"
-copyright = author  # noqa: A001
+copyright = author
 version = release = brats_tf.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
@@ -32,6 +33,12 @@ html_theme_options = {"source_repository": "", "navigation_with_keys": True}
 html_copy_source = False
 
 
+def quote_code(app, what, name, obj, options, lines):
+    """Docstrings quote code in single backticks, also before a plural s: `Case`s."""
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(s?)(?!`)", r"``\1``\\ \2", line) for line in lines]
+
+
 def setup(app):
     """Writes the generated pages before Sphinx reads its sources."""
     write_reference(HERE / "reference" / "generated")
+    app.connect("autodoc-process-docstring", quote_code)

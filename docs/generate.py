@@ -50,9 +50,9 @@ def settings():
     lines = [
         "# Settings",
         "",
-        "Every setting is declared once, in `brats_tf/config/settings.py` and `brats_tf/config/execution.py`. The option is "
-        "the name with hyphens: `window_stride` is `--window-stride`. In a `config.json`, which every run leaves behind "
-        "and `brats-tf train --config` takes, settings are grouped by section.",
+        "Every setting is declared once, in `brats_tf/config/settings.py` and `brats_tf/config/execution.py`. "
+        "The option is the name with hyphens: `window_stride` is `--window-stride`. In a `config.json`, which every "
+        "run leaves behind and `brats-tf train --config` takes, settings are grouped by section.",
     ]
     sections = {"data": SECTIONS["data"]}
     sections |= {f"network ({kind.paper})": kind for kind in dict.fromkeys(NETWORKS.values())}

@@ -1,18 +1,42 @@
-"""Write the tables of the README pages anew from experiments/results/*.json and backbones.json, or check them.
+"""Writes the tables of the pages from experiments/results, or checks them, or publishes new results.
 
-Command:  python experiments/tables.py           (writes)
-          python experiments/tables.py --check   (exit code 1 when a page does not say what the files say)
+Command:  python experiments/tables.py                     (writes)
+          python experiments/tables.py --check             (exit code 1 when a page does not say what the files say)
+          python experiments/tables.py --publish RESULTS   (copies what commands wrote into RESULTS, then writes)
 """
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-PAGES = (FOLDER.parent / "README.md", FOLDER / "README.md")
-BACKBONES = FOLDER.parent / "brats_tf" / "models" / "backbones.json"
-PAPERS = FOLDER.parent / "brats_tf" / "papers.json"
+REPOSITORY = FOLDER.parent
+PAGES = (
+    REPOSITORY / "README.md",
+    FOLDER / "README.md",
+    REPOSITORY / "docs" / "how-to" / "save-memory.md",
+    REPOSITORY / "docs" / "explanation" / "scaling-and-batch-norm.md",
+)
+PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
+# What lies in a results folder, and where it is published.
+PUBLISHED = {
+    "summary.json": "experiments/results/demo.json",
+    "untrained/summary.json": "experiments/results/demo_untrained.json",
+    "bench.json": "experiments/results/bench.json",
+    "bench_data.json": "experiments/results/bench_data.json",
+    "bench_training.json": "experiments/results/bench_training.json",
+    "bench_windows.json": "experiments/results/bench_windows.json",
+    "backbones.json": "brats_tf/models/backbones.json",
+    "overfit_one_case/summary.json": "experiments/results/overfit_one_case.json",
+    "scaling_and_batch_norm/summary.json": "experiments/results/scaling_and_batch_norm.json",
+    "scaling_and_batch_norm/figure.png": "experiments/results/scaling_and_batch_norm.png",
+    "albunet_table1/summary.json": "experiments/results/albunet_table1.json",
+    "albunet_table1/curves.png": "experiments/results/albunet_curves.png",
+    "albunet_table1/boxplot.png": "experiments/results/albunet_boxplot.png",
+}
+OLD_NAMES = {"paper": "embedding", "plus": "nnunet-like"}  # Of presets, in files that earlier versions wrote.
 REGIONS = ("ET", "WT", "TC")
 
 
@@ -25,17 +49,17 @@ def read(name):
 
 
 def papers():
-    """The papers' own results, typed from their tables: {"A", "B": {row: {region: {metric: figures}}}}."""
+    """The papers' results, typed from their tables: {"embedding", "albunet": {row: {region: {metric: figures}}}}."""
     return json.loads(PAPERS.read_text())
 
 
 def results():
-    """Paper A's rows and ours: mean, standard deviation and median Dice x 100."""
+    """The embedding paper's rows and ours: mean, standard deviation and median Dice x 100."""
     lines = ["| Dice × 100 (mean ± std, median) | cases | ET | WT | TC |", "|---|--:|--:|--:|--:|"]
-    rows = list(papers()["A"].items())
+    rows = list(papers()["embedding"].items())
     rows += [
-        ("ours: phantoms at 64x64x36, `make demo`, before training", read("demo_untrained")),
-        ("ours: phantoms at 64x64x36, `make demo`", read("demo")),
+        ("ours: synthetic cases at 64x64x36, `make demo`, before training", read("demo_untrained")),
+        ("ours: synthetic cases at 64x64x36, `make demo`", read("demo")),
     ]
     for title, summary in rows:
         scores = [summary[region]["dice"] for region in REGIONS]
@@ -70,7 +94,7 @@ def bench():
         "share of it that prediction reaches": lambda run: f"{100 * run['share_of_matrix_rate']:.0f} %",
     }
     return [
-        f"Measured on {runs[0]['machine']}, preset `{runs[0]['preset']}`, {crop}, float32, one modality.",
+        f"Measured on {runs[0]['machine']}, preset `{_current(runs[0]['preset'])}`, {crop}, float32, one modality.",
         "",
         f"| | {' | '.join(run['backbone'] for run in runs)} |",
         f"|---|{'--:|' * len(runs)}",
@@ -96,7 +120,7 @@ def data():
     for preset, memory in run["memory"].items():
         first, *_, last = memory["gb"]
         growth = f"{first:.2f} GB, {last:.2f} GB: {100 * memory['growth']:+.1f} %"
-        rows[f"memory after 100 and after 1,000 steps, augmentation `{preset}`"] = growth
+        rows[f"memory after 100 and after 1,000 steps, augmentation `{_current(preset)}`"] = growth
     return [
         f"Measured on {run['machine']}, {run['cases']} cases, {crop}, in one run.",
         "",
@@ -120,29 +144,6 @@ def augmentation():
         cells = (f"{took[name]:.3g}" if name in took else "–" for name in libraries)
         lines.append(f"| {operation.replace('_', ' ')} | {' | '.join(cells)} |")
     return lines
-
-
-def backbones():
-    """Every backbone: what it is, and what a pass of the whole network costs with it."""
-    measured = json.loads(BACKBONES.read_text())
-    crop = "x".join(str(size) for size in measured["crop"])
-    lines = [
-        f"Measured on {measured['machine']}, in one run; a pass at {crop}, preset `paper`, float32, one modality.",
-        "",
-        "| backbone | source | weights | P1 | P2 | P3 | P4 | P5 | M parameters | GFLOP | seconds | GB |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    rows = measured["backbones"]
-    for name, row in rows.items():
-        channels = " | ".join(str(row["channels"].get(f"P{level}", "–")) for level in range(1, 6))
-        cost = f"{row['parameters'] / 1e6:.1f} | {row['gflop']:.0f} | {row['seconds']:.1f} | {row['peak_gb']:.1f}"
-        lines.append(f"| `{name}` | {row['source']} | {', '.join(row['weights'])} | {channels} | {cost} |")
-    notes = [
-        f"- {', '.join(f'`{name}`' for name in rows if rows[name]['note'] == note)}: {note}."
-        for note in dict.fromkeys(row["note"] for row in rows.values() if row["note"])
-    ]
-    notes += [f"- Not offered: {names}: {reason}." for names, reason in measured["unfit"].items()]
-    return [*lines, "", *notes]
 
 
 def scaling():
@@ -177,7 +178,7 @@ def batch_norm():
 
 
 def albunet():
-    """Paper B's Table 1, the paper's rows and ours."""
+    """The AlbuNet paper's Table 1, the paper's rows and ours."""
     run = read("albunet_table1")
     columns = " | ".join(f"{metric}, {region}" for metric in ("Dice", "HD95 mm") for region in REGIONS)
     lines = [f"| mean (median) | {columns} |", f"|---|{'--:|' * 6}"]
@@ -185,7 +186,7 @@ def albunet():
         f"ours, {run['length']}: {run['seeds']} runs, {run['cases']['training']} cases, "
         f"{run['cases']['validation']} validated"
     )
-    rows = {f"{method} (paper B, BraTS 2020 validation)": row for method, row in papers()["B"].items()}
+    rows = {f"{method} (the paper, BraTS 2020 validation)": row for method, row in papers()["albunet"].items()}
     rows |= {f"{method} ({ours})": row for method, row in run["table"].items()}
     for title, row in rows.items():
         cells = [
@@ -209,7 +210,7 @@ def windows():
         (f"the same with every one of {many} windows (ours skips those outside the box)", "windows", "whole"),
     )
     lines = [
-        f"Measured on {run['machine']}, preset `{run['preset']}`, in one run.",
+        f"Measured on {run['machine']}, preset `{_current(run['preset'])}`, in one run.",
         "",
         "| | ours | PyTorch, MONAI |",
         "|---|--:|--:|",
@@ -228,34 +229,36 @@ def training():
     run = read("bench_training")
     crop, small = ("x".join(str(size) for size in run[name]) for name in ("crop", "small_crop"))
     lines = [
-        f"Measured on {run['machine']} ({run['device']}), preset `paper`, {crop}, in one run; the loss is that of one "
-        f"case at {small}, learned for {run['steps']} steps.",
+        f"Measured on {run['machine']} ({run['device']}), preset `embedding`, {crop}, in one run; the loss is that of "
+        f"one case at {small}, learned for {run['steps']} steps.",
         "",
-        f"| precision | `REMAT` | step | peak memory | loss, first {run['rows'][0]['first_loss']:.3f} |",
+        f"| precision | `--rematerialise` | step | peak memory | loss, first {run['rows'][0]['first_loss']:.3f} |",
         "|---|---|--:|--:|--:|",
     ]
     for row in run["rows"]:
         step = f"{row['step_s']:.1f} s, × {row['step_s_share']:.2f}"
-        memory, remat = f"{row['step_peak_gb']:.1f} GB", "1" if row["remat"] else ""
+        memory, remat = f"{row['step_peak_gb']:.1f} GB", "yes" if row.get("rematerialise", row.get("remat")) else ""
         lines.append(f"| `{row['precision']}` | {remat} | {step} | {memory} | {row['last_loss']:.3f} |")
     return lines
 
 
+def _current(name):
+    """The name that a preset has now."""
+    return OLD_NAMES.get(name, name)
+
+
+def publish(results):
+    """Copies what commands wrote into a results folder to where the tables read it. Returns the paths copied."""
+    found = {Path(results) / name: REPOSITORY / target for name, target in PUBLISHED.items()}
+    copied = [path for path in found if path.is_file()]
+    for path in copied:
+        shutil.copyfile(path, found[path])
+    return copied
+
+
 def filled(text):
     """A page with its tables made anew."""
-    for table in (
-        results,
-        overfit,
-        bench,
-        data,
-        augmentation,
-        backbones,
-        scaling,
-        batch_norm,
-        albunet,
-        windows,
-        training,
-    ):
+    for table in (results, overfit, bench, data, augmentation, scaling, batch_norm, albunet, windows, training):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:
             body = "\n".join(table())
@@ -269,7 +272,10 @@ def filled(text):
 
 
 def main(arguments):
-    """Writes or checks. Returns the exit code."""
+    """Writes, checks or publishes. Returns the exit code."""
+    if "--publish" in arguments:
+        copied = publish(arguments[arguments.index("--publish") + 1])
+        print("\n".join(f"published {path}" for path in copied) or "nothing to publish")
     stale = [page for page in PAGES if page.read_text() != filled(page.read_text())]
     if "--check" in arguments:
         for page in stale:

@@ -18,9 +18,10 @@ from forked_trainings import small_networks
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.phantoms import write_phantoms
 from brats_tf.models import backbones, registry
-from brats_tf.training import loop, tensorboard_images, validation
+from brats_tf.training import loop, train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SLOWEST_FIRST = ("integration", "training", "experiments", "inference", "models")  # Both then end together.
 TINY_CROP = (32, 32, 24)
 TINY_SPACING_MM = 6
 
@@ -40,6 +41,16 @@ def tiny_classifier(weights=None, input_shape=(None, None, 3)):
 
 REGISTERED = tuple(backbones.BACKBONES)
 backbones.BACKBONES["tiny"] = backbones.Backbone("tests", tiny_classifier, "torch")
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the folders that take longest first."""
+
+    def rank(item):
+        folders = [name for name in SLOWEST_FIRST if f"/tests/{name}/" in str(item.path)]
+        return SLOWEST_FIRST.index(folders[0]) if folders else len(SLOWEST_FIRST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -84,8 +95,8 @@ def untraced(monkeypatch):
         return lambda weights, volumes: network(keras.ops.convert_to_tensor(volumes), training=False).numpy()
 
     monkeypatch.setattr(loop, "compile_network", compile_untraced)
-    for module in (tensorboard_images, validation):
-        monkeypatch.setattr(module, "compiled_forward", eager)
+    monkeypatch.setattr(train, "compiled_forward", eager)
+    monkeypatch.setattr(train, "has_planes", lambda network: False)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
-"""What is written down, holds: commands, tables, docstrings, names."""
+"""What is written down, holds: commands, links, tables, docstrings, names."""
 
 import ast
+import configparser
+import os
 import re
 import shlex
 import subprocess
@@ -10,70 +12,157 @@ import keras
 import pytest
 from conftest import REPOSITORY
 
+import brats_tf
 from brats_tf.cli.main import COMMANDS, parser
 
-MORE_VARIABLES = (
-    "PLANES=6 MEASURE=1 STORE=/s WORKERS=2 VERIFY=1 JSON=1 AUGMENTATION=plus SPACING=1 FOLD=0/5 HELD_OUT=1 SKIP_BAD=1 "
-    "SCHEDULE=cosine WARM_UP=5 PLATEAU_ON=loss AVERAGE=ema PRECISION=bfloat16 REMAT=1 JIT=1 DEVICES=2 RESTART=1 "
-    "MINUTES=5"
-).split()
-PAGES = ("README.md", "experiments/README.md", "CONTRIBUTING.md")
+PAGES = sorted(
+    path.relative_to(REPOSITORY)
+    for pattern in ("*.md", "experiments/*.md", "docs/**/*.md")
+    for path in REPOSITORY.glob(pattern)
+    if not {"generated", "_build", ".venv"} & set(path.parts)
+)
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, flags=re.MULTILINE))
+VARIABLES = re.search(r"^KNOWN := (.*)", MAKEFILE, flags=re.MULTILINE)[1].split()
+GENERATED = {"command-line", "settings", "presets", "backbones"}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_make_command_on_a_page_is_a_target(page):
-    code = "".join(re.findall(r"`[^`]*`|```.*?```", (REPOSITORY / page).read_text(), re.S))
-    named = set(re.findall(r"make (?:-k )?([a-z0-9-]+)", code))
-    assert named <= TARGETS
+def text_of(page):
+    return (REPOSITORY / page).read_text()
 
 
-@pytest.mark.parametrize("page", PAGES)
+def commands_on(page):
+    """The `brats-tf` commands of a page's code blocks, with continuation lines joined and variables filled in."""
+    for block in re.findall(r"```sh\n(.*?)```", text_of(page), re.S):
+        loops = re.search(r"for command in ([\w -]+);", block)
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.search(r"brats-tf (?!COMMAND)([a-z$].*)", line.split(" #")[0].split(" &")[0])
+            for name in loops[1].split() if found and loops else ["train"]:
+                if found:
+                    yield shlex.split(found[1].replace("$command", name).replace("$DATA", "DATA"))
+
+
+def make(*words, **environment):
+    done = subprocess.run(
+        ["make", "-C", REPOSITORY, *words], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def ready(tmp_path):
+    """The variable that names a virtual environment which need not be made."""
+    (tmp_path / ".ready").write_text("\n")
+    return f"VENV={tmp_path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_make_command_on_a_page_is_a_target_with_known_variables(page):
+    code = "".join(re.findall(r"```sh\n.*?```|`[^`\n]+`", text_of(page), re.S))
+    for line in re.findall(r"\bmake ([a-z0-9-]+[^\n`]*)", code):
+        target, *words = line.split(" #")[0].split()
+        assert target in TARGETS or target.startswith("-"), line
+        assert {word.split("=")[0] for word in words if re.match(r"[A-Z]+=", word)} <= set(VARIABLES), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_brats_tf_command_on_a_page_parses(page):
+    for words in commands_on(page):
+        assert parser().parse_args(words).command in COMMANDS, words
+
+
+def test_commands_are_found_on_pages():
+    assert sum(len(list(commands_on(page))) for page in PAGES) > 30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_option_on_a_page_exists(page):
+    known = {word for command in COMMANDS for word in parser_of(command)._option_string_actions}
+    known |= {
+        "--check",
+        "--publish",
+        "--set",
+        "--length",
+        "--seeds",
+        "--validation",
+        "--logdir",
+        "--signal",
+        "--requeue",
+    }
+    code = "".join(re.findall(r"`[^`\n]*`", text_of(page)))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)) <= known
+
+
+def parser_of(command):
+    return parser()._subparsers._group_actions[0].choices[command]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_link_on_a_page_leads_somewhere(page):
     folder = (REPOSITORY / page).parent
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", (REPOSITORY / page).read_text())
-    assert [link for link in links if not (folder / link).exists()] == []
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text_of(page))
+    missing = [link for link in links if not (folder / link).exists()]
+    assert [link for link in missing if link.split("generated/")[-1].removesuffix(".md") not in GENERATED] == []
+
+
+def test_the_readme_is_short():
+    assert len(text_of("README.md").splitlines()) <= 130
+
+
+def test_every_page_is_in_the_table_of_contents():
+    index = text_of("docs/index.md")
+    for page in PAGES:
+        if page.parts[0] == "docs" and page.name != "index.md":
+            assert str(page.relative_to("docs").with_suffix("")) in index
+
+
+def test_the_reference_pages_are_made_of_the_code(tmp_path):
+    script = "import sys; sys.path.insert(0, 'docs'); from generate import write_reference as write; write(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY, check=True)
+    pages = {path.stem: path.read_text() for path in tmp_path.iterdir()}
+    assert set(pages) == GENERATED
+    assert (
+        "| `epochs` | a whole number of at least 1 | 200; albunet*: 50 | Passes over the training cases."
+        in pages["settings"]
+    )
+    assert "## brats-tf train" in pages["command-line"] and "--window-stride HxWxD" in pages["command-line"]
+    assert "## albunet3d-authors" in pages["presets"] and "| `convnext_tiny` |" in pages["backbones"]
 
 
 def test_make_alone_lists_the_targets():
-    printed = subprocess.run(["make", "-s", "-C", REPOSITORY], capture_output=True, text=True, check=True).stdout
+    _, printed, _ = make("-s")
     for target in TARGETS - {"help"}:
         assert f"make {target}" in printed
 
 
-def test_every_target_expands_to_a_command_that_the_program_takes(tmp_path):
-    ready = tmp_path / "venv" / ".ready"
-    ready.parent.mkdir()
-    ready.touch()
-    understood = set()
+def test_every_target_of_the_program_expands_to_a_command_that_it_takes(ready):
     for target in TARGETS - {"help", "setup"}:
-        all_variables = "MOD=t1 DATA=/d EPOCHS=3 CROP=64x64x36 PRESET=plus WEIGHTS=none NETWORKS=t1,t2 BACKBONE=vgg16"
-        for variables in ([], [*all_variables.split(), *MORE_VARIABLES]):
-            arguments = ["make", "-n", "-C", REPOSITORY, target, f"VENV={ready.parent}", *variables]
-            printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-            needs_more = not variables and target in ("train-modality", "cases")
+        for variables in ([], ["MOD=t1", "DATA=/d e", "RUNS=r", "OUT=o", "RESULTS=s"]):
+            _, printed, _ = make("-n", target, ready, *variables)
             for line in printed.splitlines():
-                program, *options = shlex.split(line)
-                if program.endswith("/brats-tf") and not needs_more:
-                    understood.add(parser().parse_args(options).command)
-    assert understood == set(COMMANDS)
+                if "/bin/brats-tf " in line:
+                    words = shlex.split(line)[1:]
+                    given = parser().parse_args(words)
+                    assert given.command == "demo" or str(given.data) == ("/d e" if variables else "None")
 
 
-def test_the_makefile_passes_its_variables_on(tmp_path):
-    (tmp_path / ".ready").touch()
-    variables = "MOD=t2 DATA=/d RUNS=/r EPOCHS=3 CROP=64x64x36 WEIGHTS=none SEED=5 PRESET=plus".split()
-    variables += ["BACKBONE=vgg16", *MORE_VARIABLES]
-    command = ["make", "-n", "-C", REPOSITORY, "train-modality", f"VENV={tmp_path}", *variables]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    expected = (
-        '--modality "t2" --data "/d" --runs "/r" --preset "plus" --crop "64x64x36" '
-        '--backbone "vgg16" --planes "6" '
-        '--weights "none" --epochs "3" --seed "5" --store "/s" --spacing-mm "1" --workers "2" --fold "0/5" '
-        '--augmentation "plus" --schedule "cosine" --warm-up "5" --plateau-on "loss" --average "ema" '
-        '--precision "bfloat16" --remat --jit --devices "2" --restart --checkpoint-minutes "5" --skip-bad'
+def test_the_commands_of_the_makefile_pass_options_on(ready):
+    _, printed, _ = make("-n", "train-modality", ready, "MOD=flair", "DATA=/d", "ARGS=--epochs 5 --seed 7")
+    assert 'brats-tf train "/d" --modality "flair"  --epochs 5 --seed 7' in printed
+
+
+@pytest.mark.parametrize("word", ["EPOCH=5", "EPOCHS=5", "DTA=/d", "Mod=t1"])
+def test_an_unknown_variable_is_refused_with_the_known_ones(word, ready):
+    code, printed, complaint = make("-n", "train-modality", ready, "MOD=flair", word)
+    assert (code, printed) == (2, "") or "brats-tf" not in printed
+    assert f"{word.split('=')[0]} is not a variable of this Makefile; known are {' '.join(VARIABLES)}" in complaint
+
+
+def test_the_environment_does_not_leak_in(ready):
+    alone = make("-n", "train-modality", ready, "MOD=flair")[1]
+    assert (
+        make("-n", "train-modality", ready, "MOD=flair", DATA="/d", RUNS="r", SEED="7", ARGS="--epochs 1")[1] == alone
     )
-    assert f"brats-tf train {expected}" in " ".join(printed.split())
 
 
 def test_the_tables_say_what_the_results_say():
@@ -89,7 +178,7 @@ def test_the_crop_has_one_home():
         for path in (REPOSITORY / "brats_tf").rglob("*.py")
         if re.search(r"\(192, 160, 108\)", path.read_text())
     ]
-    assert places == ["presets.py"]
+    assert places == ["settings.py"]
 
 
 def test_public_names_are_documented():
@@ -103,36 +192,64 @@ def test_public_names_are_documented():
     assert undocumented == []
 
 
-def test_every_dependency_has_its_reason_in_the_readme():
-    import configparser
+def test_the_public_api_is_ten_names_loaded_on_first_use():
+    script = (
+        "import sys, brats_tf\n"
+        "assert not {'tensorflow', 'keras', 'numpy', 'nibabel'} & set(sys.modules)\n"
+        "assert set(brats_tf.__all__) <= set(dir(brats_tf))\n"
+        "for name in brats_tf.__all__: assert callable(getattr(brats_tf, name)), name\n"
+        "try: brats_tf.nothing\n"
+        "except AttributeError as error: assert 'nothing' in str(error)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert len(brats_tf.__all__) == 10
+    for name in brats_tf.__all__:
+        assert f"{name}\n" in text_of("docs/reference/api.md") or f"{name}(" in text_of("docs/reference/api.md")
 
-    parser = configparser.ConfigParser()
-    parser.read(REPOSITORY / "setup.cfg")
-    needed = re.findall(r"^([\w-]+)", parser["options"]["install_requires"], flags=re.MULTILINE)
-    readme = (REPOSITORY / "README.md").read_text()
+
+def test_every_dependency_has_its_reason():
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    extras = setup["options.extras_require"]
+    needed = re.findall(r"^([\w-]+)", setup["options"]["install_requires"], flags=re.MULTILINE)
+    needed += re.findall(r"^([\w-]+)", "\n".join(extras[name] for name in extras), flags=re.MULTILINE)
+    reasons = "".join(
+        line.split("|")[1] for line in text_of("docs/explanation/dependencies.md").splitlines() if "|" in line
+    )
     assert needed
-    assert [name for name in needed if not re.search(rf"^\| {name} \|", readme, flags=re.MULTILINE)] == []
+    assert [name for name in needed if name not in re.findall(r"[\w-]+", reasons)] == []
 
 
 def test_the_lock_pins_every_dependency_exactly():
-    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    lines = text_of("requirements.lock").splitlines()
     assert all("==" in line for line in lines if line and not line.lstrip().startswith("#"))
 
 
-def test_the_readmes_python_runs(phantom_folder, tmp_path):
-    (block,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
-    small = {"(192, 160, 144)": "(32, 32, 24)", "(96, 96, 96)": "(16, 16, 16)", "store": tmp_path / "cache"}
-    small["/data/BraTS2020_TrainingData"] = phantom_folder
+def test_the_python_of_the_pipeline_page_runs(phantom_folder, tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", text_of("docs/how-to/use-the-pipeline.md"), re.S)
+    small = {
+        "(192, 160, 144)": "(32, 32, 24)",
+        "(96, 96, 96)": "(16, 16, 16)",
+        '"cache"': repr(str(tmp_path / "cache")),
+    }
+    small['"/data/BraTS2020_TrainingData"'] = repr(str(phantom_folder))
     for written, used in small.items():
-        quoted = f'"{written}"' if f'"{written}"' in block else written
-        assert quoted in block
-        block = block.replace(quoted, repr(str(used)) if quoted != written else used)
+        assert written in block
+        block = block.replace(written, used)
     inputs = keras.Input((16, 16, 16, 2))
     network = keras.Model(inputs, keras.layers.Conv3D(3, 1, activation="sigmoid")(inputs))
     network.compile("adam", "binary_crossentropy", run_eagerly=True)
     names = {"network": network}
-    exec(block, names)  # noqa: S102 (our own README)
+    exec(block, names)  # noqa: S102 (our own page)
     assert len(names["stored"]) == 4
     assert len(network.history.history["loss"]) == 10
     (volume, target), *_ = names["dataset"].take(1)
     assert (volume.shape, target.shape) == ((2, 16, 16, 16, 2), (2, 16, 16, 16, 3))
+
+
+def test_nothing_speaks_of_rooms_or_old_names():
+    """Metaphors and names that were given up stay away."""
+    given_up = r"\b(front door|floors|made-up|made anew|trained anew|paper_b|authors_b|hold_out|held_out)\b"
+    for path in [*REPOSITORY.glob("brats_tf/**/*.py"), *(REPOSITORY / page for page in PAGES), REPOSITORY / "Makefile"]:
+        found = re.findall(given_up, path.read_text())
+        assert found == [] or path.name == "CHANGELOG.md", f"{path}: {found}"

@@ -116,7 +116,8 @@ class Config:
         """The config that `to_dict` made a nested dictionary of. Raises `InputError` when it does not fit."""
         if not isinstance(content, dict):
             raise InputError(f"A configuration must be a JSON object. Received: {type(content).__name__}.")
-        flat, known = {}, (*SECTIONS, "network", "preset", "seed")
+        flat: dict[str, Any] = {}
+        known = (*SECTIONS, "network", "preset", "seed")
         _refuse_unknown(content, known)
         for section in (*SECTIONS, "network"):
             values = content.get(section, {})
@@ -153,7 +154,10 @@ class Config:
     def window_stride(self) -> tuple[int, int, int] | None:
         """Distance between neighbouring windows, (H, W, D); None for networks that see whole crops."""
         patch = self.data.patch_size
-        return self.inference.window_stride or (patch and tuple(max(1, size // 2) for size in patch))
+        if self.inference.window_stride or patch is None:
+            return self.inference.window_stride
+        height, width, depth = (max(1, size // 2) for size in patch)
+        return height, width, depth
 
     def preprocessing(self) -> dict[str, Any]:
         """The keyword arguments of `preprocess.prepare_case` that decide how the network sees a whole case."""

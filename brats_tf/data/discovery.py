@@ -1,4 +1,4 @@
-"""Find the cases in a BraTS folder, and say what was left out and why. Reads names and lists only, never voxels."""
+"""Finds the cases in a BraTS folder, and says what was left out and why. Reads names and lists only, never voxels."""
 
 import csv
 import os
@@ -15,12 +15,12 @@ from brats_tf.regions import MODALITIES
 _SUBJECT = re.compile(r"brats_?\d*_?(subject_?)?id", re.I)  # BraTS_2020_subject_ID, BraTS20ID ...
 
 
-def find_cases(root):
+def find_cases(root: str | Path) -> tuple[list[Case], list[tuple[Path, str]]]:
     """Finds the cases below a folder, or those that a list names.
 
     Args:
         root: a folder of BraTS 2017-2024 cases in any depth, of MSD Task01 (with its `dataset.json`), or both; or a
-            `.csv` or `.json` list of cases, see `data.read_list`.
+            `.csv` or `.json` list of cases, see `case_lists.read_list`.
 
     Returns:
         (cases, skipped): a list of `Case` sorted by id, and a list of (path, reason) for what looked like a case or a
@@ -34,7 +34,9 @@ def find_cases(root):
         return read_list(root)
     if not root.is_dir():
         raise InputError(f"The data folder {root} does not exist or is no folder.")
-    found, grades, skipped = [], {}, []
+    found: list[Case] = []
+    grades: dict[str, str] = {}
+    skipped: list[tuple[Path, str]] = []
     for folder, folders, files in _walk(root, skipped):
         if "dataset.json" in files:
             found += read_msd(folder / "dataset.json", skipped)
@@ -43,7 +45,7 @@ def find_cases(root):
         for name in files:
             if name.lower().endswith(".csv"):
                 grades |= _read_grades(folder / name, skipped)
-    cases = {}
+    cases: dict[str, Case] = {}
     for case in found:
         if case.id in cases:
             skipped.append((case.folder, f"case {case.id} was already found in {cases[case.id].folder}"))

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from brats_tf.regions import BRATS_2017, BRATS_2023, BRATS_2024, MODALITIES, MSD_TASK01, Convention
 
@@ -53,7 +54,7 @@ class ListLayout:
 
 
 # The suffixes of 2023 and later, in the order of PARTS.
-_HYPHENED = {"separator": "-", "suffixes": ("t2f", "t1n", "t1c", "t2w", "seg")}
+_HYPHENED: dict[str, Any] = {"separator": "-", "suffixes": ("t2f", "t1n", "t1c", "t2w", "seg")}
 UNDERSCORED = Layout("BraTS 2017-2021", BRATS_2017)
 HYPHENED = Layout("BraTS 2023", BRATS_2023, **_HYPHENED)
 

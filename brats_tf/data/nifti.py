@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
+import nibabel.filebasedimages
+import nibabel.spatialimages
 import numpy as np
 from isal import igzip, isal_zlib
 

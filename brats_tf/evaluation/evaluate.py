@@ -3,13 +3,16 @@
 import csv
 import json
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from brats_tf.config.execution import EvaluationOptions
 from brats_tf.data import volumes
+from brats_tf.data.case import Case
 from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.errors import InputError
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
@@ -24,18 +27,24 @@ from brats_tf.runtime.system import available_cores
 log = logging.getLogger(__name__)
 
 CASES_FILE, SUMMARY_FILE = "cases.csv", "summary.json"
-TABLE_ORDER = ("ET", "WT", "TC")  # The columns of paper A's Tables 2 and 3.
+TABLE_ORDER = ("ET", "WT", "TC")  # The columns of the embedding paper's Tables 2 and 3.
 TABLE_ROWS = (("Mean", "mean"), ("StdDev", "std"), ("Median", "median"))
 
 
-def evaluate(cases, *, predictions, results, options=None):
+def evaluate(
+    cases: Sequence[Case],
+    *,
+    predictions: str | Path,
+    results: str | Path,
+    options: EvaluationOptions | None = None,
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Scores `<predictions>/<case>.nii.gz` of each case and writes `cases.csv` and `summary.json`.
 
     Args:
         cases: `Case`s with truth.
         predictions: the folder of label maps, in the geometry and the label convention of each case.
         results: the folder for `cases.csv` (case, region, `scores.METRICS`) and `summary.json`
-            ({region: {metric: `aggregates.summarise`}}, the rule for empty regions, the cases left out and why).
+            ({region: {metric: `statistics.summarise`}}, the rule for empty regions, the cases left out and why).
         options: `EvaluationOptions`: the rule for empty regions, and how many cases are scored at once.
 
     Returns:
@@ -45,7 +54,8 @@ def evaluate(cases, *, predictions, results, options=None):
         InputError: when no case at all can be scored.
     """
     options = options or EvaluationOptions()
-    record, failures = read_prediction_record(predictions), []
+    failures: list[tuple[str, str]] = []
+    record = read_prediction_record(predictions)
     scored = _score_all(cases, predictions, options, record, failures)
     if not scored:
         raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")

@@ -56,11 +56,21 @@ class Predictor:
         return averaged / averaged.sum(axis=-1, keepdims=True)
 
 
-def planes_of(network, volume):
-    """The planes from the 3D encoder and into the 3D decoder of an embedding: (H, W, D, C) -> two lists of (H, W)."""
+def has_planes(network):
+    """Whether a network is an embedding, whose classifier sees planes."""
+    return PLANES_LAYER in {layer.name for layer in network.layers}
+
+
+def compiled_planes(network):
+    """A function volume (H, W, D, C) -> the planes from the 3D encoder and into the 3D decoder: two lists of (H, W)."""
     outputs = [network.get_layer(name).output for name in (PLANES_LAYER, DECODED_PLANES_LAYER)]
-    both = keras.Model(network.inputs, outputs).predict_on_batch([volume[None]])
-    return [list(np.moveaxis(planes[0], -1, 0)) for planes in both]
+    model = keras.Model(network.inputs, outputs)
+    forward = tf.function(lambda volumes: model([volumes], training=False))
+
+    def planes_of(volume):
+        return [list(np.moveaxis(planes[0].numpy(), -1, 0)) for planes in forward(tf.constant(volume[None]))]
+
+    return planes_of
 
 
 def compiled_forward(network):

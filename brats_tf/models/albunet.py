@@ -1,4 +1,4 @@
-"""Paper B: AlbuNet2D and AlbuNet3D, a U-Net around an ImageNet ResNet34. Read it beside the paper's Figure 2.
+"""The AlbuNet paper: AlbuNet2D and AlbuNet3D, a U-Net around an ImageNet ResNet34. Read it beside the paper's Figure 2.
 
 The paper's 1 x k x k is k x k x 1 here, because D comes last; its 3 x 1 x 1 depth layers are 1 x 1 x 3.
 """
@@ -25,7 +25,7 @@ DEPTH_AFTER = ("dec4", "dec2")  # Besides the encoder's end and the last convolu
 DEPTH_KERNEL = 3
 
 
-def albunet(shape, *, depth_layers=True):
+def albunet(shape: tuple[int, int, int, int], *, depth_layers: bool = True) -> keras.Model:
     """AlbuNet3D, or without depth layers AlbuNet2D: (B, H, W, D, C) -> softmax classes (B, H, W, D, 4), float32.
 
     Args:
@@ -33,11 +33,11 @@ def albunet(shape, *, depth_layers=True):
             other, and the paper takes D = 1.
         depth_layers: whether slices see their neighbours, in four 3-wide convolutions along D.
 
-    Source: paper B, Section 2.1 and Figure 2; widths, order and the single convolution in the centre: authors' code.
-    Weights are random until `models.torchvision` fills the encoder.
+    Source: AlbuNet paper, Section 2.1 and Figure 2; widths, order and the single convolution in the centre: authors'
+    code. Weights are random until `torchvision_weights` fills the encoder.
     """
     check_shape(shape)
-    depth = _see_neighbours if depth_layers else lambda x, name: x
+    depth = _see_neighbours if depth_layers else _leave
     volume = keras.Input(shape, name="volume")
     pyramid = resnet34(volume)
     pyramid["P5"] = depth(pyramid["P5"], name="depth_p5")
@@ -89,3 +89,8 @@ def _convolve(x, filters, *, kernel, name):
 def _initial():
     """PyTorch's own start for a convolution, which the authors' decoder keeps."""
     return initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def _leave(x, name):
+    """In place of a depth layer: the features as they are."""
+    return x

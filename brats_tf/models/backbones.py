@@ -163,7 +163,7 @@ def feature_pyramid(name, image_shape, batch_norm="frozen", stochastic_depth=Fal
             normalises by the batch's own statistics, which with one case a batch is another function than the one
             used for prediction.
         stochastic_depth: whether training drops residual branches at random, as EfficientNet was trained on ImageNet
-            (the authors' code leaves it on; paper A names no dropout).
+            (the authors' code leaves it on; the embedding paper names no dropout).
 
     Returns:
         A `keras.Model` image (B, H, W, C) -> {"P1": (B, H/2, W/2, C1), ..., "P5": (B, H/32, W/32, C5)}.
@@ -190,7 +190,7 @@ def feature_pyramid(name, image_shape, batch_norm="frozen", stochastic_depth=Fal
 def scale_input(planes, *, scaling, backbone):
     """Scales the planes as the backbone's ImageNet weights expect an image: (B, H, W, C) -> (B, H, W, C).
 
-    "none" (paper A: the planes *are* the input) returns them; "imagenet" takes 0..255 to what `SCALINGS` says
+    "none" (embedding paper: the planes *are* the input) returns them; "imagenet" takes 0..255 to what `SCALINGS` says
     (authors' code, which leaves Keras's hidden scaling in). More than three planes repeat the three channels.
     """
     if scaling not in INPUT_SCALING:

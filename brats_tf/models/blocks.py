@@ -17,7 +17,7 @@ def conv(x, filters, *, kernel, name, **settings):
 def residual_block(x, filters, *, name):
     """Pre-activation residual block: (B, H, W[, D], C) -> (B, H, W[, D], filters).
 
-    Twice GroupNorm, ReLU and a convolution of width 3, added to a 1-wide convolution of the input (paper A,
+    Twice GroupNorm, ReLU and a convolution of width 3, added to a 1-wide convolution of the input (embedding paper,
     Section 2.2, after Myronenko 2018; the order and the shortcut that is always a convolution: authors' code).
     """
     shortcut = conv(x, filters, kernel=1, name=f"{name}_shortcut")

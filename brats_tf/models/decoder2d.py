@@ -16,8 +16,8 @@ DROPOUT = 0.5  # Authors' code.
 def residual_decoder(pyramid, *, planes):
     """Goes up by homogeneous residual blocks: {"P1".."P5"} -> (B, H, W, planes).
 
-    A level: 1x1 convolution, bilinear upsampling by 2, join the pyramid's scale, residual block (paper A, Figure 1 and
-    Section 2.3; the widths: authors' code).
+    A level: 1x1 convolution, bilinear upsampling by 2, join the pyramid's scale, residual block (embedding paper,
+    Figure 1 and Section 2.3; the widths: authors' code).
     """
     x = pyramid[max(pyramid)]
     for scale, filters in _levels(pyramid):

@@ -1,11 +1,13 @@
 """The embedding paper: a 2D ImageNet classifier embedded in a 3D segmenter. Read it beside the paper's Figure 1."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers
 
+from brats_tf.config.presets import PRESETS
+from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
 from brats_tf.models import backbones, decoder2d, interslice
 from brats_tf.models.blocks import conv
@@ -30,11 +32,19 @@ class Halves(NamedTuple):
     decode: Callable
 
 
-PAPER = Switches("none", "frozen", False)
-AUTHORS = Switches("imagenet", "batch", True)
+DEFAULTS = EmbeddingSettings()
+PAPER = Switches(DEFAULTS.input_scaling, DEFAULTS.batch_norm, DEFAULTS.stochastic_depth)
+AUTHORS = Switches(*(PRESETS["embedding-authors"][name] for name in Switches._fields))
 
 
-def embedding_network(shape, *, depth_factors=None, planes=interslice.PLANES, backbone="efficientnetb0", **switches):
+def embedding_network(
+    shape: tuple[int, int, int, int],
+    *,
+    depth_factors: tuple[int, int, int] | None = None,
+    planes: int = DEFAULTS.planes,
+    backbone: str = DEFAULTS.backbone,
+    **switches: Any,
+) -> keras.Model:
     """The network of the text: volume (B, H, W, D, C) -> sigmoid regions WT, TC, ET (B, H, W, D, 3), float32.
 
     Args:
@@ -44,7 +54,7 @@ def embedding_network(shape, *, depth_factors=None, planes=interslice.PLANES, ba
         backbone: the 2D classifier, a key of `backbones.BACKBONES`.
         switches: replace those of `PAPER`.
 
-    Source: paper A, Figure 1, Table 1, Section 2. Weights are random until `models.weights` fills them in.
+    Source: embedding paper, Figure 1, Table 1, Section 2. Weights are random until `imagenet_weights` fills them in.
     """
     halves = Halves(interslice.pooled_encoder, decoder2d.residual_decoder)
     settings = {"depth_factors": depth_factors, "planes": planes, "backbone": backbone}
@@ -54,7 +64,14 @@ def embedding_network(shape, *, depth_factors=None, planes=interslice.PLANES, ba
     return keras.Model(volume, regions, name="embedding")
 
 
-def authors_network(shape, *, depth_factors=None, planes=interslice.PLANES, backbone="efficientnetb0", **switches):
+def authors_network(
+    shape: tuple[int, int, int, int],
+    *,
+    depth_factors: tuple[int, int, int] | None = None,
+    planes: int = DEFAULTS.planes,
+    backbone: str = DEFAULTS.backbone,
+    **switches: Any,
+) -> keras.Model:
     """The network of the authors' code: volume (B, H, W, D, C) -> softmax classes (B, H, W, D, 4), float32.
 
     The arguments are those of `embedding_network`; the switches replace those of `AUTHORS`. Departs from the paper:

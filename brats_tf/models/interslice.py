@@ -1,17 +1,19 @@
 """The inter-slice encoder and decoder: between the slices of a volume and the three planes of an image.
 
-Paper A, Section 2.2 and Table 1 (the squeeze) and Section 2.3 (the way back). H and W are never touched here.
+The embedding paper, Section 2.2 and Table 1 (the squeeze) and Section 2.3 (the way back). H and W are never touched
+here.
 """
 
 import math
 
 from keras import layers
 
+from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
 from brats_tf.models.blocks import conv, residual_block
 
 PLANES_LAYER = "planes"  # What the classifier sees.
-PLANES = 3  # What a 2D classifier takes: one image with three channels (paper A, Table 1).
+PLANES = EmbeddingSettings().planes  # What a 2D classifier takes: one image with three channels.
 FILTERS = (16, 32, 64, 64)  # Authors' code; the text gives none.
 SMALLEST_FACTOR = 2
 STEM_DROPOUT = 0.2  # Authors' code.
@@ -20,7 +22,7 @@ STEM_DROPOUT = 0.2  # Authors' code.
 def default_depth_factors(depth, planes=PLANES):
     """Three factors that squeeze `depth` slices into the planes, as even as possible, the largest last.
 
-    Source: paper A, Section 2.2 ("can be changed and adapted according to the third dimension").
+    Source: embedding paper, Section 2.2 ("can be changed and adapted according to the third dimension").
 
     >>> default_depth_factors(108), default_depth_factors(144), default_depth_factors(108, planes=6)
     ((3, 3, 4), (3, 4, 4), (2, 3, 3))
@@ -65,8 +67,7 @@ def check_depth_factors(depth_factors, depth, planes=PLANES):
 
 def pooled_encoder(volume, *, depth_factors):
     """Squeezes slices into planes by max-pooling: (B, H, W, D, C) -> (B, H, W, planes), skips fine to coarse.
-
-    The skips are (B, H, W, D, 16), (B, H, W, D/f1, 32), (B, H, W, D/(f1 f2), 64). Source: paper A, Section 2.2 and
+     The skips are (B, H, W, D, 16), (B, H, W, D/f1, 32), (B, H, W, D/(f1 f2), 64). Source: embedding paper, Section 2.2 and
     Table 1.
     """
     x = conv(volume, FILTERS[0], kernel=3, name="stem_conv")
@@ -99,7 +100,7 @@ def decoder(planes, skips, *, depth_factors):
     """Spreads the planes over the slices again: (B, H, W, planes), skips fine to coarse -> (B, H, W, D, 16).
 
     A level: 1x1x1 convolution, upsample the depth, add the encoder's skip, residual block. Source: authors' code;
-    paper A, Section 2.3 asks for "homogeneous blocks" with skips.
+    embedding paper, Section 2.3 asks for "homogeneous blocks" with skips.
     """
     height, width, depth = planes.shape[1:]
     x = layers.Reshape((height, width, depth, 1), name="volume_from_planes")(planes)

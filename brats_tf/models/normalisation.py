@@ -14,6 +14,11 @@ def normalise_and_rectify(x, gamma, beta, *, groups, epsilon):
     channels, axes = x.shape[-1], tuple(range(1, len(x.shape) - 1))
     count = math.prod(x.shape[1:-1]) * channels // groups
 
+    def over_space(values):
+        """Sums of (B, ..., C) over all axes between: (B, C). As a matrix product, faster than a reduction."""
+        flat = ops.reshape(values, (-1, math.prod(values.shape[1:-1]), channels))
+        return ops.matmul(ops.ones((1, flat.shape[1]), flat.dtype), flat)[:, 0]
+
     def over_group(values):
         """Sums of (B, C) over each group, for every channel of it."""
         grouped = ops.reshape(values, (-1, groups, channels // groups))
@@ -25,8 +30,8 @@ def normalise_and_rectify(x, gamma, beta, *, groups, epsilon):
     @ops.custom_gradient
     def function(x, gamma, beta):
         full = ops.cast(x, "float32")
-        mean = over_group(ops.sum(full, axis=axes)) / count
-        variance = over_group(ops.sum(ops.square(full - everywhere(mean)), axis=axes)) / count
+        mean = over_group(over_space(full)) / count
+        variance = over_group(over_space(ops.square(full - everywhere(mean)))) / count
         inverse = ops.rsqrt(variance + epsilon)
         factor, offset = gamma * inverse, beta - mean * gamma * inverse
         y = ops.relu(full * everywhere(factor) + everywhere(offset))
@@ -35,8 +40,8 @@ def normalise_and_rectify(x, gamma, beta, *, groups, epsilon):
             g = ops.cast(args[0] if upstream is None else upstream, "float32")
             full = ops.cast(x, "float32")
             g = ops.where(full * everywhere(factor) + everywhere(offset) > 0, g, 0.0)
-            g_sum = ops.sum(g, axis=axes)
-            gx_sum = (ops.sum(g * full, axis=axes) - mean * g_sum) * inverse  # Of g x̂.
+            g_sum = over_space(g)
+            gx_sum = (over_space(g * full) - mean * g_sum) * inverse  # Of g x̂.
             along = -inverse * inverse * over_group(gamma * gx_sum) / count
             constant = -inverse * over_group(gamma * g_sum) / count - along * mean
             dx = g * everywhere(factor) + (full * everywhere(along) + everywhere(constant))

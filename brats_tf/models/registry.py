@@ -1,5 +1,6 @@
 """The only place where a name becomes a network."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from brats_tf.errors import InputError
@@ -13,9 +14,9 @@ from brats_tf.models.torchvision_weights import fill_resnet34
 class Network:
     """A builder, what its last channels are, and how ImageNet weights come in."""
 
-    build: callable
+    build: Callable
     outputs: str  # Overlapping "regions" or exclusive "classes"
-    fill: callable  # (network, source, settings of the builder) -> where the weights are from, in words
+    fill: Callable  # (network, source, settings of the builder) -> where the weights are from, in words
 
 
 def _fill_classifier(network, source, settings):

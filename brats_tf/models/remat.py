@@ -5,6 +5,8 @@ memory. `keras.RematScope` has the insides of a block computed again. And normal
 written out, which needs half the space, and a third of the time, of the one that is derived from Keras's operations.
 """
 
+from contextlib import nullcontext
+
 import keras
 from keras import ops
 
@@ -14,11 +16,14 @@ BLOCK = ("_shortcut", "_add")  # The first and the last layer of `blocks.residua
 STEPS = (1, 2)
 
 
-def rematerialised(network):
-    """The same layers and weights as `network`, in a `keras.Model` that keeps the inputs of residual blocks alone.
+def training_graph(network, *, rematerialise=False):
+    """The same layers and weights as `network`, in a `keras.Model` whose residual blocks normalise with our gradient.
 
-    Networks without such blocks (AlbuNet) come back as they are.
+    With `rematerialise` it keeps the inputs of residual blocks alone. Networks without such blocks (AlbuNet) come back
+    as they are.
     """
+    scope = keras.RematScope if rematerialise else nullcontext
+    settings = {"mode": "full"} if rematerialise else {}
     names, inputs = {layer.name for layer in network.layers}, {}
     blocks = {name.removesuffix(BLOCK[1]) for name in names if name.endswith(BLOCK[1])}
     blocks = {block for block in blocks if block + BLOCK[0] in names}
@@ -31,7 +36,7 @@ def rematerialised(network):
             inputs[block] = args[0]
         if block in blocks and f"_{part}" == BLOCK[1]:
             # What a block computed on the way to its last layer leads nowhere and is not part of the new model.
-            with keras.RematScope(mode="full"):  # Layers made inside it are computed again.
+            with scope(**settings):  # Layers made inside it are computed again.
                 return Block(network, block)(inputs[block])
         return layer(*args, **kwargs)
 
@@ -44,8 +49,7 @@ class Block(keras.layers.Layer):
     def __init__(self, network, block):
         super().__init__(name=f"{block}_remat")
         self.shortcut = network.get_layer(block + BLOCK[0])
-        with keras.RematScope(mode="full"):
-            self.steps = [Step(network, block, number) for number in STEPS]
+        self.steps = [Step(network, block, number) for number in STEPS]
 
     def call(self, x):
         shortcut = self.shortcut(x)

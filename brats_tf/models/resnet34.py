@@ -1,4 +1,4 @@
-"""ResNet34 as torchvision builds it, for images and, slice by slice, for volumes (paper B, Section 2.1).
+"""ResNet34 as torchvision builds it, for images and, slice by slice, for volumes (AlbuNet paper, Section 2.1).
 
 Not the ResNet34 of `backbones`, which is segmentation-models' pre-activation variant. To equal torchvision's features,
 strided convolutions pad the same on every side (Keras's "same" does not), and batch norm has PyTorch's figures.
@@ -18,7 +18,7 @@ def resnet34(x):
     """Features of an image or a volume: (B, H, W[, D], C) -> {"P2".."P5"}, `Pn` at H / 2**n, W / 2**n, all of D.
 
     Kernels of k x k become k x k x 1 in a volume (the paper's 1 x k x k, depth last here), so the number of weights is
-    the same and ImageNet's fit. The first pooling is 2x2 instead of 3x3 (paper B, Figure 2).
+    the same and ImageNet's fit. The first pooling is 2x2 instead of 3x3 (AlbuNet paper, Figure 2).
     """
     x = _convolve(x, STEM_FILTERS, kernel=STEM_KERNEL, strides=2, name=f"{PREFIX}conv1")
     x = batch_norm(x, name=f"{PREFIX}bn1")

@@ -31,8 +31,8 @@ MIRROR = {"mirror": AugmentationSetting(0.5, 0, 0)}
 # bias_field: coefficients of a cubic polynomial. Departs from batchgenerators: gamma keeps mean and deviation, and a
 # blurred case is blurred in every channel.
 PRESETS = {
-    "none": {},  # Paper A names none.
-    # Paper B, Section 2.4, names these four; the figures are those of the authors' code.
+    "none": {},  # embedding paper names none.
+    # AlbuNet paper, Section 2.4, names these four; the figures are those of the authors' code.
     "albunet": MIRROR
     | {
         "elastic": AugmentationSetting(0.1, 0, 0.25),

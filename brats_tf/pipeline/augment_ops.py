@@ -59,9 +59,9 @@ def warp(channels, classes, matrix, shifts=None):
 def displacement(sizes, share, seed):
     """Smooth random shifts in voxels, (3, H, W, D): a coarse grid of noise, cubic B-splines between its knots.
 
-    Source: paper B's authors' code. Bumps are as wide as a Gaussian of sigma = `share` of each axis; the largest shift
-    along an axis is drawn between an eighth and a half of that sigma. Departs from it: knots are no closer than a 13th
-    of the axis, which matters for shares under 0.045, whose shifts are hardly visible.
+    Source: the AlbuNet paper's authors' code. Bumps are as wide as a Gaussian of sigma = `share` of each axis; the
+    largest shift along an axis is drawn between an eighth and a half of that sigma. Departs from it: knots are no
+    closer than a 13th of the axis, which matters for shares under 0.045, whose shifts are hardly visible.
     """
     step = tf.maximum(share * SMOOTH, 1 / (KNOTS - 3))
     grid_seed, height_seed = tf.unstack(tf.random.split(seed, 2))

@@ -4,8 +4,10 @@ The seed, the number of the epoch and the place in it alone decide which case, p
 stream that begins later continues the one that came that far, and devices that share a batch get what one would.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import tensorflow as tf
 
@@ -57,7 +59,14 @@ class Order:
     shard: Shard = Shard()
 
 
-def training_stream(stored, order, *, modalities, crop, patches=None):
+def training_stream(
+    stored: Sequence[Any],
+    order: Order,
+    *,
+    modalities: Sequence[str],
+    crop: tuple[int, int, int],
+    patches: Patches | None = None,
+) -> tf.data.Dataset:
     """Streams cached cases, shuffled anew each epoch: (B, H, W, D, C) float32, classes (B, H, W, D) uint8, seeds.
 
     Args:
@@ -121,7 +130,7 @@ def order_of_epoch(count, samples, seed, epoch):
     return order
 
 
-def training_dataset(stream, *, outputs, augmentation="none"):
+def training_dataset(stream: tf.data.Dataset, *, outputs: str, augmentation: str = "none") -> tf.data.Dataset:
     """Batches that a network learns from: (B, H, W, D, C) float32, target float32, augmented and read ahead.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf.errors import InputError
-from brats_tf.inference.predictor import Predictor, compiled_forward, planes_of
+from brats_tf.inference.predictor import Predictor, compiled_forward, compiled_planes, has_planes
 from brats_tf.models.outputs import to_classes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.runs.files import FIGURES_FOLDER
@@ -43,17 +43,17 @@ def draw_figures(run, case):
     title = f"{case.id}, {config.data.modalities[0]}, network {config.run_name}"
     paths = [folder / f"overlay-{case.id}.png"]
     save_overlay(paths[0], shown, labels, title=title)
-    if config.data.patch_size is None:
+    if has_planes(network):
         paths.append(folder / f"planes-{case.id}.png")
         where = _slices(next(iter(labels.values())))
-        planes = dict(zip(CAPTIONS, planes_of(network, prepared.volume), strict=True))
+        planes = dict(zip(CAPTIONS, compiled_planes(network)(prepared.volume), strict=True))
         if all(np.ptp(plane) == 0 for plane in planes[CAPTIONS[0]]):
             log.info(
                 f"{case.id}: the planes from the 3D encoder are constant, so the 2D classifier sees nothing "
                 "of this case."
             )
         rows = {"slice": [shown[:, :, d] for d in where]} | planes
-        rows |= {name: [blend(shown[:, :, d], its[:, :, d]) for d in where] for name, its in labels.items()}
+        rows |= {name: [blend(shown[:, :, d], classes[:, :, d]) for d in where] for name, classes in labels.items()}
         save_planes(paths[1], rows, title=title)
     log.info(f"Figures written to {', '.join(str(path) for path in paths)}.")
     return paths

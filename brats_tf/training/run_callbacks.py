@@ -3,6 +3,7 @@
 import logging
 from functools import partial
 
+from brats_tf.inference.predictor import Predictor
 from brats_tf.runtime.tensorflow import device_name
 from brats_tf.training.callbacks import RunRecord, SaveCheckpoint, StopOnNonFinite
 from brats_tf.training.checkpoints import Checkpoints
@@ -20,19 +21,19 @@ class RunCallbacks:
 
     Args:
         data: the `TrainingData`.
-        network: the network whose weights are trained and saved.
-        trainer: the `Trainer` around it.
+        ready: the `train.ReadyNetwork`.
         run: the run's folder.
         strategy: the `tf.distribute.Strategy`.
         options: `train.TrainingOptions`.
     """
 
-    def __init__(self, data, network, trainer, run, *, strategy, options):
-        self.data, self.config, self.network, self.run = data, data.config, network, run
+    def __init__(self, data, ready, run, *, strategy, options):
+        self.data, self.config, self.ready, self.run = data, data.config, ready, run
+        self.predictor = Predictor(self.config, ready.network, ready.forward)
         self.devices = strategy.num_replicas_in_sync
-        averaged = partial(averaged_weights, trainer.optimizer)
+        averaged = partial(averaged_weights, ready.trainer.optimizer)
         writes = is_first()
-        self.checkpoints = Checkpoints(run, [one.value for one in trainer.state], data.identity, writes=writes)
+        self.checkpoints = Checkpoints(run, [one.value for one in ready.trainer.state], data.identity, writes=writes)
         self.saving = SaveCheckpoint(
             self.checkpoints, minutes=options.checkpoint_minutes, agree=partial(agree, strategy)
         )
@@ -42,12 +43,12 @@ class RunCallbacks:
         self.stateful = [
             learning_rate_callback(self.config.training),
             History(run, writes=writes),
-            SaveWeights(run, network, averaged, writes=writes),
+            SaveWeights(run, ready.network, averaged, writes=writes),
             self.record,
         ]
         if data.validation:
             check = self.saving.stop_if_asked if machines() == 1 else lambda: None
-            validate = Validate(data, run, network, averaged=averaged, between_cases=check)
+            validate = Validate(data, run, self.predictor, averaged=averaged, between_cases=check)
             self.stateful.insert(0, validate)
             self.saving.is_long = validate.is_due  # Its scores take minutes: save before.
         self.saving.stateful = [callback for callback in self.stateful if hasattr(callback, "state")]
@@ -70,7 +71,7 @@ class RunCallbacks:
         first = [StopOnNonFinite(self.data.names(self.devices))]
         images = []
         if is_first():
-            images = [TensorBoardImages(self.config, self.run, self.network, self.data.displayed_case())]
+            images = [TensorBoardImages(self.run, self.predictor, self.ready.planes_of, self.data.displayed_case())]
         done = start[0] * steps + start[1]
         progress = ShowProgress(self.config.run_name, bar, total=self.config.training.epochs * steps, done=done)
         return [*first, *self.stateful, *images, self.saving, progress]

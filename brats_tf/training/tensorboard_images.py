@@ -9,8 +9,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from brats_tf.inference.predictor import Predictor, compiled_forward, planes_of
-from brats_tf.models.interslice import PLANES_LAYER
 from brats_tf.models.outputs import to_classes
 from brats_tf.runs.files import CURVES_FILE, TENSORBOARD_FOLDER
 from brats_tf.visualisation.overlays import blend
@@ -24,22 +22,18 @@ class TensorBoardImages(keras.callbacks.Callback):
     """Writes every epoch's logs, and images of one case every few epochs.
 
     Args:
-        config, run: of the training.
-        network: the network with the trained weights.
+        run: the run's folder.
+        predictor: a `Predictor` with the weights in training.
+        planes_of: see `predictor.compiled_planes`; None for a network without planes.
         case: (id, volume (H, W, D, C), classes (H, W, D)), prepared.
     """
 
-    def __init__(self, config, run, network, case):
+    def __init__(self, run, predictor, planes_of, case):
         super().__init__()
-        self.config, self.folder, (self.case_id, self.volume, self.classes) = (
-            config,
-            Path(run) / TENSORBOARD_FOLDER,
-            case,
-        )
-        epochs = config.training.epochs
-        self.every = config.training.validation_frequency or max(1, epochs // IMAGES_PER_TRAINING)
-        self.network = keras.Model(network.inputs[0], network.outputs[0])
-        self.predictor = Predictor(config, self.network, compiled_forward(self.network))
+        self.folder, self.predictor, self.planes_of = Path(run) / TENSORBOARD_FOLDER, predictor, planes_of
+        self.case_id, self.volume, self.classes = case
+        training = predictor.config.training
+        self.every = training.validation_frequency or max(1, training.epochs // IMAGES_PER_TRAINING)
 
     def on_train_begin(self, logs=None):
         self.writer = tf.summary.create_file_writer(str(self.folder))
@@ -48,7 +42,7 @@ class TensorBoardImages(keras.callbacks.Callback):
         with self.writer.as_default(step=epoch + 1):
             for name, value in logs.items():
                 tf.summary.scalar(name, value)
-            if (epoch + 1) % self.every == 0 or epoch + 1 == self.config.training.epochs:
+            if (epoch + 1) % self.every == 0 or epoch + 1 == self.predictor.config.training.epochs:
                 self._write_images()
         self.writer.flush()
 
@@ -60,8 +54,8 @@ class TensorBoardImages(keras.callbacks.Callback):
         predicted = to_classes(self.predictor.predict(self.volume), self.predictor.outputs)
         slices = [blend(self.volume[:, :, depth, 0], classes[:, :, depth]) for classes in (self.classes, predicted)]
         _image(OVERLAY, np.concatenate(slices, axis=1), f"{self.case_id}, slice {depth}")
-        if PLANES_LAYER in {layer.name for layer in self.network.layers}:
-            planes = [blend(plane, np.zeros(plane.shape)) for plane in planes_of(self.network, self.volume)[0]]
+        if self.planes_of:
+            planes = [blend(plane, np.zeros(plane.shape)) for plane in self.planes_of(self.volume)[0]]
             _image(PLANES, np.concatenate(planes, axis=1), f"{self.case_id}; all black where no plane is above 0")
 
 

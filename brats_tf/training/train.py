@@ -5,7 +5,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.case import Case
 from brats_tf.errors import InputError, Preempted, format_shape
+from brats_tf.inference.predictor import compiled_forward, compiled_planes, has_planes
 from brats_tf.models.cost import training_bytes
 from brats_tf.runs.folder import open_run
 from brats_tf.runs.network import build_with_weights, explain_lack_of_memory, what_takes_memory
@@ -36,13 +37,23 @@ CACHE_FOLDER = "cache"  # In the folder of runs, unless another one is named.
 
 @dataclass
 class ReadyNetwork:
-    """A compiled network, the origin of its weights, and the state from which every training of it starts."""
+    """A compiled network and what its trainings share.
+
+    Attributes:
+        config: of the first training.
+        origin: of the initial weights, in words.
+        start: the state from which every training starts; empty where only one follows.
+        forward: a function that runs the network, compiled once.
+        planes_of: likewise for its planes; None for a network without planes.
+    """
 
     config: Config
     network: keras.Model
     trainer: Trainer
     origin: str
-    start: list  # Empty where only one training follows.
+    start: list
+    forward: Callable
+    planes_of: Callable | None
 
 
 def train(
@@ -103,7 +114,7 @@ def _train(data, ready, run, strategy, options):
     config, devices = data.config, strategy.num_replicas_in_sync
     log.info(_first_line(data, ready, strategy))
     with progress_bar() as bar:
-        callbacks = RunCallbacks(data, ready.network, ready.trainer, run, strategy=strategy, options=options)
+        callbacks = RunCallbacks(data, ready, run, strategy=strategy, options=options)
         start = callbacks.resume()
         if is_first():
             config.save(run)
@@ -153,7 +164,9 @@ def _make_ready(config, strategy, before=None, *, keep_start=True):
     at_once = config.training.batch_size // config.training.gradient_accumulation_steps
     trainer.prepare(strategy, batch_size=at_once // strategy.num_replicas_in_sync, jit=config.compute.jit)
     start = [keras.ops.convert_to_numpy(variable) for variable in trainer.state] if keep_start else []
-    return ReadyNetwork(config, network, trainer, origin, start)
+    bare = keras.Model(network.inputs[0], network.outputs[0])
+    planes_of = compiled_planes(bare) if has_planes(bare) else None
+    return ReadyNetwork(config, network, trainer, origin, start, compiled_forward(bare), planes_of)
 
 
 def _built_alike(first, second):

@@ -8,7 +8,6 @@ import numpy as np
 
 from brats_tf.errors import InputError
 from brats_tf.evaluation.metrics import dice
-from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.outputs import to_classes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import REGIONS, classes_to_regions
@@ -30,19 +29,18 @@ class Validate(keras.callbacks.Callback):
     Args:
         data: the `TrainingData`.
         run: the run's folder.
-        network: the network with the trained weights.
+        predictor: a `Predictor` with the weights in training.
         averaged: a context manager in which it has the weights to validate.
         between_cases: called after each case; may raise.
     """
 
     name = "validation"
 
-    def __init__(self, data, run, network, *, averaged, between_cases):
+    def __init__(self, data, run, predictor, *, averaged, between_cases):
         super().__init__()
         self.config, self.cases, self.path, self.rows = data.config, data.validation, run / VALIDATION_FILE, []
         self.averaged, self.between_cases = averaged, between_cases
-        bare = keras.Model(network.inputs[0], network.outputs[0])
-        self.predictor = Predictor(self.config, bare, compiled_forward(bare))
+        self.predictor = predictor
 
     def is_due(self, epoch):
         """Whether the cases are scored after epoch number `epoch`, from 0."""

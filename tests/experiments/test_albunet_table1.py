@@ -1,4 +1,4 @@
-"""Paper B's protocol on tiny networks: its plan, its resumption, its table and its two figures."""
+"""The AlbuNet paper's protocol on tiny networks: its plan, its resumption, its table and its two figures."""
 
 import csv
 import importlib.util
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from brats_tf.runs.history import VALIDATION_COLUMNS
 from brats_tf.evaluation.scores import METRICS
+from brats_tf.runs.history import VALIDATION_COLUMNS
 
 TINY = {"crop": (40, 40, 26), "steps_per_epoch": 1, "epochs": 2, "validation_frequency": 1, "batch_size": 1}
 TINY_LENGTH = {

@@ -1,4 +1,4 @@
-"""Paper B through training and prediction: patches, accumulation, sliding windows, a T1 that is missing."""
+"""The AlbuNet paper through training and prediction: patches, accumulation, sliding windows, a T1 that is missing."""
 
 import dataclasses
 

@@ -151,9 +151,9 @@ def test_a_finished_run_is_kept_and_one_of_other_settings_is_moved_aside(trainin
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", run.parent, copy], check=True)
     assert trainings.run([*arguments, "--runs", copy, "--learning-rate", "1e-3", "--epochs", 1], log) == 0
-    assert f"moved to {copy / 'flair.1'}: it has learning_rate 0.01 instead of 0.001, epochs" in log.read_text()
+    assert f"moved to {copy / 'flair.1'}: it has epochs " in log.read_text()
     assert trainings.run([*arguments, "--runs", copy, "--epochs", 1, "--restart"], log) == 0
-    assert f"moved to {copy / 'flair.2'}: it is to be trained anew." in log.read_text()
+    assert f"moved to {copy / 'flair.2'}: --restart was given." in log.read_text()
 
 
 def test_other_data_do_not_go_on_in_an_old_run(trainings, arguments, phantom_folder, tmp_path):
@@ -205,7 +205,7 @@ def test_a_case_without_numbers_is_named_and_the_last_good_state_is_kept(trainin
     assert trainings.run(command, log) == 2
     said = log.read_text()
     assert "The loss must be finite; received nan in epoch" in said
-    assert "at Phantom_003." in said
+    assert "for Phantom_003." in said
     assert place(tmp_path / "flair") >= state
 
 

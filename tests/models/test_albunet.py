@@ -1,4 +1,4 @@
-"""Paper B's network: parity with PyTorch, golden outputs that stay where PyTorch is absent, what a slice sees."""
+"""AlbuNet: parity with PyTorch, golden outputs that stay where PyTorch is absent, what a slice sees."""
 
 import importlib.util
 import subprocess

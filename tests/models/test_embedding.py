@@ -1,4 +1,4 @@
-"""Paper A's network: sizes that are pinned, shapes of Table 1, and a forward pass that notices what sizes miss."""
+"""The embedding network: pinned sizes, shapes of Table 1, and a forward pass that notices what sizes miss."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from brats_tf.models.registry import get_network
 
 PAPER_SHAPE = (192, 160, 108, 1)
 
-# Every network of paper A has a row: its shape, parameters and the GFLOP of its convolutions.
+# Every network of the embedding paper has a row: its shape, parameters and the GFLOP of its convolutions.
 GOLDEN_SIZES = {
     "embedding": (PAPER_SHAPE, 16_574_819, 751),
     "embedding_authors": ((192, 160, 144, 4), 14_422_036, 1140),
@@ -48,7 +48,7 @@ def test_golden_sizes(name):
 
 
 def test_table_1_reads_off_the_layers(paper_network):
-    """Paper A, Table 1: W x H x D x C is squeezed to W x H x 3 by factors 3, 3 and 4."""
+    """The embedding paper, Table 1: W x H x D x C is squeezed to W x H x 3 by factors 3, 3 and 4."""
     assert {
         name: paper_network.get_layer(name).output.shape[1:]
         for name in (

@@ -10,7 +10,7 @@ from keras import layers, ops
 from brats_tf.models.albunet import albunet
 from brats_tf.models.embedding import embedding_network
 from brats_tf.models.normalisation import normalise_and_rectify
-from brats_tf.models.remat import rematerialised
+from brats_tf.models.remat import training_graph
 
 SHAPE = (2, 6, 5, 4, 16)
 
@@ -51,7 +51,7 @@ def test_normalisation_and_its_gradient_are_keras_s(shape):
 def test_a_network_keeps_its_weights_and_its_numbers():
     keras.utils.set_random_seed(0)
     network = embedding_network((*TINY_CROP, 1), backbone="tiny")
-    graph = rematerialised(network)
+    graph = training_graph(network, rematerialise=True)
     assert {id(one) for one in graph.trainable_variables} == {id(one) for one in network.trainable_variables}
     names = {layer.name for layer in graph.layers}
     blocks = {layer.name[:-4] for layer in network.layers if layer.name.endswith("_add")}
@@ -75,4 +75,4 @@ def test_a_network_keeps_its_weights_and_its_numbers():
 
 def test_a_network_without_residual_blocks_comes_back():
     network = albunet((32, 32, 4, 3))
-    assert rematerialised(network) is network
+    assert training_graph(network, rematerialise=True) is network

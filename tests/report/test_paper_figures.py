@@ -1,4 +1,4 @@
-"""Paper A's figures from a run: the planes are what the named layers give."""
+"""The embedding paper's figures from a run: the planes are what the named layers give."""
 
 import matplotlib.image
 import numpy as np

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from brats_tf.config.config import Config
+from brats_tf.inference.predictor import Predictor, compiled_forward, compiled_planes
 from brats_tf.training.tensorboard_images import OVERLAY, PLANES, TensorBoardImages, draw_log, read_log
 
 CROP = (16, 16, 6)
@@ -23,7 +24,8 @@ def watched(tmp_path):
     classes[4:8, 4:8, 2:4], values[4:8, 4:8, 2:4] = 3, 1
     config = Config.from_preset("embedding", modalities=("flair",), crop=(64, 64, 36), epochs=4)
     for epochs in ((0, 1, 2), (2, 3)):
-        watch = TensorBoardImages(config, tmp_path, network, ("Case_7", values, classes))
+        predictor = Predictor(config, network, compiled_forward(network))
+        watch = TensorBoardImages(tmp_path, predictor, compiled_planes(network), ("Case_7", values, classes))
         watch.on_train_begin()
         for epoch in epochs:
             watch.on_epoch_end(epoch, {"loss": 1 / (epoch + 1), "dice_wt": epoch / 10, "learning_rate": 1e-4})
