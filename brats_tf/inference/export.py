@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from brats_tf.errors import InputError
+from brats_tf.models.remat import fused_graph
 from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import atomic
 
@@ -32,16 +33,17 @@ def export_saved_model(run, *, out, checkpoint="last"):
     if out.exists() and not (out / "saved_model.pb").is_file():
         raise InputError(f"{out} exists and is no SavedModel; it would be replaced. Choose another --out.")
     config, network = load_network(run, checkpoint)
+    graph = fused_graph(network)
     volume = np.random.default_rng(config.seed).standard_normal((1, *config.input_shape))
     volume = tf.constant(volume, tf.float32)
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
     with atomic(out) as temporary, tf.device("/cpu:0"):
         try:
-            network.export(temporary, format="tf_saved_model", verbose=False)
+            graph.export(temporary, format="tf_saved_model", verbose=False)
         except tf.errors.OpError as error:  # What TensorFlow makes of a full disk or a missing permission.
             raise OSError(error.message) from error
         reloaded = tf.saved_model.load(temporary)  # Has to stay alive while its function runs.
-        difference = np.abs(reloaded.serve(volume).numpy() - network(volume, training=False).numpy()).max()
+        difference = np.abs(reloaded.serve(volume).numpy() - graph(volume, training=False).numpy()).max()
         if not difference <= TOLERANCE:
             raise InputError(f"The SavedModel of {run} must equal its network to {TOLERANCE}. Received: {difference}.")
         shutil.rmtree(out, ignore_errors=True)

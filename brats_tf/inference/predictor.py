@@ -13,6 +13,7 @@ from brats_tf.models.decoder2d import DECODED_PLANES_LAYER
 from brats_tf.models.interslice import PLANES_LAYER
 from brats_tf.models.outputs import BACKGROUND
 from brats_tf.models.registry import get_network
+from brats_tf.models.remat import fused_graph
 
 SMALLEST_PROBABILITY = 1e-30  # That has a logarithm here.
 
@@ -75,8 +76,9 @@ def compiled_planes(network):
 
 def compiled_forward(network):
     """A function (weights or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once."""
+    graph = fused_graph(network)
     forward = tf.function(
-        lambda volumes: network(volumes, training=False), input_signature=[tf.TensorSpec(network.input.shape)]
+        lambda volumes: graph(volumes, training=False), input_signature=[tf.TensorSpec(network.input.shape)]
     )
     current: list = []
 

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from brats_tf.models.registry import get_network
-from brats_tf.models.remat import training_graph
+from brats_tf.models.remat import fused_graph
 from brats_tf.pipeline.stream import augment_and_encode
 from brats_tf.training.optimisation import compile_network
 
@@ -48,7 +48,7 @@ class Trainer(keras.Model):
 
 def make_trainer(network, config):
     """The layers and weights of `network` as a compiled `Trainer`."""
-    graph = training_graph(network, rematerialise=config.compute.rematerialise)
+    graph = fused_graph(network, rematerialise=config.compute.rematerialise)
     trainer = Trainer(graph.inputs, graph.outputs)
     outputs = get_network(config.network.name).outputs
     trainer.targets = {"outputs": outputs, "augmentation": config.data.augmentation}

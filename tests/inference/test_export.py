@@ -43,7 +43,7 @@ def test_a_python_without_brats_tf_computes_the_same(tmp_path):
     command = [sys.executable, "-c", LOADER, tmp_path / "saved", tmp_path / "volume.npy", tmp_path / "out.npy"]
     subprocess.run([str(part) for part in command], check=True, cwd=tmp_path, capture_output=True)
     _, network = load_network(run)
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), network.predict(volume, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), network(volume, training=False), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from brats_tf.cli.main import main
 from brats_tf.data import phantoms as phantom
 from brats_tf.regions import MODALITIES
 
+LONG = ["--epochs", 2, "--steps-per-epoch", 12, "--learning-rate", 5e-3]
 TINY = ["--crop", "x".join(map(str, TINY_CROP)), "--backbone", "tiny", "--weights", "none"]
 
 
@@ -28,7 +29,7 @@ def call(*arguments):
 def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path, capsys):
     runs, out, results = (tmp_path / name for name in ("runs", "out", "results"))
     data = [phantom_folder, "--runs", runs]
-    assert call("train", "--modality", "all", *data, *TINY, "--epochs", 6, "--learning-rate", 5e-3) == 0
+    assert call("train", "--modality", "all", *data, *TINY, *LONG) == 0
     assert {path.name for path in runs.iterdir()} == {*MODALITIES, "cache"}
     assert call("predict", *data, "--out", out) == 0
     for case in phantoms:

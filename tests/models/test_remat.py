@@ -10,7 +10,7 @@ from keras import layers, ops
 from brats_tf.models.albunet import albunet
 from brats_tf.models.embedding import embedding_network
 from brats_tf.models.normalisation import normalise_and_rectify
-from brats_tf.models.remat import training_graph
+from brats_tf.models.remat import fused_graph
 
 SHAPE = (2, 6, 5, 4, 16)
 
@@ -51,7 +51,7 @@ def test_normalisation_and_its_gradient_are_keras_s(shape):
 def test_a_network_keeps_its_weights_and_its_numbers():
     keras.utils.set_random_seed(0)
     network = embedding_network((*TINY_CROP, 1), backbone="tiny")
-    graph = training_graph(network, rematerialise=True)
+    graph = fused_graph(network, rematerialise=True)
     assert {id(one) for one in graph.trainable_variables} == {id(one) for one in network.trainable_variables}
     names = {layer.name for layer in graph.layers}
     blocks = {layer.name[:-4] for layer in network.layers if layer.name.endswith("_add")}
@@ -75,4 +75,13 @@ def test_a_network_keeps_its_weights_and_its_numbers():
 
 def test_a_network_without_residual_blocks_comes_back():
     network = albunet((32, 32, 4, 3))
-    assert training_graph(network, rematerialise=True) is network
+    assert fused_graph(network, rematerialise=True) is network
+
+
+def test_sums_are_exact_where_keras_s_mean_is_not():
+    random = np.random.default_rng(0)
+    x = (random.standard_normal((1, 96, 96, 96, 8), dtype=np.float32) + 2) * np.float32(3)
+    exact = (x.astype(np.float64) - x.mean(dtype=np.float64)) / np.sqrt(x.var(dtype=np.float64) + 1e-3)
+    ones, zeros = tf.ones(8), tf.zeros(8)
+    ours = normalise_and_rectify(tf.constant(x), ones, zeros, groups=1, epsilon=1e-3)
+    np.testing.assert_allclose(ours, np.maximum(exact, 0), atol=2e-5)
