@@ -1,4 +1,4 @@
-"""AlbuNet in PyTorch, built from torchvision's ResNet34: what ours is compared with, in tests and in `brats-tf bench`.
+"""AlbuNet in PyTorch, built from torchvision's ResNet34: what ours is compared with, in tests and in `python -m bench`.
 
 PyTorch and torchvision are optional (extra `bench`); import torchvision before TensorFlow, or both crash. Volumes run
 (B, C, D, H, W) here, as in the paper.

@@ -70,7 +70,7 @@ def main(arguments=None):
     """Reads the arguments, trains what is missing, writes. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases to train on")
-    parser.add_argument("--validation", type=Path, help="cases to score (default: a fifth of the patients of --data)")
+    parser.add_argument("--validation", type=Path, help="cases to score (default: a fifth of the patients of DATA)")
     parser.add_argument("--length", choices=tuple(LENGTHS), default="paper")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each method (default: 5, as in the paper)")
     parser.add_argument("--methods", default=";".join(METHODS), help="some of them, joined by semicolons")

@@ -75,7 +75,7 @@ def narrow(request):
             patch.setattr(interslice, "FILTERS", (8, 8, 8, 8))
             patch.setattr(decoder2d, "FILTERS", dict.fromkeys(decoder2d.FILTERS, 16))
             patch.setattr(decoder2d, "FULL_SIZE_FILTERS", 8)
-            patch.setattr(resnet34, "STAGES", {stage: (1, 8) for stage in resnet34.STAGES})
+            patch.setattr(resnet34, "STAGES", dict.fromkeys(resnet34.STAGES, (1, 8)))
             patch.setattr(resnet34, "STEM_FILTERS", 8)
             patch.setattr(albunet, "CENTRE", 8)
             patch.setattr(albunet, "DECODER", {name: (8, 8, scale) for name, (*_, scale) in albunet.DECODER.items()})

@@ -6,7 +6,7 @@ from keras import layers
 
 # Peak memory: what TensorFlow itself takes; the weights, with gradients and two moments of the optimiser when they are
 # trained; and the layers' outputs: a training step keeps about this many times all of them, a prediction this many
-# times the largest. Fitted to `brats-tf bench`, which prints estimate and measurement side by side.
+# times the largest. Fitted to `python -m bench`, which prints estimate and measurement side by side.
 PREDICTION_BYTES, TRAINING_BYTES = 0.9e9, 1.4e9
 TRAINED_COPIES = 5
 KEPT_ACTIVATIONS = 0.67

@@ -67,8 +67,8 @@ def check_depth_factors(depth_factors, depth, planes=PLANES):
 
 def pooled_encoder(volume, *, depth_factors):
     """Squeezes slices into planes by max-pooling: (B, H, W, D, C) -> (B, H, W, planes), skips fine to coarse.
-     The skips are (B, H, W, D, 16), (B, H, W, D/f1, 32), (B, H, W, D/(f1 f2), 64). Source: embedding paper, Section 2.2 and
-    Table 1.
+    The skips are (B, H, W, D, 16), (B, H, W, D/f1, 32), (B, H, W, D/(f1 f2), 64). Source: embedding paper, Section 2.2
+    and Table 1.
     """
     x = conv(volume, FILTERS[0], kernel=3, name="stem_conv")
     skips = []

@@ -9,11 +9,11 @@ from brats_tf.regions import REGION_THRESHOLD, REGIONS
 EPSILON = 1e-7  # Only avoids 0 / 0; the paper gives no figure.
 
 
-def make_loss(name, outputs):
-    """The loss of that name for a network's `outputs`; the names are the choices of the setting `loss`."""
-    if name == "ce_minus_dice":
+def make_loss(training, outputs):
+    """The loss that `TrainingSettings` name, for a network's `outputs`."""
+    if training.loss == "ce_minus_dice":
         return CrossEntropyMinusDice(outputs)
-    return MultipleDice(background=name == "multiple_dice_background")
+    return MultipleDice(background=training.loss == "multiple_dice_background")
 
 
 def soft_dice(target, prediction):

@@ -21,7 +21,7 @@ def compile_network(network, config):
     outputs = get_network(config.network.name).outputs
     network.compile(
         optimizer=make_optimiser(config),
-        loss=make_loss(config.training.loss, outputs),
+        loss=make_loss(config.training, outputs),
         metrics=[region_dice(region, outputs) for region in REGIONS],
         auto_scale_loss=False,
         jit_compile=False,  # XLA is several times slower than oneDNN on a CPU; `Trainer.prepare` has it.
