@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the virtual environment $1 and installs the locked versions and this package.
-# $2 is a Python to use; without it, the first suitable one on the PATH. $3 names extras, apart by blanks: `gpu`, `bench`.
+# $2 is a Python to use; without it, the first suitable one on the PATH. $3 names extras, separated by blanks: `gpu`, `bench`.
 # uv is used where it is present, else venv and pip.
 set -eu
 venv=$1

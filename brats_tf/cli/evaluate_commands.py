@@ -71,6 +71,9 @@ def report(given):
 
     brats-tf report BraTS2020 --cases validation
     """
+    from brats_tf.runtime.tensorflow import import_tensorflow
+
+    import_tensorflow()
     from brats_tf.report.report import write_report
 
     folders = {"predictions": folder(given, "out"), "results": folder(given, "results")}

@@ -24,10 +24,10 @@ def train(given):
 
     A run is a folder in RUNS: config.json, split.json, network.weights.h5, history.csv, run.json, a TensorBoard log and
     its picture training.png. With --validation-split 0.2, or --folds 5 --fold 0, training does not see some of the
-    patients, the same for every modality (`predict --cases validation`), and scores them every fifth epoch
-    (validation.csv, best.weights.h5). Run the same command again to resume an interrupted training; exit code 75 says
-    that a signal (SIGTERM, SIGUSR1) stopped it and everything is saved. With --modality all and several GPUs the
-    networks train in parallel.
+    patients, the same for every modality (`predict --cases validation`), and scores them every fifth epoch and after
+    the last (validation.csv, best.weights.h5). Run the same command again to resume an interrupted training; exit code
+    75 says that a signal (SIGTERM, SIGUSR1) stopped it and everything is saved. With --modality all and several GPUs
+    the networks train in parallel.
 
     brats-tf train BraTS2020 --modality flair
     brats-tf train BraTS2020 --config runs/flair/config.json --epochs 300

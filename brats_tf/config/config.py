@@ -101,7 +101,8 @@ class Config:
         except FileNotFoundError:
             if path.name == CONFIG_FILE:
                 raise InputError(
-                    f"{path.parent} holds no trained network: {CONFIG_FILE} is missing. Train it first."
+                    f"{path.parent} holds no trained network: {CONFIG_FILE} is missing. Train it first, or "
+                    "choose trained networks with --networks."
                 ) from None
             raise InputError(f"The configuration {path} does not exist.") from None
         except (OSError, ValueError) as error:

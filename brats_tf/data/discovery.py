@@ -33,7 +33,7 @@ def find_cases(root: str | Path) -> tuple[list[Case], list[tuple[Path, str]]]:
     if root.is_file():
         return read_list(root)
     if not root.is_dir():
-        raise InputError(f"The data folder {root} does not exist or is no folder.")
+        raise InputError(f"The data folder {root} does not exist or is not a folder.")
     found: list[Case] = []
     grades: dict[str, str] = {}
     skipped: list[tuple[Path, str]] = []

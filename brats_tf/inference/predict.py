@@ -115,6 +115,6 @@ def _first_line(predictors, cases):
     largest = max((one.network for one in predictors), key=lambda network: network.count_params())
     memory = prediction_bytes(largest, networks=len(predictors)) / 1e9
     return (
-        f"Predicting {cases} cases with {len(predictors)} networks of {largest.count_params():,} parameters on "
+        f"Predicting {cases} case(s) with {len(predictors)} network(s) of {largest.count_params():,} parameters on "
         f"{device_name()}, about {memory:.1f} GB of memory."
     )

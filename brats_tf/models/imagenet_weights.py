@@ -190,9 +190,9 @@ def _published(backbone, source):
             path = _get_file(name, NOISY_STUDENT_URL + name, file_hash=NOISY_STUDENT_MD5[backbone])
     except Exception as error:  # Whatever the network, the proxy or the cache leads to.
         raise InputError(
-            f"The {source} weights of {backbone} could not be had ({in_one_line(error)}). Put the published file into "
-            f"a folder as {_stem(backbone, source)}_notop.h5 and name that folder in {FOLDER_VARIABLE}, or choose "
-            "--weights FILE, or --weights none to train from random weights."
+            f"The {source} weights of {backbone} could not be downloaded ({in_one_line(error)}). Put the published "
+            f"file into a folder as {_stem(backbone, source)}_notop.h5 and name that folder in {FOLDER_VARIABLE}, or "
+            "choose --weights FILE, or --weights none to train from random weights."
         ) from error
     return _load(backbone, Path(path)), name
 

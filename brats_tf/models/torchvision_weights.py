@@ -107,9 +107,9 @@ def _find():
         return Path(download(PUBLISHED, URL + PUBLISHED))
     except Exception as error:  # Whatever the network, the proxy or the cache leads to.
         raise InputError(
-            f"The ImageNet weights of ResNet34 could not be had ({in_one_line(error)}). Put torchvision's {PUBLISHED} "
-            f"into a folder and name that folder in {FOLDER_VARIABLE}, or choose --weights FILE, or --weights none to "
-            "train from random weights."
+            f"The ImageNet weights of ResNet34 could not be downloaded ({in_one_line(error)}). Put torchvision's "
+            f"{PUBLISHED} into a folder and name that folder in {FOLDER_VARIABLE}, or choose --weights FILE, "
+            "or --weights none to train from random weights."
         ) from error
 
 

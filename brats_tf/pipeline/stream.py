@@ -87,10 +87,12 @@ def training_stream(
     read = _reader(stored, order.seed, modalities=modalities, crop=crop, patches=patches)
     total, (first_epoch, taken) = order.samples or len(stored), order.start
 
+    @tf.autograph.experimental.do_not_convert  # Graph operations alone; AutoGraph would take 0.7 s to find that out.
     def read_sample(epoch, number, index):
         sample = read(epoch, number, index)
         return tuple(part[None] for part in sample) if order.batch_size == 1 else sample  # Free; batching would copy.
 
+    @tf.autograph.experimental.do_not_convert
     def one_epoch(epoch):
         indices, numbers = order_of_epoch(len(stored), total, order.seed, epoch), tf.range(total, dtype=tf.int64)
         numbered = tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, total), numbers, indices))

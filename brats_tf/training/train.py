@@ -129,7 +129,7 @@ def _train(data, ready, run, strategy, options):
     callbacks.checkpoints.remove()
     seconds, peak = callbacks.record.seconds, callbacks.record.peak
     log.info(
-        f"{config.run_name}: {config.training.epochs} epochs in {seconds:.0f} s, peak memory {peak:.1f} GB, saved to "
+        f"{config.run_name}: {config.training.epochs} epoch(s) in {seconds:.0f} s, peak memory {peak:.1f} GB, saved to "
         f"{run}."
     )
     return callbacks.saving.signal

@@ -34,10 +34,11 @@ def untrained(run, **settings):
     return run
 
 
-def test_a_python_without_brats_tf_computes_the_same(tmp_path):
+@pytest.mark.parametrize("backbone", ["tiny", pytest.param("efficientnetb0", marks=pytest.mark.slow)])
+def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path):
     run = tmp_path / "flair"
     run.mkdir()
-    untrained(run, backbone="efficientnetb0")
+    untrained(run, backbone=backbone)
     export.export_saved_model(run, out=tmp_path / "saved")
     volume = np.random.default_rng(1).normal(size=(1, *TINY_CROP, 1)).astype("float32")
     np.save(tmp_path / "volume.npy", volume)

@@ -97,7 +97,7 @@ def test_without_network_and_cache_one_sentence_says_what_to_do(network, monkeyp
 
     monkeypatch.delenv("BRATS_TF_WEIGHTS", raising=False)
     monkeypatch.setitem(backbones.BACKBONES, "tiny", backbones.Backbone("tests", offline, "torch"))
-    with pytest.raises(InputError, match="could not be had .*BRATS_TF_WEIGHTS.*--weights none") as caught:
+    with pytest.raises(InputError, match="could not be downloaded .*BRATS_TF_WEIGHTS.*--weights none") as caught:
         fill(network, "imagenet")
     assert "\n" not in str(caught.value)
 
@@ -244,7 +244,7 @@ def test_a_download_with_a_wrong_hash_is_refused_in_one_sentence(published, monk
     network = embedding_network(SHAPE)
     monkeypatch.delenv("BRATS_TF_WEIGHTS", raising=False)
     monkeypatch.setitem(weights.NOISY_STUDENT_MD5, "efficientnetb0", "0" * 32)
-    with pytest.raises(InputError, match="weights of efficientnetb0 could not be had .*hash") as caught:
+    with pytest.raises(InputError, match="weights of efficientnetb0 could not be downloaded .*hash") as caught:
         fill_backbone(network, backbone="efficientnetb0", source="noisy-student")
     assert "\n" not in str(caught.value)
 

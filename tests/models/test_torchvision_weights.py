@@ -121,7 +121,10 @@ def test_bad_files_change_nothing_and_say_why(network, state, file, tmp_path, mo
     refused("imagenet", "must hold resnet34.safetensors or resnet34-b627a593.pth .* Received: neither")
     monkeypatch.delenv("BRATS_TF_WEIGHTS")
     monkeypatch.setattr(torchvision, "download", no_network)
-    refused("imagenet", "could not be had .OSError: no network.. Put torchvision's resnet34-b627a593.pth into a folder")
+    refused(
+        "imagenet",
+        "could not be downloaded .OSError: no network.. Put torchvision's resnet34-b627a593.pth into a folder",
+    )
     for old, new in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
