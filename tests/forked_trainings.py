@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
@@ -68,8 +69,11 @@ def main():
     from brats_tf.cli.main import main as brats_tf
     from brats_tf.models import registry
     from brats_tf.training import train as training
+    from brats_tf.visualisation.plots import save_curves
 
-    assert training  # Imported here, once, because it takes seconds.
+    assert training  # Imported here, once, because it takes seconds; so does the first picture.
+    with tempfile.TemporaryDirectory() as folder:
+        save_curves(Path(folder) / "curve.png", {"loss": [1.0, 0.5]}, title="", x_label="")
     registry.NETWORKS |= small_networks()
     for line in sys.stdin:
         question = json.loads(line)

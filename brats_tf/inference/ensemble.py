@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brats_tf.config.config import Config
+from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.errors import InputError
 from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.outputs import to_regions
@@ -71,6 +71,12 @@ def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last") -> list[
     Raises:
         InputError: when a folder holds no run, or weights that do not fit its config.
     """
+    missing = [str(run) for run in runs if not (Path(run) / CONFIG_FILE).is_file()]
+    if len(missing) > 1:  # A single one is refused where it is read.
+        raise InputError(
+            f"{', '.join(missing)} hold no trained networks: {CONFIG_FILE} is missing. Train them first, or choose "
+            "trained networks with --networks."
+        )
     predictors: list[Predictor] = []
     shared: dict = {}
     for run in runs:

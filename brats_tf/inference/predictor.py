@@ -66,7 +66,7 @@ def compiled_planes(network):
     """A function volume (H, W, D, C) -> the planes from the 3D encoder and into the 3D decoder: two lists of (H, W)."""
     outputs = [network.get_layer(name).output for name in (PLANES_LAYER, DECODED_PLANES_LAYER)]
     model = keras.Model(network.inputs, outputs)
-    forward = tf.function(lambda volumes: model([volumes], training=False))
+    forward = tf.function(lambda volumes: model([volumes], training=False), autograph=False)
 
     def planes_of(volume):
         return [list(np.moveaxis(planes[0].numpy(), -1, 0)) for planes in forward(tf.constant(volume[None]))]
@@ -78,7 +78,9 @@ def compiled_forward(network):
     """A function (weights or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once."""
     graph = fused_graph(network)
     forward = tf.function(
-        lambda volumes: graph(volumes, training=False), input_signature=[tf.TensorSpec(network.input.shape)]
+        lambda volumes: graph(volumes, training=False),
+        input_signature=[tf.TensorSpec(network.input.shape)],
+        autograph=False,
     )
     current: list = []
 

@@ -1,6 +1,7 @@
 """What the command line prints: log lines, progress bars with the time left, tables."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -9,8 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 
+PIPE_WIDTH = 200  # Columns of a table that goes into a file or a pipe; a terminal knows its own.
+
 # soft_wrap: a sentence with a path in it stays one line, for people who copy and for programs that search.
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console.width = PIPE_WIDTH
 
 
 class ConsoleHandler(logging.Handler):

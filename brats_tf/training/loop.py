@@ -26,13 +26,13 @@ class Trainer(keras.Model):
         ]
         with strategy.scope():
             self._symbolic_build(data_batch=tuple(shapes))
-        on_one = self.train_step if self.run_eagerly else tf.function(self.train_step, jit_compile=jit)
+        on_one = self.train_step if self.run_eagerly else tf.function(self.train_step, jit_compile=jit, autograph=False)
         several = strategy.num_replicas_in_sync > 1
 
         def step(batch):
             strategy.run(on_one, args=(batch,)) if several else on_one(batch)
 
-        self.step = step if self.run_eagerly or not several else tf.function(step)
+        self.step = step if self.run_eagerly or not several else tf.function(step, autograph=False)
 
     def logs(self):
         """Loss, Dice and learning rate, as floats; means over the epoch so far, over all devices."""

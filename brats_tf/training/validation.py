@@ -72,7 +72,7 @@ class Validate(keras.callbacks.Callback):
         logs[VALIDATION_DICE] = float(np.mean(list(means.values())))
         scores = " ".join(f"{region} {mean:.2f}" for region, mean in means.items())
         run, epochs = self.config.run_name, self.params["epochs"]
-        log.info(f"{run} epoch {done}/{epochs}, {len(self.cases)} validation cases: {scores}")
+        log.info(f"{run} epoch {done}/{epochs}, {len(self.cases)} validation case(s): {scores}")
 
     def _write(self):
         with atomic(self.path) as temporary, open(temporary, "w", newline="") as file:

@@ -141,7 +141,7 @@ def test_cases_that_validate_do_so_every_fifth_epoch_unless_told():
         (["train", "/nowhere", "--config", "/nowhere/my.json"], "The configuration /nowhere/my.json does not exist"),
         (["train", "--epochs", "0"], "--epochs: expected a whole number of at least 1, received '0'"),
         (["train", "--epoch", "5"], "unrecognized arguments: --epoch"),
-        (["predict", "/nowhere", "--runs", "/nowhere"], "/nowhere/flair holds no trained network"),
+        (["predict", "/nowhere", "--runs", "/nowhere"], "/nowhere/t1ce, /nowhere/t2 hold no trained networks"),
         (["evaluate", "/nowhere"], "The data folder /nowhere does not exist"),
         (["evaluate"], "DATA is missing"),
         (["summary", "--crop", "192x160x100"], "Received: depth=100"),
