@@ -156,7 +156,7 @@ def test_cases_that_validate_do_so_every_fifth_epoch_unless_told():
         (["train", "--augmentation", "all"], "invalid choice: 'all'"),
         (["train", "x", "--modality", "t1", "--folds", "5", "--fold", "5"], "`fold` must be from 0 to folds - 1"),
         (["train", "--spacing-mm", "-1"], "--spacing-mm: expected a number from 0.1 to 10, received '-1'"),
-        (["predict", "x", "--runs", "/nowhere", "--cases", "validation"], "/nowhere/flair holds no trained network"),
+        (["predict", "x", "--runs", "/nowhere", "--cases", "validation"], "/nowhere/t2 hold no trained networks"),
         (["runs", "/nowhere"], "/nowhere holds no run with a run.json"),
         (["fly"], "invalid choice: 'fly'"),
     ],
