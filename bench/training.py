@@ -76,7 +76,7 @@ def _trainer(config, changes):
     make_deterministic(config.seed)
     network, _ = build_with_weights(config)
     trainer = make_trainer(network, config)
-    trainer.prepare(tf.distribute.get_strategy(), batch_size=1, jit=False)
+    trainer.prepare(tf.distribute.get_strategy(), jit=False)
     return network, trainer
 
 

@@ -65,8 +65,8 @@ def has_planes(network):
 def compiled_planes(network):
     """A function volume (H, W, D, C) -> the planes from the 3D encoder and into the 3D decoder: two lists of (H, W)."""
     outputs = [network.get_layer(name).output for name in (PLANES_LAYER, DECODED_PLANES_LAYER)]
-    model = keras.Model(network.inputs, outputs)
-    forward = tf.function(lambda volumes: model([volumes], training=False), autograph=False)
+    model = fused_graph(keras.Model(network.inputs[0], outputs))
+    forward = tf.function(lambda volumes: model(volumes, training=False), autograph=False)
 
     def planes_of(volume):
         return [list(np.moveaxis(planes[0].numpy(), -1, 0)) for planes in forward(tf.constant(volume[None]))]

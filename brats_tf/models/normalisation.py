@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from keras import ops
 
 
@@ -12,40 +13,45 @@ def normalise_and_rectify(x, gamma, beta, *, groups, epsilon):
     dx = (γ g - mean(γ g) - x̂ mean(γ g x̂)) / deviation, means over a group (Wu and He 2018).
     """
     channels, axes = x.shape[-1], tuple(range(1, len(x.shape) - 1))
-    count = math.prod(x.shape[1:-1]) * channels // groups
+    size = math.prod(x.shape[1:-1])
+    count, grouped = size * channels // groups, (-1, groups, channels // groups)
 
     def over_space(values):
-        """Sums of (B, ..., C) over all axes between: (B, C). As a matrix product, faster than a reduction."""
-        flat = ops.reshape(values, (-1, math.prod(values.shape[1:-1]), channels))
-        return ops.matmul(ops.ones((1, flat.shape[1]), flat.dtype), flat)[:, 0]
+        """Sums of (B, ..., C) over all axes between: (B, G, C/G). As a matrix product, faster than a reduction."""
+        flat = ops.reshape(values, (-1, size, channels))
+        return ops.reshape(ops.matmul(ops.ones((1, size), flat.dtype), flat), grouped)
 
     def over_group(values):
-        """Sums of (B, C) over each group, for every channel of it."""
-        grouped = ops.reshape(values, (-1, groups, channels // groups))
-        return ops.reshape(ops.sum(grouped, axis=-1, keepdims=True) + ops.zeros_like(grouped), (-1, channels))
+        """Sums of (B, G, C/G) over each group: (B, G, 1)."""
+        return ops.sum(values, axis=-1, keepdims=True)
 
     def everywhere(values):
-        return ops.reshape(values, (-1, *[1] * len(axes), channels))
+        """(B, G, C/G), or (B, G, 1), which all channels of a group share, beside (B, ..., C)."""
+        full = values + np.zeros(grouped[1:], "float32") if values.shape[-1] != grouped[-1] else values
+        return ops.reshape(full, (-1, *[1] * len(axes), channels))
 
     @ops.custom_gradient
     def function(x, gamma, beta):
         full = ops.cast(x, "float32")
+        gamma, beta = (ops.reshape(weight, grouped) for weight in (gamma, beta))
         mean = over_group(over_space(full)) / count
         variance = over_group(over_space(ops.square(full - everywhere(mean)))) / count
         inverse = ops.rsqrt(variance + epsilon)
-        factor, offset = gamma * inverse, beta - mean * gamma * inverse
-        y = ops.relu(full * everywhere(factor) + everywhere(offset))
+        factor = gamma * inverse
+        slope, offset = everywhere(factor), everywhere(beta - mean * factor)
+        y = ops.relu(full * slope + offset)
 
         def gradient(*args, upstream=None):
             g = ops.cast(args[0] if upstream is None else upstream, "float32")
             full = ops.cast(x, "float32")
-            g = ops.where(full * everywhere(factor) + everywhere(offset) > 0, g, 0.0)
+            g = ops.where(full * slope + offset > 0, g, 0.0)
             g_sum = over_space(g)
             gx_sum = (over_space(g * full) - mean * g_sum) * inverse  # Of g x̂.
             along = -inverse * inverse * over_group(gamma * gx_sum) / count
             constant = -inverse * over_group(gamma * g_sum) / count - along * mean
-            dx = g * everywhere(factor) + (full * everywhere(along) + everywhere(constant))
-            return ops.cast(dx, x.dtype), ops.sum(gx_sum, axis=0), ops.sum(g_sum, axis=0)
+            dx = g * slope + (full * everywhere(along) + everywhere(constant))
+            of_weights = (ops.reshape(ops.sum(sums, axis=0), (channels,)) for sums in (gx_sum, g_sum))
+            return ops.cast(dx, x.dtype), *of_weights
 
         return ops.cast(y, x.dtype), gradient
 

@@ -21,7 +21,7 @@ def fused_graph(network, *, rematerialise=False):
     """The layers and weights of `network` in a `keras.Model` whose residual blocks normalise in one function.
 
     Training, prediction and export all use it. With `rematerialise` it keeps only the inputs of residual blocks.
-    Networks without such blocks (AlbuNet) are returned unchanged.
+    Networks without such blocks (AlbuNet, or a graph that is fused already) are returned unchanged.
     """
     scope = keras.RematScope if rematerialise else nullcontext
     settings = {"mode": "full"} if rematerialise else {}

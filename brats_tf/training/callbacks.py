@@ -153,8 +153,10 @@ class SaveCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         (stop,) = self.agree(self.signal is not None)
+        if epoch + 1 == self.params["epochs"]:
+            return  # The weights are saved, and a finished run needs no checkpoint.
         self._save(epoch + 1, 0)
-        if stop and epoch + 1 < self.params["epochs"]:
+        if stop:
             self._stop(epoch + 1, 0)
 
     def stop_if_asked(self):

@@ -19,13 +19,13 @@ class Trainer(keras.Model):
         """One step; `batch` is (volumes, classes, seeds)."""
         return super().train_step(augment_and_encode(*batch, **self.targets))
 
-    def prepare(self, strategy, *, batch_size, jit):
+    def prepare(self, strategy, *, jit):
         """Makes the step function, and the variables of the metrics before several devices ask for them."""
-        shapes = [
-            tf.TensorSpec((batch_size, *tensor.shape[1:]), tf.float32) for tensor in (self.inputs[0], self.outputs[0])
-        ]
+        example = tf.zeros((1, 1, 1, 1, self.outputs[0].shape[-1]))
         with strategy.scope():
-            self._symbolic_build(data_batch=tuple(shapes))
+            self.compute_loss(y=example, y_pred=example)
+            self.compute_metrics(None, example, example)
+            self.reset_metrics()
         on_one = self.train_step if self.run_eagerly else tf.function(self.train_step, jit_compile=jit, autograph=False)
         several = strategy.num_replicas_in_sync > 1
 

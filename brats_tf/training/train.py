@@ -19,6 +19,7 @@ from brats_tf.data.case import Case
 from brats_tf.errors import InputError, Preempted, format_shape
 from brats_tf.inference.predictor import compiled_forward, compiled_planes, has_planes
 from brats_tf.models.cost import training_bytes
+from brats_tf.models.remat import fused_graph
 from brats_tf.runs.folder import open_run
 from brats_tf.runs.network import build_with_weights, explain_lack_of_memory, what_takes_memory
 from brats_tf.runs.record import FINISHED
@@ -160,12 +161,12 @@ def _make_ready(config, strategy, before=None, *, keep_start=True):
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
         network, origin = build_with_weights(config)
-        trainer = make_trainer(network, config)
-    at_once = config.training.batch_size // config.training.gradient_accumulation_steps
-    trainer.prepare(strategy, batch_size=at_once // strategy.num_replicas_in_sync, jit=config.compute.jit)
+        graph = fused_graph(network)
+        trainer = make_trainer(network if config.compute.rematerialise else graph, config)
+    trainer.prepare(strategy, jit=config.compute.jit)
     start = [keras.ops.convert_to_numpy(variable) for variable in trainer.state] if keep_start else []
-    bare = keras.Model(network.inputs[0], network.outputs[0])
-    planes_of = compiled_planes(bare) if has_planes(bare) else None
+    bare = keras.Model(graph.inputs[0], graph.outputs[0])
+    planes_of = compiled_planes(network) if has_planes(network) else None
     return ReadyNetwork(config, network, trainer, origin, start, compiled_forward(bare), planes_of)
 
 

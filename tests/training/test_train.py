@@ -21,6 +21,7 @@ from brats_tf.training.epoch_files import SaveWeights, ShowProgress
 from brats_tf.training.loop import make_trainer
 from brats_tf.training.optimisation import (
     EMA_MOMENTUM,
+    FusedAdam,
     averaged_weights,
     compile_network,
     learning_rate_at,
@@ -186,8 +187,22 @@ def test_the_bar_begins_where_a_training_goes_on():
         assert (bar.tasks[0].total, bar.tasks[0].completed) == (4, 3)
 
 
+def test_fused_adam_is_keras_s_adam():
+    gradients = np.random.default_rng(0).normal(size=(20, 50)).astype("float32")
+    found = []
+    for kind in (FusedAdam, keras.optimizers.Adam):
+        weight = keras.Variable(np.ones(50, "float32"))
+        optimiser = kind(1e-3)
+        optimiser.build([weight])
+        for gradient in gradients:
+            optimiser.apply([keras.ops.convert_to_tensor(gradient)])
+        found.append([weight.numpy(), *(value.numpy() for value in optimiser.variables)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize(
-    ("preset", "optimizer"), [("embedding", keras.optimizers.Adam), ("embedding-authors", keras.optimizers.Nadam)]
+    ("preset", "optimizer"), [("embedding", FusedAdam), ("embedding-authors", keras.optimizers.Nadam)]
 )
 def test_each_preset_has_its_optimiser(preset, optimizer):
     config = Config.from_preset(preset, modalities=("t1",), crop=TINY_CROP, backbone="tiny", weights="none")
