@@ -44,12 +44,11 @@ def run_demo(*, runs, out, results, **settings):
     )
     _save_untrained(configs, runs / "untrained")
     trained = train(configs, training, runs=runs)
+    predictors = load_ensemble([*(runs / "untrained" / run.name for run in trained), *trained])  # One Keras model.
+    untrained, trained_ones = predictors[: len(trained)], predictors[len(trained) :]
     summaries = {}
-    for title, folders, suffix in (
-        ("untrained", [runs / "untrained" / run.name for run in trained], "untrained"),
-        ("trained", trained, ""),
-    ):
-        predict_cases(load_ensemble(folders), unseen, out=out / suffix)
+    for title, ensemble, suffix in (("untrained", untrained, "untrained"), ("trained", trained_ones, "")):
+        predict_cases(ensemble, unseen, out=out / suffix)
         summaries[title], _ = evaluate(unseen, predictions=out / suffix, results=results / suffix)
     show_table(summaries)
     picture = results / "overlay.png"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import TINY_CROP
 
+from brats_tf.cli.main import main
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.inference import export
@@ -23,7 +24,7 @@ assert not any(name.startswith("brats_tf") for name in sys.modules)
 
 
 @pytest.fixture
-def run(tmp_path_factory):
+def run(small, tmp_path_factory):
     return untrained(tmp_path_factory.mktemp("flair"), backbone="tiny")
 
 
@@ -35,11 +36,12 @@ def untrained(run, **settings):
 
 
 @pytest.mark.parametrize("backbone", ["tiny", pytest.param("efficientnetb0", marks=pytest.mark.slow)])
-def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path):
+def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys):
     run = tmp_path / "flair"
     run.mkdir()
     untrained(run, backbone=backbone)
-    export.export_saved_model(run, out=tmp_path / "saved")
+    assert main(["export", str(run), "--out", str(tmp_path / "saved")]) == 0
+    assert "differs from the network by at most" in capsys.readouterr().out
     volume = np.random.default_rng(1).normal(size=(1, *TINY_CROP, 1)).astype("float32")
     np.save(tmp_path / "volume.npy", volume)
     command = [sys.executable, "-c", LOADER, tmp_path / "saved", tmp_path / "volume.npy", tmp_path / "out.npy"]

@@ -34,7 +34,7 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def members(runs):
     return load_ensemble([runs / name for name in MODALITIES])
 
@@ -101,11 +101,10 @@ def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
     np.testing.assert_array_equal(first, second)
 
 
-def test_disagreement_is_the_deviation_of_the_networks(runs, members, phantoms, tmp_path):
+def test_disagreement_is_the_deviation_of_the_networks(members, phantoms, tmp_path):
     predict_cases(members, phantoms[:1], out=tmp_path, extras=PredictionExtras(True, True))
     each = []
-    for name in MODALITIES:
-        (member,) = load_ensemble([runs / name])
+    for name, member in zip(MODALITIES, members, strict=True):
         prepared = prepare_case(phantoms[0], modalities=(name,), crop=TINY_CROP, with_truth=False)
         each.append(prepared.to_file_axes(member.predict(prepared.volume)))
     written, mean = (

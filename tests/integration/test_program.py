@@ -1,4 +1,4 @@
-"""The whole program once, on phantoms, with a tiny network: train four, predict, evaluate, export."""
+"""The whole program once, on phantoms, with a tiny network: train four, predict, evaluate."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ def call(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path, capsys):
+def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path):
     runs, out, results = (tmp_path / name for name in ("runs", "out", "results"))
     data = [phantom_folder, "--runs", runs]
     assert call("train", "--modality", "all", *data, *TINY, *LONG) == 0
@@ -44,8 +44,6 @@ def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path, capsys):
     rows = list(csv.DictReader((results / "cases.csv").read_text().splitlines()))
     wt = [float(row["dice"]) for row in rows if row["region"] == "WT"]
     assert np.mean(wt) == pytest.approx(summary["WT"]["dice"]["mean"], abs=1e-5)
-    assert call("export", runs / "t2", "--out", tmp_path / "saved") == 0
-    assert "differs from the network by at most" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("untraced")
@@ -92,7 +90,6 @@ def test_training_never_falls_back_to_random_weights(phantom_folder, tmp_path, c
     assert "must hold tiny.weights.h5 or tiny_notop.h5" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("untraced")
 def test_the_demo_goes_on_without_weights_and_says_so_first(tmp_path, capsys, monkeypatch, few_phantoms):
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(tmp_path))
     run_demo(
