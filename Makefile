@@ -83,5 +83,6 @@ lock: ## write requirements.lock from setup.cfg (needs uv)
 		--output-file requirements.lock
 
 clean: ## remove the virtual environment, caches and the demo; runs, predictions and results stay
-	rm -rf "$(VENV)" build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache demo docs/_build docs/reference/generated
+	[ ! -f "$(VENV)/pyvenv.cfg" ] || rm -rf "$(VENV)"
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache demo docs/_build docs/reference/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

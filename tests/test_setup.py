@@ -3,6 +3,7 @@
 import configparser
 import re
 import subprocess
+import sys
 import types
 
 import pytest
@@ -51,3 +52,15 @@ def test_the_bounds_are_those_of_setup_cfg():
         for minor in range(8, 16)
     }
     assert [minor for minor, suitable in suits.items() if suitable] == [10, 11, 12, 13]
+
+
+def test_a_folder_that_setup_did_not_make_is_never_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("precious")
+    done = subprocess.run(["/bin/sh", SETUP, tmp_path / "thesis", sys.executable], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"make setup: VENV={tmp_path / 'thesis'} exists and is not a virtual environment")
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
+    clean = ["make", "--dry-run", "clean", f"VENV={tmp_path / 'thesis'}"]
+    commands = subprocess.run(clean, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert f'[ ! -f "{tmp_path / "thesis"}/pyvenv.cfg" ] || rm -rf' in commands
