@@ -42,6 +42,8 @@ def _check_modalities(modalities: tuple) -> None:
 
 def _check_network(config: Any) -> None:
     if not isinstance(config.network, AlbuNetSettings):
+        if config.inference.window_average == "logits" and config.network.name == "embedding":
+            raise InputError("`window_average` logits is for exclusive classes; the embedding predicts regions.")
         return
     if config.compute.rematerialise:
         raise InputError("AlbuNet has no residual blocks to rematerialise. Received: rematerialise=True.")

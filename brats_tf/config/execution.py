@@ -55,6 +55,9 @@ class EvaluationOptions(Section):
         "brats", "scores of a region without voxels: as on the BraTS platform, or none", choices=("brats", "nan")
     )
     workers: int | None = setting(None, "cases to score at once", none="one per CPU core", minimum=1)
+    blind_classifier: bool = setting(
+        False, "also predict with each plane replaced by its mean, and compare: what does the classifier contribute?"
+    )
 
 
 @dataclass(frozen=True)

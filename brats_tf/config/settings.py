@@ -96,9 +96,10 @@ class EmbeddingSettings(Section):
         source="embedding paper, Section 2.2",
     )
     input_scaling: str = setting(
-        "none",
-        "scaling in front of the classifier: none takes the planes as they are, imagenet as an image of 0 to 255",
-        choices=("none", "imagenet"),
+        "standardise",
+        "scaling in front of the classifier: standardise gives each plane mean 0 and deviation 1, none takes the "
+        "planes as they are, imagenet takes them as an image of 0 to 255",
+        choices=("standardise", "none", "imagenet"),
     )
     batch_norm: str = setting(
         "frozen",

@@ -39,6 +39,7 @@ SCALINGS = {
 LEARNED_LAYER = "bn_data"  # Its name in segmentation-models' ResNets.
 LEARNED_EPSILON = 2e-5
 SCALING_LAYER = "planes_scaling"
+PLANE_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -190,13 +191,17 @@ def feature_pyramid(name, image_shape, batch_norm="frozen", stochastic_depth=Fal
 def scale_input(planes, *, scaling, backbone):
     """Scales the planes as the backbone's ImageNet weights expect an image: (B, H, W, C) -> (B, H, W, C).
 
-    "none" (embedding paper: the planes *are* the input) returns them; "imagenet" takes 0..255 to what `SCALINGS` says
-    (authors' code, which leaves Keras's hidden scaling in). More than three planes repeat the three channels.
+    "standardise" gives each plane of each case mean 0 and standard deviation 1, as the images had that the weights'
+    statistics come from; "none" returns the planes; "imagenet" takes 0..255 to what `SCALINGS` says (authors' code,
+    which leaves Keras's hidden scaling in). More than three planes repeat the three channels.
     """
     if scaling not in INPUT_SCALING:
         raise InputError(f"`input_scaling` must be one of {', '.join(INPUT_SCALING)}. Received: {scaling!r}.")
     if scaling == "none":
         return planes
+    if scaling == "standardise":
+        settings = {"epsilon": PLANE_EPSILON, "center": False, "scale": False, "name": SCALING_LAYER}
+        return layers.GroupNormalization(planes.shape[-1], **settings)(planes)
     constants = SCALINGS[get_backbone(backbone).scaling]
     if constants is None:
         # Its statistics are filled in with the weights; until then it passes the planes through.

@@ -2,7 +2,7 @@
 
 from keras import layers
 
-GROUPS = 8  # Of every group normalisation (authors' code; Myronenko 2018, Section 2.1).
+GROUPS = 8  # Of a group normalisation, or one per channel where there are fewer (authors' code; Myronenko 2018).
 
 
 def conv(x, filters, *, kernel, name, **settings):
@@ -22,7 +22,7 @@ def residual_block(x, filters, *, name):
     """
     shortcut = conv(x, filters, kernel=1, name=f"{name}_shortcut")
     for step in (1, 2):
-        x = layers.GroupNormalization(GROUPS, name=f"{name}_norm{step}")(x)
+        x = layers.GroupNormalization(min(GROUPS, x.shape[-1]), name=f"{name}_norm{step}")(x)
         x = layers.Activation("relu", name=f"{name}_relu{step}")(x)
         x = conv(x, filters, kernel=3, name=f"{name}_conv{step}")
     return layers.Add(name=f"{name}_add")([x, shortcut])

@@ -12,10 +12,11 @@ from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
 from brats_tf.models.blocks import conv, residual_block
 
-PLANES_LAYER = "planes"  # What the classifier sees.
+PLANES_LAYER = "planes"  # What the encoder hands to the classifier.
 PLANES = EmbeddingSettings().planes  # What a 2D classifier takes: one image with three channels.
 FILTERS = (16, 32, 64, 64)  # Authors' code; the text gives none.
 SMALLEST_FACTOR = 2
+LAST_BLOCK = f"squeeze{len(FILTERS)}"  # Its only way to the loss leads through the classifier.
 STEM_DROPOUT = 0.2  # Authors' code.
 
 
@@ -76,14 +77,17 @@ def pooled_encoder(volume, *, depth_factors):
         x = residual_block(x, filters, name=f"squeeze{level}")
         skips.append(x)
         x = layers.MaxPooling3D((1, 1, factor), name=f"squeeze{level}_pool")(x)
-    x = residual_block(x, FILTERS[-1], name=f"squeeze{len(FILTERS)}")
-    return _planes(x), skips
+    x = residual_block(x, FILTERS[-1], name=LAST_BLOCK)
+    # Table 1 calls the row with one filter a block, and Section 2.2 says what a block is. It ends in a sum, not in a
+    # ReLU, so that no plane can stay at 0 for ever.
+    return _as_image(residual_block(x, 1, name=PLANES_LAYER)), skips
 
 
 def strided_encoder(volume, *, depth_factors):
     """Squeezes slices into planes by strided convolutions: (B, H, W, D, C) -> (B, H, W, planes), skips fine to coarse.
 
-    The skips are as in `pooled_encoder`. Source: authors' code (stem dropout 0.2, strided 3x3x3 convolutions).
+    The skips are as in `pooled_encoder`. Source: authors' code (stem dropout 0.2, strided 3x3x3 convolutions, planes by
+    one 1x1x1 filter with ReLU).
     """
     x = conv(volume, FILTERS[0], kernel=3, name="stem_conv")
     x = layers.SpatialDropout3D(STEM_DROPOUT, name="stem_dropout")(x)
@@ -92,8 +96,8 @@ def strided_encoder(volume, *, depth_factors):
         x = residual_block(x, FILTERS[level - 1], name=f"squeeze{level}")
         skips.append(x)
         x = conv(x, FILTERS[level], kernel=3, name=f"squeeze{level}_stride", strides=(1, 1, factor))
-    x = residual_block(x, FILTERS[-1], name=f"squeeze{len(FILTERS)}")
-    return _planes(x), skips
+    x = residual_block(x, FILTERS[-1], name=LAST_BLOCK)
+    return _as_image(conv(x, 1, kernel=1, name="planes_conv", activation="relu")), skips
 
 
 def decoder(planes, skips, *, depth_factors):
@@ -113,7 +117,6 @@ def decoder(planes, skips, *, depth_factors):
     return x
 
 
-def _planes(x):
-    """Merges the features of each slice left: (B, H, W, planes, C) -> (B, H, W, planes). Source: Table 1."""
-    x = conv(x, 1, kernel=1, name="planes_conv", activation="relu")
+def _as_image(x):
+    """Makes the slices the channels of an image: (B, H, W, planes, 1) -> (B, H, W, planes)."""
     return layers.Reshape(x.shape[1:4], name=PLANES_LAYER)(x)

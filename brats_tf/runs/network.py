@@ -1,5 +1,6 @@
 """From a config, or from the folder of a run, to its network."""
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,15 @@ def build_with_weights(config: Config) -> tuple[keras.Model, str]:
     network = build_network(config, precision=config.compute.precision)
     fill = get_network(config.network.name).fill
     return network, fill(network, config.network.weights, config.network_settings())
+
+
+def classifier_hash(network: keras.Model) -> str:
+    """The SHA-256 of the weights of a network's classifier, the nested model; of the whole network without one."""
+    nested = [layer for layer in network.layers if isinstance(layer, keras.Model)]
+    digest = hashlib.sha256()
+    for weight in (nested[0] if nested else network).get_weights():
+        digest.update(weight.tobytes())
+    return digest.hexdigest()
 
 
 def load_network(run: str | Path, checkpoint: str = "last") -> tuple[Config, keras.Model]:

@@ -25,7 +25,7 @@ def test_the_default_is_the_embedding_paper():
         50,
     )
     assert (network.input_scaling, network.batch_norm, training.optimizer, network.weights) == (
-        "none",
+        "standardise",
         "frozen",
         "adam",
         "imagenet",

@@ -189,7 +189,7 @@ def test_only_batch_norm_is_frozen():
     [
         ({"backbone": "resnet"}, "`backbone` must be one of efficientnetb0.*Received: 'resnet'"),
         ({"batch_norm": "off"}, "`batch_norm` must be one of frozen, batch. Received: 'off'"),
-        ({"input_scaling": "z"}, "`input_scaling` must be one of none, imagenet. Received: 'z'"),
+        ({"input_scaling": "z"}, "`input_scaling` must be one of standardise, none, imagenet. Received: 'z'"),
         ({"backbone": "inceptionv3"}, "inceptionv3 could not be built for planes of 32x32 voxels: .*at least 75x75"),
     ],
 )

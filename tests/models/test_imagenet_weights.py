@@ -78,11 +78,15 @@ def test_the_weights_are_those_of_the_file(network, weights_file):
             np.testing.assert_array_equal(mine, theirs)
 
 
-def test_none_leaves_the_network_as_it_is(network):
+@pytest.mark.parametrize("batch_norm", ["frozen", "batch"])
+def test_none_changes_frozen_statistics_alone(batch_norm):
+    network = embedding_network(SHAPE, backbone="tiny", batch_norm=batch_norm)
     before = network.get_weights()
-    assert fill(network, "none") == "random weights"
-    for mine, theirs in zip(before, network.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    estimated = {"frozen": ", batch norm statistics of one random image", "batch": ""}[batch_norm]
+    assert fill(network, "none") == "random weights" + estimated
+    for variable, mine, theirs in zip(network.weights, network.get_weights(), before, strict=True):
+        changes = batch_norm == "frozen" and "moving_" in variable.path
+        assert np.array_equal(mine, theirs) != changes, variable.path
 
 
 def test_a_folder_without_the_file_is_refused(network, tmp_path, monkeypatch):

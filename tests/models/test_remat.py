@@ -55,7 +55,7 @@ def test_a_network_keeps_its_weights_and_its_numbers():
     assert {id(one) for one in graph.trainable_variables} == {id(one) for one in network.trainable_variables}
     names = {layer.name for layer in graph.layers}
     blocks = {layer.name[:-4] for layer in network.layers if layer.name.endswith("_add")}
-    assert len(blocks) == 12
+    assert len(blocks) == 13
     assert {f"{block}_remat" for block in blocks} <= names
     assert not any(name.startswith(tuple(blocks)) and name.endswith(("_conv1", "_add")) for name in names)
     random = np.random.default_rng(0)
@@ -68,9 +68,10 @@ def test_a_network_keeps_its_weights_and_its_numbers():
         found.append([y, *tape.gradient(loss, network.trainable_variables)])
     (expected, *gradients), (received, *others) = found
     np.testing.assert_allclose(received, expected, atol=1e-4)
+    rounding = 1e-5 * float(tf.linalg.global_norm(gradients))  # Before a normalisation a bias has a gradient of 0.
     for expected, received in zip(gradients, others, strict=True):
         # A ReLU near 0 may be on in one and off in the other.
-        assert np.linalg.norm(received - expected) <= 0.01 * np.linalg.norm(expected) + 1e-4
+        assert np.linalg.norm(received - expected) <= 0.01 * np.linalg.norm(expected) + rounding
 
 
 def test_a_network_without_residual_blocks_comes_back():
