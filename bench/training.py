@@ -68,6 +68,7 @@ def _about():
 
 def _trainer(config, changes):
     tf = import_tensorflow()
+    from brats_tf.models.planes import with_planes
     from brats_tf.runs.network import build_with_weights
     from brats_tf.runtime.tensorflow import make_deterministic
     from brats_tf.training.loop import make_trainer
@@ -75,7 +76,7 @@ def _trainer(config, changes):
     config = config.replace(**changes)
     make_deterministic(config.seed)
     network, _ = build_with_weights(config)
-    trainer = make_trainer(network, config)
+    trainer = make_trainer(with_planes(network, rematerialise=config.compute.rematerialise), config)
     trainer.prepare(tf.distribute.get_strategy(), jit=False)
     return network, trainer
 

@@ -1,5 +1,6 @@
 """What several tests share: a tiny classifier, made-up cases, and where the real cases lie."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from brats_tf.runtime.tensorflow import import_tensorflow
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Byte-equal runs and golden values are promised on a CPU alone.
 import_tensorflow()
 show_log()
+gc.set_threshold(200_000, 50, 1000)  # Traced networks are millions of objects that stay: looking at them takes 6 %.
 
 import keras
 from forked_trainings import small_networks
@@ -123,12 +125,11 @@ def untraced(monkeypatch):
         compile_network(network, config)
         network.run_eagerly = True
 
-    def eager(network):
-        return lambda weights, volumes: network(keras.ops.convert_to_tensor(volumes), training=False).numpy()
+    def eager(config, network, graph):
+        return lambda weights, volumes: network(keras.ops.convert_to_tensor(volumes), training=False).numpy(), None
 
     monkeypatch.setattr(loop, "compile_network", compile_untraced)
-    monkeypatch.setattr(train, "compiled_forward", eager)
-    monkeypatch.setattr(train, "has_planes", lambda network: False)
+    monkeypatch.setattr(train, "_between_steps", eager)
 
 
 @pytest.fixture

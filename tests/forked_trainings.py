@@ -15,12 +15,18 @@ TESTS = Path(__file__).resolve().parent
 
 
 def small_network(shape, **settings):
-    """(B, H, W, D, C) -> (B, H, W, D, 3), with dropout, whose random state must be kept too."""
+    """(B, H, W, D, C) -> (B, H, W, D, 3), with planes, and with dropout, whose random state must be kept too."""
     import keras
 
+    height, width, depth, _ = shape
     volume = keras.Input(shape, name="volume")
-    x = keras.layers.Conv3D(4, 3, padding="same", activation="tanh", name="first")(volume)
+    x = keras.layers.Conv3D(4, 3, padding="same", activation="tanh", name="squeeze4_conv1")(volume)
     x = keras.layers.SpatialDropout3D(float(os.environ.get("DROPOUT", "0.25")), name="dropout")(x)
+    slabs = keras.layers.AveragePooling3D((1, 1, depth // 3))(x)
+    planes = keras.layers.Reshape((height, width, 12), name="planes")(slabs)
+    decoded = keras.layers.Conv2D(3, 1, name="decoded_planes")(planes)
+    spread = keras.layers.UpSampling3D((1, 1, depth // 3))(keras.layers.Reshape((height, width, 3, 1))(decoded))
+    x = keras.layers.Concatenate()([x, spread])
     return keras.Model(volume, keras.layers.Conv3D(3, 1, activation="sigmoid", dtype="float32", name="last")(x))
 
 

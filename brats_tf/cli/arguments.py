@@ -123,4 +123,4 @@ def postprocessing_given(given: Namespace, runs: list[Path]) -> PostProcessing:
     from brats_tf.inference.postprocessing import with_tuned
 
     steps = section_given(given, PostProcessing)
-    return with_tuned(steps, runs) if given.tuned else steps
+    return with_tuned(steps, runs, given.checkpoint) if given.tuned else steps

@@ -69,7 +69,7 @@ def runs(given):
 def summary(given):
     """Print a network layer by layer, and its cost.
 
-    The embedding paper's Table 1 reads off the layers stem_conv, squeeze1 ... squeeze4, planes_conv and planes.
+    The embedding paper's Table 1 reads off the layers stem_conv, squeeze1 ... squeeze4, planes_add and planes.
 
     brats-tf summary --preset embedding --modality flair
     """

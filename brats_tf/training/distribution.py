@@ -91,15 +91,24 @@ def _cluster():
 
 
 def check_devices(configs, devices):
-    """Raises `InputError` unless what goes through the network at once can be divided evenly among the devices."""
+    """Raises `InputError` unless several devices can share the steps of these trainings."""
     for config in configs:
         training = config.training
+        if devices > 1 and training.gradient_accumulation_steps > 1:
+            raise InputError(
+                "`gradient_accumulation_steps` must be 1 on several devices, because Keras accumulates on one alone; "
+                f"more devices split a batch as well. Received: {training.gradient_accumulation_steps} on {devices}."
+            )
+        if devices > 1 and config.compute.precision == "float16":
+            raise InputError(
+                "`precision` must be float32 or bfloat16 on several devices: with float16, Keras skips a step for an "
+                f"overflow on the first device alone. Received: float16 on {devices}."
+            )
         if training.plateau_monitor == "validation" and machines() > 1:
             raise InputError(
                 "`plateau_monitor` validation is for one machine: the scores of several may differ in a digit."
             )
-        if training.batch_size // training.gradient_accumulation_steps % devices:
+        if training.batch_size % devices:
             raise InputError(
-                f"`batch_size` / `gradient_accumulation_steps` must be a multiple of the {devices} devices. Received: "
-                f"{training.batch_size} / {training.gradient_accumulation_steps}."
+                f"`batch_size` must be a multiple of the {devices} devices. Received: {training.batch_size}."
             )

@@ -7,32 +7,70 @@ import keras
 import tensorflow as tf
 
 from brats_tf.models.registry import get_network
-from brats_tf.models.remat import fused_graph
 from brats_tf.pipeline.stream import augment_and_encode
 from brats_tf.training.optimisation import compile_network
+from brats_tf.training.pulse import Pulse
 
 
 class Trainer(keras.Model):
-    """Takes raw batches of `stream.training_stream`: augments and makes targets inside the step, on its device."""
+    """Takes raw batches of `stream.training_stream`: augments and makes targets inside the step, on its device.
+
+    Attributes:
+        targets: the settings of `augment_and_encode`.
+        forward: a function volumes -> [probabilities, planes where there are any, ...], as in training.
+        pulse: the `Pulse` of a network with planes, or None.
+    """
+
+    pulse = None
 
     def train_step(self, batch):
-        """One step; `batch` is (volumes, classes, seeds)."""
-        return super().train_step(augment_and_encode(*batch, **self.targets))
+        """One step of Keras's `fit`; `batch` is (volumes, classes, seeds)."""
+        self.learn(*augment_and_encode(*batch, **self.targets))
+        return self.get_metrics_result()
+
+    def learn(self, volumes, targets):
+        """One update of the weights and of all metrics."""
+        with tf.GradientTape() as tape:
+            probabilities, *planes = self.forward(volumes)
+            loss = self.compute_loss(volumes, targets, probabilities)
+            scaled = self.optimizer.scale_loss(loss)
+        weights = self.trainable_weights
+        gradients = tape.gradient(scaled, weights)
+        self.optimizer.apply(gradients, weights)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides the loss by it.
+        self._loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(volumes)[0])
+        self.compute_metrics(volumes, targets, probabilities)
+        if self.pulse:
+            self.pulse.update(planes[0], gradients, self.optimizer.scale_loss(1.0))
 
     def prepare(self, strategy, *, jit):
-        """Makes the step function, and the variables of the metrics before several devices ask for them."""
+        """Makes the step function, and the variables of the metrics before several devices ask for them.
+
+        XLA compiles what the network does. What augments it, whose shapes depend on chance, TensorFlow runs.
+        """
         example = tf.zeros((1, 1, 1, 1, self.outputs[0].shape[-1]))
         with strategy.scope():
             self.compute_loss(y=example, y_pred=example)
             self.compute_metrics(None, example, example)
             self.reset_metrics()
-        on_one = self.train_step if self.run_eagerly else tf.function(self.train_step, jit_compile=jit, autograph=False)
+        learn = tf.function(self.learn, jit_compile=True, autograph=False) if jit else self.learn
         several = strategy.num_replicas_in_sync > 1
+
+        def on_one(batch):
+            learn(*augment_and_encode(*batch, **self.targets))
+
+        if not self.run_eagerly:
+            on_one = tf.function(on_one, autograph=False)
 
         def step(batch):
             strategy.run(on_one, args=(batch,)) if several else on_one(batch)
 
         self.step = step if self.run_eagerly or not several else tf.function(step, autograph=False)
+
+    @property
+    def metrics(self):
+        """Loss, Dice and pulse."""
+        return [*super().metrics, *(self.pulse.metrics if self.pulse else [])]
 
     def logs(self):
         """Loss, Dice and learning rate, as floats; means over the epoch so far, over all devices."""
@@ -46,13 +84,15 @@ class Trainer(keras.Model):
         return list({id(variable): variable for variable in variables}.values())
 
 
-def make_trainer(network, config):
-    """The layers and weights of `network` as a compiled `Trainer`."""
-    graph = fused_graph(network, rematerialise=config.compute.rematerialise)
-    trainer = Trainer(graph.inputs, graph.outputs)
+def make_trainer(graph, config):
+    """A compiled `Trainer` with the layers and weights of a `planes.with_planes`."""
+    trainer = Trainer(graph.inputs, graph.outputs[0])
     outputs = get_network(config.network.name).outputs
     trainer.targets = {"outputs": outputs, "augmentation": config.data.augmentation}
+    trainer.forward = lambda volumes: tf.nest.flatten(graph(volumes, training=True))
     compile_network(trainer, config)
+    if len(graph.outputs) > 1:
+        trainer.pulse = Pulse(trainer.trainable_weights)
     return trainer
 
 

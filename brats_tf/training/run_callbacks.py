@@ -10,6 +10,7 @@ from brats_tf.training.checkpoints import Checkpoints
 from brats_tf.training.distribution import agree, is_first, machines
 from brats_tf.training.epoch_files import History, SaveWeights, ShowProgress
 from brats_tf.training.optimisation import averaged_weights, learning_rate_callback
+from brats_tf.training.pulse import WatchPulse
 from brats_tf.training.tensorboard_images import TensorBoardImages
 from brats_tf.training.validation import Validate
 
@@ -45,6 +46,7 @@ class RunCallbacks:
             History(run, writes=writes),
             SaveWeights(run, ready.network, averaged, writes=writes),
             self.record,
+            *([WatchPulse(self.config.run_name)] if ready.trainer.pulse else []),
         ]
         if data.validation:
             check = self.saving.stop_if_asked if machines() == 1 else lambda: None
@@ -79,4 +81,5 @@ class RunCallbacks:
     def _facts(self):
         identity = self.data.identity
         known = {"device": device_name(), "devices": self.devices, "cases": len(self.data.stored)}
+        known["initial_weights"] = {"origin": self.ready.origin, "classifier_sha256": self.ready.classifier_sha256}
         return known | {name: identity[name] for name in ("data", "validation")}

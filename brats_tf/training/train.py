@@ -17,11 +17,17 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.case import Case
 from brats_tf.errors import InputError, Preempted, format_shape
-from brats_tf.inference.predictor import compiled_forward, compiled_planes, has_planes
+from brats_tf.inference.predictor import compiled_forward, compiled_planes
 from brats_tf.models.cost import training_bytes
-from brats_tf.models.remat import fused_graph
+from brats_tf.models.planes import has_planes, with_planes
 from brats_tf.runs.folder import open_run
-from brats_tf.runs.network import build_with_weights, explain_lack_of_memory, what_takes_memory
+from brats_tf.runs.network import (
+    build_network,
+    build_with_weights,
+    classifier_hash,
+    explain_lack_of_memory,
+    what_takes_memory,
+)
 from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.system import memory_limit_gb
@@ -43,6 +49,7 @@ class ReadyNetwork:
     Attributes:
         config: of the first training.
         origin: of the initial weights, in words.
+        classifier_sha256: of the initial weights of the ImageNet classifier.
         start: the state from which every training starts; empty where only one follows.
         forward: a function that runs the network, compiled once.
         planes_of: likewise for its planes; None for a network without planes.
@@ -52,6 +59,7 @@ class ReadyNetwork:
     network: keras.Model
     trainer: Trainer
     origin: str
+    classifier_sha256: str
     start: list
     forward: Callable
     planes_of: Callable | None
@@ -144,8 +152,10 @@ def _explain_errors(config, needed_gb):
             yield
     except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
         file = re.search(r"\S+\.(volume|classes)\b", error.message)
+        if file is None:  # Not about a file.
+            raise
         raise InputError(
-            f"The cached case {file.group() if file else ''} could not be read while training "
+            f"The cached case {file.group()} could not be read while training "
             f"({type(error).__name__}). The checkpoints stay; run the same command to prepare what is missing and to "
             "resume. `brats-tf preprocess --verify` removes what is damaged."
         ) from error
@@ -161,13 +171,31 @@ def _make_ready(config, strategy, before=None, *, keep_start=True):
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
         network, origin = build_with_weights(config)
-        graph = fused_graph(network)
-        trainer = make_trainer(network if config.compute.rematerialise else graph, config)
+        graph = with_planes(network)
+        learning = with_planes(network, rematerialise=True) if config.compute.rematerialise else graph
+        trainer = make_trainer(learning, config)
     trainer.prepare(strategy, jit=config.compute.jit)
     start = [keras.ops.convert_to_numpy(variable) for variable in trainer.state] if keep_start else []
-    bare = keras.Model(graph.inputs[0], graph.outputs[0])
-    planes_of = compiled_planes(network) if has_planes(network) else None
-    return ReadyNetwork(config, network, trainer, origin, start, compiled_forward(bare), planes_of)
+    forward, planes_of = _between_steps(config, network, graph)
+    return ReadyNetwork(config, network, trainer, origin, classifier_hash(network), start, forward, planes_of)
+
+
+def _between_steps(config, network, graph):
+    """`forward` and `planes_of` of a `ReadyNetwork`: in float32, as predictions are, whatever `precision` says."""
+    twin = None if config.compute.precision == "float32" else build_network(config)
+    graph = graph if twin is None else with_planes(twin)
+
+    def up_to_date(function):
+        def run(*arguments):
+            for mine, theirs in zip(twin.weights, network.weights, strict=True):
+                mine.assign(theirs)
+            return function(*arguments)
+
+        return function if twin is None else run
+
+    forward = compiled_forward(keras.Model(graph.inputs[0], graph.outputs[0]))
+    planes_of = compiled_planes(graph) if has_planes(network) else None
+    return up_to_date(forward), planes_of and up_to_date(planes_of)
 
 
 def _built_alike(first, second):

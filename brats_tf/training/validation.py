@@ -6,10 +6,11 @@ import logging
 import keras
 import numpy as np
 
+from brats_tf.data.volumes import read_label_classes
 from brats_tf.errors import InputError
 from brats_tf.evaluation.metrics import dice
 from brats_tf.models.outputs import to_classes
-from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.preprocessing.preprocess import Reader, prepare_case
 from brats_tf.regions import REGIONS, classes_to_regions
 from brats_tf.runs.files import VALIDATION_FILE
 from brats_tf.runs.history import VALIDATION_COLUMNS, VALIDATION_DICE
@@ -23,8 +24,8 @@ class Validate(keras.callbacks.Callback):
     """Predicts all validation cases every `validation_frequency` epochs and after the last one.
 
     Writes `validation.csv` (epoch, case, region, Dice between 0 and 1) into the run's folder, complete after each time,
-    and adds the means to the logs of the epoch, for the callbacks after it. Dice is that of the volumes as training
-    prepares them: cropped, and resampled where `spacing_mm` asks for it.
+    and adds the means to the logs of the epoch, for the callbacks after it. Dice is that of the whole file, as
+    `brats-tf evaluate` gives it: tumour outside the crop counts as missed.
 
     Args:
         data: the `TrainingData`.
@@ -81,9 +82,10 @@ class Validate(keras.callbacks.Callback):
             writer.writerows((*row, f"{score:.6f}") for *row, score in self.rows)
 
     def _scores(self, case):
-        prepared = prepare_case(case, **self.config.preprocessing(), with_truth=True)
+        prepared = prepare_case(case, **self.config.preprocessing(), with_truth=False)
         predicted = to_classes(self.predictor.predict(prepared.volume), self.predictor.outputs)
-        truth, prediction = classes_to_regions(prepared.classes), classes_to_regions(predicted)
+        labels = read_label_classes(Reader(case).segmentation(), case)
+        truth, prediction = classes_to_regions(labels), classes_to_regions(prepared.to_file_axes(predicted))
         return {region: dice(truth[..., i], prediction[..., i]) for i, region in enumerate(REGIONS)}
 
 

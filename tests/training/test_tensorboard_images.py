@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from brats_tf.config.config import Config
 from brats_tf.inference.predictor import Predictor, compiled_forward, compiled_planes
+from brats_tf.models.planes import with_planes
 from brats_tf.training.tensorboard_images import OVERLAY, PLANES, TensorBoardImages, draw_log, read_log
 
 CROP = (16, 16, 6)
@@ -25,7 +26,9 @@ def watched(tmp_path):
     config = Config.from_preset("embedding", modalities=("flair",), crop=(64, 64, 36), epochs=4)
     for epochs in ((0, 1, 2), (2, 3)):
         predictor = Predictor(config, network, compiled_forward(network))
-        watch = TensorBoardImages(tmp_path, predictor, compiled_planes(network), ("Case_7", values, classes))
+        watch = TensorBoardImages(
+            tmp_path, predictor, compiled_planes(with_planes(network)), ("Case_7", values, classes)
+        )
         watch.on_train_begin()
         for epoch in epochs:
             watch.on_epoch_end(epoch, {"loss": 1 / (epoch + 1), "dice_wt": epoch / 10, "learning_rate": 1e-4})

@@ -11,6 +11,7 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
+from brats_tf.models.planes import with_planes
 from brats_tf.models.remat import fused_graph
 from brats_tf.pipeline.stream import Order, training_dataset, training_stream
 from brats_tf.preprocessing.cache import Cache, CacheSettings
@@ -123,7 +124,13 @@ def test_bad_cases_can_be_left_out_and_the_first_line_says_what_is_used(phantoms
     said = capsys.readouterr().out
     assert "Left out: Case truncated" in said
     line = next(line for line in said.splitlines() if line.startswith("Training flair"))
-    for words in ("(embedding, tiny): 1 cases, crop 32x32x24", "parameters", "random weights, on CPU", "GB of memory"):
+    for words in (
+        "(embedding, tiny): 1 cases, crop 32x32x24",
+        "parameters",
+        "random weights, batch norm",
+        "on CPU",
+        "GB of memory",
+    ):
         assert words in line
 
 
@@ -260,7 +267,7 @@ def test_a_network_that_augments_in_its_step_learns_what_finished_batches_give(p
         keras.utils.set_random_seed(0)
         network, _ = build_with_weights(config)
         graph = fused_graph(network)
-        network = make_trainer(network, config) if in_step else keras.Model(graph.inputs, graph.outputs)
+        network = make_trainer(with_planes(network), config) if in_step else keras.Model(graph.inputs, graph.outputs)
         compile_network(network, config)
         network.run_eagerly = True
         stream = training_stream(stored, Order(batch_size=2), modalities=("flair",), crop=TINY_CROP)
