@@ -49,7 +49,8 @@ def evaluate(given):
     Writes RESULTS/cases.csv and RESULTS/summary.json, and prints the papers' tables. A region empty in truth and
     prediction scores Dice 1 and HD95 0, empty in one of them 0 and 373.13 mm, as on the BraTS platform; with
     --empty-masks nan it has no score where both are empty, and no distance where one is. Lesion-wise scores follow
-    BraTS 2023.
+    BraTS 2023. With --blind-classifier the networks predict once more, into OUT/blinded, with classifiers that see
+    nothing of the case; RESULTS/classifier.json and the report compare.
 
     brats-tf evaluate BraTS2020 --cases validation
     """
@@ -57,8 +58,16 @@ def evaluate(given):
     from brats_tf.evaluation.evaluate import show_table
 
     folders = {"predictions": folder(given, "out"), "results": folder(given, "results")}
-    summary, failures = score(_cases(given), **folders, options=section_given(given, EvaluationOptions))
+    cases, scoring = _cases(given), section_given(given, EvaluationOptions)
+    summary, failures = score(cases, **folders, options=scoring)
     show_table({"ours": summary})
+    if scoring.blind_classifier:
+        from brats_tf.runtime.tensorflow import import_tensorflow
+
+        import_tensorflow()
+        from brats_tf.evaluation.contribution import classifier_contribution
+
+        classifier_contribution(cases, runs=runs_given(given), **folders, empty=scoring.empty_masks)
     return FAILED_CASES if failures else 0
 
 
@@ -112,7 +121,7 @@ def paper_figures(given):
 
     config = Config.load(given.run)
     cases = cases_to_score(given, [given.run], config)
-    draw_figures(given.run, pick_case(cases, given.case, parts=config.data.modalities))
+    draw_figures(given.run, pick_case(cases, given.case, parts=config.data.modalities), given.checkpoint)
 
 
 def compare(given):
@@ -187,6 +196,7 @@ def _figures_options(parser):
         "--case", metavar="ID", help="which case (default: the first that has the network's modalities)"
     )
     parser.add_argument("--cases", choices=("all", "validation"), default="all", help="which cases to choose from")
+    add_checkpoint(parser)
 
 
 def _compare_options(parser):

@@ -75,16 +75,27 @@ def _compared(scores, cases, region, metric):
 
 
 def _ranks(scores, case):
-    """Both sets' mean rank on one case: 1 for the better score, 2 for the worse or for none, 1.5 where equal."""
+    """Both sets' mean rank on one case: 1 for the better score, 2 for the worse, 1.5 where equal.
+
+    A region without Dice is empty in truth and prediction, which is right and the best result there is; a distance that
+    lacks elsewhere is that of a region which one of them lacks, the worst.
+    """
     ranks = []
     for region in TABLE_ORDER:
+        found = [one[case][region] for one in scores]
         for metric in RANKED:
-            first, second = (one[case][region][metric] for one in scores)
-            worst = -np.inf if METRICS[metric].better == "larger" else np.inf
-            first, second = (worst if np.isnan(score) else score for score in (first, second))
-            ahead = (1 if METRICS[metric].better == "larger" else -1) * (int(first > second) - int(first < second))
+            sign = 1 if METRICS[metric].better == "larger" else -1
+            first, second = (_rankable(sign * values[metric], right=np.isnan(values["dice"])) for values in found)
+            ahead = int(first > second) - int(first < second)
             ranks.append((1.5 - ahead / 2, 1.5 + ahead / 2))
     return np.mean(ranks, axis=0)
+
+
+def _rankable(score, *, right):
+    """A score of which more is better, without NaN."""
+    if np.isnan(score) or right:
+        return np.inf if right else -np.inf
+    return score
 
 
 def _show(comparison):

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from brats_tf import __version__
 from brats_tf.config.execution import EvaluationOptions
 from brats_tf.data import volumes
 from brats_tf.data.case import Case
@@ -18,11 +19,12 @@ from brats_tf.errors import InputError
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score, score_region
 from brats_tf.evaluation.statistics import format_correlation, spearman, summarise
-from brats_tf.inference.prediction_record import read_prediction_record, uncertainties
+from brats_tf.inference.prediction_record import chosen_on, read_prediction_record, uncertainties
 from brats_tf.regions import REGIONS, classes_to_regions
+from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import atomic, write_json
-from brats_tf.runtime.system import available_cores
+from brats_tf.runtime.system import available_cores, machine
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +65,31 @@ def evaluate(
         "empty_rule": options.empty_masks,
         "cases": len(scored),
         "left_out": dict(failures),
+        "made_by": _made_by(record),
         **{
             region: {metric: summarise([regions[region][metric] for regions in scored.values()]) for metric in METRICS}
             for region in REGIONS
         },
     }
+    biased = sorted(chosen_on(record) & set(scored))
+    if biased:
+        log.warning(
+            f"{len(biased)} of {len(scored)} cases chose the checkpoint that predicted them, so their scores are too "
+            "good: score other cases, or the last checkpoint."
+        )
+        summary["chose_the_checkpoint"] = biased
     uncertainty = _uncertainty(record, scored)
     summary |= {"uncertainty": uncertainty} if uncertainty else {}
     _write(Path(results), scored, summary)
     return summary, failures
+
+
+def _made_by(record):
+    """The version and the commit, the networks with the SHA-256 of their weights, and where their training began."""
+    checkpoints = record.get("checkpoints", {})
+    origins = sorted({facts["initial_weights"] for facts in checkpoints.values()})
+    known = {"brats_tf": __version__, "commit": git_commit(), "machine": machine()}
+    return known | {"networks": record.get("networks", {}), "initial_weights": origins}
 
 
 def _score_all(cases, predictions, options, record, failures):

@@ -34,7 +34,7 @@ def tune_postprocessing(cases, *, predictions, runs):
     Raises:
         InputError: when a network was trained on one of the cases, or ET was dropped from the predictions already.
     """
-    others = _check_tuning(cases, predictions, runs)
+    record = _check_tuning(cases, predictions, runs)
     pairs, failures = [], []
     for case in track(cases, "Reading"):
         try:
@@ -46,7 +46,7 @@ def tune_postprocessing(cases, *, predictions, runs):
     if not pairs:
         raise InputError(f"None of {len(cases)} cases could be read from {predictions}.")
     tuned = tune_et_threshold(pairs)
-    save_tuned(tuned, runs, others)
+    save_tuned(tuned, runs, record.get("postprocessing", {}), record.get("networks", {}))
     table = Table("ET below, ml", "mean Dice of ET x 100", title=f"{len(pairs)} cases")
     for threshold, mean in tuned["mean_dice"].items():
         table.add_row(threshold, f"{100 * mean:.2f}")
@@ -80,18 +80,20 @@ def tune_et_threshold(pairs):
     }
 
 
-def save_tuned(tuned, runs, steps):
-    """Writes a tuned threshold into each run's folder, with the networks and the other steps that it belongs to."""
+def save_tuned(tuned, runs, steps, weights):
+    """Writes a tuned threshold into each run's folder, with the networks, the SHA-256 of their weights and the other
+    steps that it belongs to.
+    """
     others = {name: steps.get(name, default) for name, default in asdict(PostProcessing()).items() if name != TUNED}
     for run in runs:
         write_json(
             Path(run) / POSTPROCESSING_FILE,
-            tuned | {"networks": sorted(Path(one).name for one in runs), "steps": others},
+            tuned | {"networks": sorted(Path(one).name for one in runs), "weights": weights, "steps": others},
         )
 
 
 def _check_tuning(cases, predictions, runs):
-    """The steps of the predictions; `InputError` unless the cases are new to their networks and no ET was dropped."""
+    """The record of the predictions; `InputError` unless the cases are new to their networks and no ET was dropped."""
     for run in runs:
         seen = {case.id for case in cases} & set(Split.load(run).training)
         if seen:
@@ -109,4 +111,4 @@ def _check_tuning(cases, predictions, runs):
         raise InputError(
             f"{predictions} must be predicted by {', '.join(sorted(names))}. Received: {', '.join(record['networks'])}."
         )
-    return record.get("postprocessing", {})
+    return record

@@ -19,6 +19,7 @@ from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runs.network import build_network, explain_lack_of_memory, load_weights
+from brats_tf.runs.record import read_run_record
 from brats_tf.runtime.files import sha256_of
 
 log = logging.getLogger(__name__)
@@ -62,11 +63,11 @@ class EnsemblePrediction:
         return np.sqrt(np.maximum(self._squares / len(self.networks) - np.square(self.regions()), 0))
 
 
-def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last") -> list[Predictor]:
+def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last", *, blind: bool = False) -> list[Predictor]:
     """Loads the networks of several runs' folders; those that differ only in their weights share one Keras model.
 
     So the ensemble takes the memory of one network and of all weights. `checkpoint` is "last", or "best" of the
-    validation.
+    validation. With `blind` the classifiers see nothing of the volume, see `planes.blinded`.
 
     Raises:
         InputError: when a folder holds no run, or weights that do not fit its config.
@@ -86,12 +87,16 @@ def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last") -> list[
         key = (config.network.name, *config.network_settings().values())
         if key not in shared:
             network = build_network(config)
-            shared[key] = (network, compiled_forward(network))
+            shared[key] = (network, compiled_forward(network, blind=blind))
         network, run_network = shared[key]
         load_weights(network, run, checkpoint)
         weights = [np.array(weight) for weight in network.get_weights()]
         sha256 = sha256_of(Path(run) / CHECKPOINT_FILES[checkpoint])
-        predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run).name))
+        record = read_run_record(run) or {}
+        origin = record.get("initial_weights", {}).get("origin", "unknown")
+        chosen_on = tuple(record.get("validation", ())) if checkpoint == "best" else ()
+        known = {"checkpoint": checkpoint, "initial_weights": origin, "chosen_on": chosen_on}
+        predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run).name, **known))
     return predictors
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from brats_tf.errors import InputError
+from brats_tf.models.registry import get_network
 from brats_tf.models.remat import fused_graph
 from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import atomic
@@ -21,8 +22,9 @@ TOLERANCE = 1e-5
 def export_saved_model(run, *, out, checkpoint="last"):
     """Writes `<out>`, reloads it and compares both on one random volume, before it gets its name.
 
-    The SavedModel's `serve` takes (B, H, W, D, C) float32, z-scored and cropped as the run's config says, and returns
-    the last layer's probabilities (B, H, W, D, 3) or (B, H, W, D, 4).
+    The SavedModel's `serve` takes a `volume` (B, H, W, D, C) float32, z-scored and cropped as the run's config says (a
+    window of a network that sees patches), and returns a dictionary of the last layer's probabilities: `regions` (B, H,
+    W, D, 3) or `classes` (B, H, W, D, 4). It is also the signature `serving_default`.
 
     Returns:
         The largest difference between network and SavedModel.
@@ -40,14 +42,27 @@ def export_saved_model(run, *, out, checkpoint="last"):
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
     with atomic(out) as temporary, tf.device("/cpu:0"):
         try:
-            graph.export(temporary, format="tf_saved_model", verbose=False)
+            _save(graph, temporary, outputs=get_network(config.network.name).outputs)
         except tf.errors.OpError as error:  # What TensorFlow makes of a full disk or a missing permission.
             raise OSError(error.message) from error
         reloaded = tf.saved_model.load(temporary)  # Has to stay alive while its function runs.
         compiled = tf.function(partial(graph, training=False))  # As predictions compute it.
-        difference = np.abs(reloaded.serve(volume).numpy() - compiled(volume).numpy()).max()
+        (probabilities,) = reloaded.serve(volume).values()
+        difference = np.abs(probabilities.numpy() - compiled(volume).numpy()).max()
         if not difference <= TOLERANCE:
             raise InputError(f"The SavedModel of {run} must equal its network to {TOLERANCE}. Received: {difference}.")
         shutil.rmtree(out, ignore_errors=True)
     log.info(f"SavedModel written to {out}; reloaded, it differs from the network by at most {difference:.1e}.")
     return float(difference)
+
+
+def _save(graph, path, *, outputs):
+    """Writes a SavedModel that holds every weight once; Keras's own export tracks each of them twice."""
+    module = tf.Module()
+    module.weights = [weight.value for weight in graph.weights]
+    module.serve = tf.function(
+        lambda volume: {outputs: graph(volume, training=False)},
+        input_signature=[tf.TensorSpec((None, *graph.input.shape[1:]), tf.float32, name="volume")],
+        autograph=False,
+    )
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve.get_concrete_function()})

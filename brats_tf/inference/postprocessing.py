@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from brats_tf.errors import InputError
 from brats_tf.regions import CLASSES
-from brats_tf.runs.files import POSTPROCESSING_FILE
+from brats_tf.runs.files import CHECKPOINT_FILES, POSTPROCESSING_FILE
+from brats_tf.runtime.files import sha256_of
 
 TUNED = "drop_et_below_ml"  # The field that `evaluation.tune` finds.
 _CONNECTED = np.ones((3, 3, 3), bool)  # 26 neighbours, as in the lesion-wise scores.
@@ -34,11 +35,11 @@ def postprocess(classes, spacing_mm, settings):
     return classes
 
 
-def with_tuned(settings, runs):
+def with_tuned(settings, runs, checkpoint="last"):
     """`PostProcessing` with the volume that `brats-tf tune-postprocessing` found for an ensemble.
 
     Raises:
-        InputError: when a run has none, or one that was tuned for other networks or after other steps.
+        InputError: when a run has none, or one that was tuned for other networks or weights, or after other steps.
     """
     networks = sorted(Path(run).name for run in runs)
     others = {name: value for name, value in asdict(settings).items() if name != TUNED}
@@ -47,6 +48,7 @@ def with_tuned(settings, runs):
         try:
             content = json.loads(path.read_text())
             tuned_for, volume, tuned_after = sorted(content["networks"]), float(content[TUNED]), dict(content["steps"])
+            weights = dict(content["weights"])
         except FileNotFoundError:
             raise InputError(f"{path} is missing; `brats-tf tune-postprocessing` writes it.") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -55,6 +57,9 @@ def with_tuned(settings, runs):
             raise InputError(
                 f"{path} was tuned for the networks {', '.join(tuned_for)}. Received: {', '.join(networks)}."
             )
+        file = Path(run) / CHECKPOINT_FILES[checkpoint]
+        if weights and file.is_file() and weights[Path(run).name] != sha256_of(file):
+            raise InputError(f"{path} was tuned for other weights than those of {file}. Tune it again.")
         if tuned_after != others:
             raise InputError(f"{path} was tuned after the steps {tuned_after}. Received: {others}.")
     return replace(settings, **{TUNED: volume})

@@ -104,11 +104,13 @@ def _record(predictors, postprocessing, facts, failures, before):
     """
     networks = {one.name: one.weights_sha256 for one in predictors}
     made_by = {"networks": networks, "postprocessing": asdict(postprocessing)}
+    known = ("checkpoint", "initial_weights", "chosen_on")
+    checkpoints = {one.name: {name: getattr(one, name) for name in known} for one in predictors}
     failed = dict(failures)
     if all(before.get(name) == value for name, value in made_by.items()):
         facts = {case: known for case, known in before["cases"].items() if case not in failed} | facts
         failed = {case: reason for case, reason in before["left_out"].items() if case not in facts} | failed
-    return {"brats_tf": __version__, **made_by, "cases": facts, "left_out": failed}
+    return {"brats_tf": __version__, **made_by, "checkpoints": checkpoints, "cases": facts, "left_out": failed}
 
 
 def _first_line(predictors, cases):

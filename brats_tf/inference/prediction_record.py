@@ -23,6 +23,11 @@ def read_prediction_record(predictions):
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error!r}.") from None
 
 
+def chosen_on(record):
+    """The ids of the cases whose scores chose the checkpoint of a network, so that theirs are too good."""
+    return {case for facts in record.get("checkpoints", {}).values() for case in facts["chosen_on"]}
+
+
 def uncertainties(record):
     """The networks' uncertainty in each case that several predicted: {case id: {region: float}}."""
     cases = record.get("cases", {})

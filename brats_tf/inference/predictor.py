@@ -9,9 +9,8 @@ import tensorflow as tf
 
 from brats_tf.config.config import Config
 from brats_tf.inference.sliding_window import Windows, sliding_window_inference
-from brats_tf.models.decoder2d import DECODED_PLANES_LAYER
-from brats_tf.models.interslice import PLANES_LAYER
 from brats_tf.models.outputs import BACKGROUND
+from brats_tf.models.planes import blinded
 from brats_tf.models.registry import get_network
 from brats_tf.models.remat import fused_graph
 
@@ -31,6 +30,9 @@ class Predictor:
     weights: list | None = None
     weights_sha256: str | None = None
     folder: str | None = None  # The name of its run's folder.
+    checkpoint: str = "last"
+    initial_weights: str = "unknown"  # Where the training began, in words.
+    chosen_on: tuple = ()  # The ids of the validation cases that chose the checkpoint, where it is the best one.
 
     @property
     def name(self):
@@ -57,15 +59,12 @@ class Predictor:
         return averaged / averaged.sum(axis=-1, keepdims=True)
 
 
-def has_planes(network):
-    """Whether a network is an embedding, whose classifier sees planes."""
-    return PLANES_LAYER in {layer.name for layer in network.layers}
+def compiled_planes(graph):
+    """A function volume (H, W, D, C) -> the planes from the 3D encoder and into the 3D decoder: two lists of (H, W).
 
-
-def compiled_planes(network):
-    """A function volume (H, W, D, C) -> the planes from the 3D encoder and into the 3D decoder: two lists of (H, W)."""
-    outputs = [network.get_layer(name).output for name in (PLANES_LAYER, DECODED_PLANES_LAYER)]
-    model = fused_graph(keras.Model(network.inputs[0], outputs))
+    `graph` is a `planes.with_planes` of a network that has planes.
+    """
+    model = keras.Model(graph.inputs[0], graph.outputs[1:])
     forward = tf.function(lambda volumes: model(volumes, training=False), autograph=False)
 
     def planes_of(volume):
@@ -74,9 +73,12 @@ def compiled_planes(network):
     return planes_of
 
 
-def compiled_forward(network):
-    """A function (weights or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once."""
-    graph = fused_graph(network)
+def compiled_forward(network, *, blind=False):
+    """A function (weights or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once.
+
+    With `blind` the classifier sees nothing of the volume, see `planes.blinded`.
+    """
+    graph = blinded(fused_graph(network)) if blind else fused_graph(network)
     forward = tf.function(
         lambda volumes: graph(volumes, training=False),
         input_signature=[tf.TensorSpec(network.input.shape)],

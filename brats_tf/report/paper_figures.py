@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf.errors import InputError
-from brats_tf.inference.predictor import Predictor, compiled_forward, compiled_planes, has_planes
+from brats_tf.inference.predictor import Predictor, compiled_forward, compiled_planes
 from brats_tf.models.outputs import to_classes
+from brats_tf.models.planes import has_planes, with_planes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.runs.files import FIGURES_FOLDER
 from brats_tf.runs.network import load_network
@@ -20,7 +21,7 @@ CAPTIONS = ("from the 3D encoder", "into the 3D decoder")
 SLICES = (0.3, 0.5, 0.7)  # Of the tumour's extent, or of the crop's where there is none.
 
 
-def draw_figures(run, case):
+def draw_figures(run, case, checkpoint="last"):
     """Writes pictures of one case into `<run>/figures`, as the run's network sees it.
 
     `overlay-<case>.png` is the embedding paper's Figure 2 (truth and prediction, orthogonal views). For its networks
@@ -33,7 +34,7 @@ def draw_figures(run, case):
     Raises:
         InputError: when the run or the case cannot be read.
     """
-    config, network = load_network(run)
+    config, network = load_network(run, checkpoint)
     with_truth = case.segmentation is not None
     prepared = prepare_case(case, **config.preprocessing(), with_truth=with_truth)
     predictor = Predictor(config, network, compiled_forward(network))
@@ -46,7 +47,7 @@ def draw_figures(run, case):
     if has_planes(network):
         paths.append(folder / f"planes-{case.id}.png")
         where = _slices(next(iter(labels.values())))
-        planes = dict(zip(CAPTIONS, compiled_planes(network)(prepared.volume), strict=True))
+        planes = dict(zip(CAPTIONS, compiled_planes(with_planes(network))(prepared.volume), strict=True))
         if all(np.ptp(plane) == 0 for plane in planes[CAPTIONS[0]]):
             log.info(
                 f"{case.id}: the planes from the 3D encoder are constant, so the 2D classifier sees nothing "

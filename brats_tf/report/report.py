@@ -22,6 +22,7 @@ from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.report.blocks import Details, Image, Paragraph, Viewer, render_page
 from brats_tf.report.sections import (
     case_section,
+    contribution_section,
     distribution_section,
     left_out_section,
     paper_section,
@@ -65,7 +66,7 @@ def write_report(cases, *, runs, predictions, results, options=None):
     record = read_prediction_record(predictions)
     _check_networks(runs, record, predictions)
     configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / CONFIG_FILE).is_file()}
-    order = sorted(scored, key=lambda case: np.nanmean([scored[case][region]["dice"] for region in TABLE_ORDER]))
+    order = sorted(scored, key=lambda case: _mean_dice(scored[case]))
     known = {case.id: case for case in cases}
     viewer_cases = (options or ReportOptions()).viewer_cases
     chosen = _from_both_ends([case for case in order if case in known], viewer_cases)
@@ -80,6 +81,7 @@ def write_report(cases, *, runs, predictions, results, options=None):
         "Worst and best cases": _worst_and_best(views, scored, pictures),
         "All cases": case_section(scored, order, record),
         "Uncertainty": uncertainty_section(summary, scored, record, pictures),
+        "What the classifier contributes": contribution_section(results),
         "Training": training_section([Path(run) for run in runs], pictures),
         "Left out": left_out_section(summary, record),
         "How it was made": _provenance(configs, record, [known[case] for case in order if case in known], predictions),
@@ -95,6 +97,12 @@ def write_report(cases, *, runs, predictions, results, options=None):
         temporary.write_text(html, encoding="utf-8")
     log.info(f"Report written to {path} ({path.stat().st_size / 1e6:.1f} MB, self-contained).")
     return path
+
+
+def _mean_dice(regions):
+    """The mean over the regions that have a Dice; 1 where all are empty in truth and prediction."""
+    found = [regions[region]["dice"] for region in TABLE_ORDER if not np.isnan(regions[region]["dice"])]
+    return float(np.mean(found)) if found else 1.0
 
 
 def _check_networks(runs, record, predictions):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from brats_tf.evaluation.contribution import read_contribution
 from brats_tf.evaluation.evaluate import TABLE_ORDER
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score
@@ -47,8 +48,11 @@ def summary_section(summary, scored):
             title = f"{METRICS[metric].title}, {region}"
             rows.append((title, format_score(metric, figures["mean"]), interval, *spread, figures["n"]))
     left_out = summary["left_out"]
+    biased = len(summary.get("chose_the_checkpoint", []))
+    warning = [Paragraph(f"{biased} of these cases chose the checkpoint that predicted them; scores are too good.")]
     listed = f", {len(left_out)} left out ({', '.join(left_out)})" if left_out else ""
     return [
+        *(warning if biased else []),
         Paragraph(
             f"{len(scored)} cases{listed}. Empty regions: {EMPTY_MASK_RULES[summary['empty_rule']].sentence}.", "note"
         ),
@@ -142,6 +146,23 @@ def training_section(runs, folder):
     return blocks or [Paragraph("No run was named.")]
 
 
+def contribution_section(results):
+    """Dice with and without what the classifier sees."""
+    found = read_contribution(results)
+    if found is None:
+        return [Paragraph("Not measured: `brats-tf evaluate --blind-classifier` measures it.")]
+    rows = []
+    for region in TABLE_ORDER:
+        figures = found[region]
+        cells = [_with_interval(figures[name]) for name in ("normal", "blinded", "difference")]
+        rows.append((region, *cells, f"{figures['p']:.3g}", figures["normal"]["n"]))
+    text = (
+        "Mean Dice x 100 with 95 % intervals. Blinded: each plane from the 3D encoder is replaced by its mean, so that "
+        "the ImageNet classifier sees nothing of the case. p: Wilcoxon's signed-rank test."
+    )
+    return [Paragraph(text), Table(("", "normal", "blinded", "difference", "p", "n"), rows)]
+
+
 def left_out_section(summary, record):
     """Cases without prediction or without score, and why."""
     rows = [(case, reason) for part in (record, summary) for case, reason in part.get("left_out", {}).items()]
@@ -164,6 +185,11 @@ def _validation(run, folder):
 
 def _mean_and_median(metric, figures):
     return f"{format_score(metric, figures['mean'])} ({format_score(metric, figures['median'])})"
+
+
+def _with_interval(figures):
+    mean, low, high = (format_score("dice", figures[name]) for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})" if figures["low"] is not None else mean
 
 
 def _values(scored, region, metric):

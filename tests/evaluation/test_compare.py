@@ -70,6 +70,13 @@ def test_one_case_is_compared_and_a_missing_score_ranks_last(tmp_path):
     assert got["ranks_p"] == 1 and got["mean_ranks"] == [1.75, 1.25]
 
 
+def test_a_region_rightly_left_empty_ranks_before_a_false_positive(tmp_path):
+    none = float("nan")
+    right = write(tmp_path / "right", {"A": (none, none), "B": (none, none)}, "nan")
+    wrong = write(tmp_path / "wrong", {"A": (0.0, none), "B": (none, none)}, "nan")
+    assert compare_results(right, wrong, results=tmp_path)["mean_ranks"] == [1.25, 1.75]
+
+
 def test_no_common_case_is_refused(tmp_path):
     folders = [write(tmp_path / name, {name: (0.5, 1)}) for name in "AB"]
     with pytest.raises(InputError, match="must share cases. Received: none in both"):

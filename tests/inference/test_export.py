@@ -18,7 +18,7 @@ import numpy as np, tensorflow as tf
 assert "brats_tf" not in sys.modules
 volume = np.load(sys.argv[2])
 network = tf.saved_model.load(sys.argv[1])
-np.save(sys.argv[3], network.serve(volume).numpy())
+np.save(sys.argv[3], network.serve(volume)["regions"].numpy())
 assert not any(name.startswith("brats_tf") for name in sys.modules)
 """
 
@@ -42,6 +42,8 @@ def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys)
     untrained(run, backbone=backbone)
     assert main(["export", str(run), "--out", str(tmp_path / "saved")]) == 0
     assert "differs from the network by at most" in capsys.readouterr().out
+    sizes = [path.stat().st_size for path in (tmp_path / "saved" / "variables").iterdir()]
+    assert sum(sizes) < 1.2 * (run / "network.weights.h5").stat().st_size  # Every weight once.
     volume = np.random.default_rng(1).normal(size=(1, *TINY_CROP, 1)).astype("float32")
     np.save(tmp_path / "volume.npy", volume)
     command = [sys.executable, "-c", LOADER, tmp_path / "saved", tmp_path / "volume.npy", tmp_path / "out.npy"]

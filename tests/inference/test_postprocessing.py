@@ -92,7 +92,7 @@ def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
         InputError, match=r"flair/postprocessing.json is missing; `brats-tf tune-postprocessing` writes it"
     ):
         with_tuned(PostProcessing(), runs)
-    save_tuned({"drop_et_below_ml": 0.3, "cases": 2, "mean_dice": {}}, runs, {"fill_holes": True})
+    save_tuned({"drop_et_below_ml": 0.3, "cases": 2, "mean_dice": {}}, runs, {"fill_holes": True}, {})
     assert with_tuned(PostProcessing(fill_holes=True), runs[::-1]) == PostProcessing(
         fill_holes=True, drop_et_below_ml=0.3
     )
@@ -103,7 +103,7 @@ def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
     assert json.loads((runs[1] / "postprocessing.json").read_text())["networks"] == ["flair", "t2"]
     with pytest.raises(InputError, match="was tuned for the networks flair, t2. Received: flair"):
         with_tuned(PostProcessing(fill_holes=True), runs[:1])
-    for damaged in ("[]", '{"networks": null, "drop_et_below_ml": 1, "steps": {}}', "{"):
+    for damaged in ("[]", '{"networks": null, "drop_et_below_ml": 1, "steps": {}, "weights": {}}', "{"):
         (runs[0] / "postprocessing.json").write_text(damaged)
         with pytest.raises(InputError, match="must hold `networks`, `steps` and `drop_et_below_ml`"):
             with_tuned(PostProcessing(), runs)

@@ -33,11 +33,11 @@ def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
     assert [len(images) for images in drawn.values()] == [3] * 5
     # What the layer before the classifier gives, computed layer by layer's own call.
     volume = prepare_case(phantoms[0], modalities=("t2",), crop=TINY_CROP, with_truth=True)
-    squeezed = network.get_layer("planes_conv").output
+    squeezed = network.get_layer("planes_add").output
     assert squeezed.shape[1:] == (*TINY_CROP[:2], 3, 1)
     np.testing.assert_array_equal(drawn["slice"][1].shape, TINY_CROP[:2])
     assert any(np.array_equal(drawn["slice"][1], volume.volume[:, :, d, 0]) for d in range(TINY_CROP[2]))
-    assert min(its.min() for its in drawn["from the 3D encoder"]) >= 0  # After a ReLU.
+    assert min(plane.min() for plane in drawn["from the 3D encoder"]) < 0  # The block ends in a sum, not in a ReLU.
     assert drawn["from the 3D encoder"][0].shape == drawn["into the 3D decoder"][0].shape == TINY_CROP[:2]
 
 
@@ -45,8 +45,8 @@ def test_planes_without_anything_in_them_are_said(phantoms, tmp_path, capsys):
     network = saved(tmp_path, preset="embedding", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
     draw_figures(tmp_path, phantoms[0])
     assert "sees nothing" not in capsys.readouterr().out
-    kernel, bias = network.get_layer("planes_conv").get_weights()
-    network.get_layer("planes_conv").set_weights([0 * kernel, bias - 1])  # Below 0 everywhere: the ReLU is dead.
+    for name in ("planes_shortcut", "planes_conv2"):
+        network.get_layer(name).set_weights([0 * weight for weight in network.get_layer(name).get_weights()])
     network.save_weights(tmp_path / "network.weights.h5")
     draw_figures(tmp_path, phantoms[0])
     assert "the planes from the 3D encoder are constant, so the 2D classifier sees nothing" in capsys.readouterr().out

@@ -1,0 +1,112 @@
+"""What the classifier contributes: the same networks with each plane replaced by its mean, scored beside the normal."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from brats_tf.config.execution import PostProcessing
+from brats_tf.errors import InputError
+from brats_tf.evaluation.evaluate import TABLE_ORDER, read_pair
+from brats_tf.evaluation.metrics import dice
+from brats_tf.evaluation.scores import format_score
+from brats_tf.evaluation.statistics import summarise, wilcoxon_p
+from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.predict import predict_cases
+from brats_tf.inference.prediction_record import read_prediction_record
+from brats_tf.models.planes import has_planes
+from brats_tf.regions import REGIONS
+from brats_tf.runtime.console import console, track
+from brats_tf.runtime.files import write_json
+
+log = logging.getLogger(__name__)
+BLINDED_FOLDER = "blinded"  # In the folder of predictions.
+CONTRIBUTION_FILE = "classifier.json"
+
+
+def classifier_contribution(cases, *, runs, predictions, results, empty="brats"):
+    """Predicts the cases with blinded classifiers into `<predictions>/blinded` and compares Dice case by case.
+
+    A classifier that sees the mean of each plane instead of the plane knows nothing of the case; what the networks
+    still find, the 3D encoder and its skips do alone. Steps after the networks are those of the predictions.
+
+    Args:
+        cases: `Case`s with truth.
+        runs: the folders of the networks that made the predictions, embeddings.
+        predictions: the folder that `predict_cases` wrote.
+        results: the folder for `classifier.json`.
+        empty: the rule for empty regions, a key of `metrics.EMPTY_MASK_RULES`.
+
+    Returns:
+        What it wrote: {region: {"normal", "blinded", "difference" (normal minus blinded): `statistics.summarise`, "p"
+        of Wilcoxon's test}, "cases"}.
+
+    Raises:
+        InputError: when the predictions have no record, a network has no planes, or no case can be scored.
+    """
+    record = read_prediction_record(predictions)
+    if not record:
+        raise InputError(f"{predictions} must hold what `brats-tf predict` writes. Received: no prediction.json.")
+    checkpoints = {facts["checkpoint"] for facts in record["checkpoints"].values()}
+    predictors = load_ensemble(runs, checkpoints.pop(), blind=True)
+    for predictor in predictors:
+        if not has_planes(predictor.network):
+            raise InputError(f"`blind_classifier` needs networks with planes. Received: {predictor.name}, without any.")
+        if record["networks"].get(predictor.name) != predictor.weights_sha256:
+            raise InputError(f"{predictions} was predicted by other networks or weights than {predictor.name}'s.")
+    blinded = Path(predictions) / BLINDED_FOLDER
+    known = [case for case in cases if case.id in record["cases"]]
+    predict_cases(predictors, known, out=blinded, postprocessing=PostProcessing(**record["postprocessing"]))
+    pairs = {case.id: _pair(case, predictions, blinded, empty) for case in track(known, "Comparing")}
+    if not pairs:
+        raise InputError(f"None of {len(cases)} cases was predicted in {predictions}.")
+    found = {region: _compared([pair[region] for pair in pairs.values()]) for region in REGIONS}
+    found["cases"] = list(pairs)
+    write_json(Path(results) / CONTRIBUTION_FILE, found)
+    _show(found)
+    return found
+
+
+def read_contribution(results):
+    """The `classifier.json` of a folder; None where there is none. Raises `InputError`."""
+    path = Path(results) / CONTRIBUTION_FILE
+    try:
+        found = json.loads(path.read_text())
+        if not all({"normal", "blinded", "difference", "p"} <= set(found[region]) for region in REGIONS):
+            raise ValueError("another version")
+        return found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} must hold what `evaluate --blind-classifier` writes: {error!r}.") from None
+
+
+def _pair(case, predictions, blinded, empty):
+    """{region: (normal, blinded) Dice} of one case."""
+    truth, normal, _ = read_pair(case, predictions)
+    _, blind, _ = read_pair(case, blinded)
+    return {
+        region: tuple(dice(truth[..., i], labels[..., i], empty) for labels in (normal, blind))
+        for i, region in enumerate(REGIONS)
+    }
+
+
+def _compared(pairs):
+    pairs = np.array(pairs, dtype=float)
+    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+    normal, blind = pairs[:, 0], pairs[:, 1]
+    figures = {"normal": normal, "blinded": blind, "difference": normal - blind}
+    return {name: summarise(values) for name, values in figures.items()} | {"p": wilcoxon_p(normal, blind)}
+
+
+def _show(found):
+    table = Table("Dice x 100", "normal", "blinded", "difference", "95 % interval", "p", "n")
+    for region in TABLE_ORDER:
+        figures = found[region]
+        means = [format_score("dice", figures[name]["mean"]) for name in ("normal", "blinded", "difference")]
+        low, high = (format_score("dice", figures["difference"][name]) for name in ("low", "high"))
+        table.add_row(region, *means, f"{low} to {high}", f"{figures['p']:.3g}", str(figures["normal"]["n"]))
+    console.print(table)
+    log.info("Blinded: each plane is replaced by its mean, so that the classifier sees nothing of the case.")
