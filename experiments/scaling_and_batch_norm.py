@@ -5,7 +5,7 @@ that what the first convolution then sees is nearly constant. Measured on one re
 with untrained 3D layers (one set for each seed) and the ImageNet weights: the variance over the image of the first
 convolution's output (mean of its channels), and the norm of the loss's gradient over the weights of the 3D encoder,
 without (`--input-scaling none`) and with (`imagenet`) the scaling. Most of the encoder has a second way to the loss, by
-the 3D skips; its last block (`squeeze4`, `planes_conv`) has none but through the classifier, so it is shown by itself.
+the 3D skips; its last block (`squeeze4`) and the planes have none but through the classifier, so it is shown by itself.
 
 Batch norm: with one case a batch, batch statistics make training and prediction two different functions. Measured by
 learning one case (half the resolution in plane, Adam 1e-4) with `--batch-norm frozen` and `batch` from the same seeds:
@@ -54,7 +54,7 @@ from brats_tf.training.optimisation import compile_network
 log = logging.getLogger("brats_tf.experiments")
 
 # How the layers of the 3D encoder, and of its last block, begin.
-GRADIENTS = {"encoder_gradient": ("stem_conv", "squeeze", "planes_conv"), "last_gradient": ("squeeze4", "planes_conv")}
+GRADIENTS = {"encoder_gradient": ("stem_conv", "squeeze", "planes_"), "last_gradient": ("squeeze4", "planes_")}
 MODES = ("prediction", "training")
 SCALINGS = choices_of(EmbeddingSettings, "input_scaling")
 BATCH_NORMS = choices_of(EmbeddingSettings, "batch_norm")

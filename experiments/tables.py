@@ -18,6 +18,7 @@ PAGES = (
     FOLDER / "README.md",
     REPOSITORY / "docs" / "how-to" / "save-memory.md",
     REPOSITORY / "docs" / "explanation" / "scaling-and-batch-norm.md",
+    REPOSITORY / "docs" / "explanation" / "planes.md",
 )
 PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
 # What lies in a results folder, and where it is published.
@@ -31,6 +32,10 @@ PUBLISHED = {
     "backbones.json": "brats_tf/models/backbones.json",
     "overfit_one_case/summary.json": "experiments/results/overfit_one_case.json",
     "scaling_and_batch_norm/summary.json": "experiments/results/scaling_and_batch_norm.json",
+    **{
+        f"living_planes-{name}.json": f"experiments/results/living_planes-{name}.json"
+        for name in ("flair", "t1ce", "small")
+    },
     "scaling_and_batch_norm/figure.png": "experiments/results/scaling_and_batch_norm.png",
     "albunet_table1/summary.json": "experiments/results/albunet_table1.json",
     "albunet_table1/curves.png": "experiments/results/albunet_curves.png",
@@ -38,6 +43,16 @@ PUBLISHED = {
 }
 OLD_NAMES = {"paper": "embedding", "plus": "nnunet-like"}  # Of presets, in files that earlier versions wrote.
 REGIONS = ("ET", "WT", "TC")
+
+
+def read_measured(name):
+    """The content of a results file that says where it is from: commit, versions, the weights' origin and hash."""
+    run = read(name)
+    missing = [key for key in ("commit", "versions", "machine", "runs") if not run.get(key)]
+    missing += [key for key in ("weights", "classifier_sha256") for one in run.get("runs", []) if not one.get(key)]
+    if missing:
+        raise SystemExit(f"{name}.json lacks {', '.join(sorted(set(missing)))}; measure it again with its command.")
+    return run
 
 
 def read(name):
@@ -62,6 +77,8 @@ def results():
         ("ours: synthetic cases at 64x64x36, `make demo`", read("demo")),
     ]
     for title, summary in rows:
+        if "made_by" in summary and summary["made_by"]["initial_weights"] != ["unknown"]:
+            title += f", from {' and '.join(summary['made_by']['initial_weights'])}"
         scores = [summary[region]["dice"] for region in REGIONS]
         cells = [f"{100 * s['mean']:.2f} ± {100 * s['std']:.2f}, {100 * s['median']:.2f}" for s in scores]
         lines.append(f"| {title} | {scores[0]['n']} | {' | '.join(cells)} |")
@@ -157,6 +174,45 @@ def scaling():
         figures = " | ".join(f"{row[name]:.3g}" for name in ("variance", "encoder_gradient", "last_gradient"))
         lines.append(f"| {row['seed']} | `{row['input_scaling']}` | {figures} |")
     return lines
+
+
+def planes():
+    """The planes over the first steps at full size: FLAIR and T1ce, one row for each seed."""
+    lines = [
+        "| modality | seed | not 0 | deviation, steps 1, 10, 20 … | least, of start | least gradient | loss |",
+        "|---|--:|--:|---|--:|--:|--:|",
+    ]
+    for modality in ("flair", "t1ce"):
+        for one in read_measured(f"living_planes-{modality}")["runs"]:
+            lines.append(_planes_row(modality, one))
+    return lines
+
+
+def planes_small():
+    """Scalings and batch norms beside each other at reduced size."""
+    run = read_measured("living_planes-small")
+    lines = ["| scaling, batch norm | seed | deviation, least of its start | gradient, least | loss, last fifth |"]
+    lines.append("|---|--:|--:|--:|--:|")
+    for one in sorted(run["runs"], key=lambda one: (one["variant"], one["seed"])):
+        deviation, loss = one["planes_std"], one["loss"]
+        least = f"{min(deviation) / deviation[0]:.2f} | {min(one['squeeze_gradient']):.2g} | {_tail(loss):.3f}"
+        lines.append(f"| `{one['variant'].replace('-', '`, `')}` | {one['seed']} | {least} |")
+    return lines
+
+
+def _planes_row(modality, one):
+    deviation = one["planes_std"]
+    every = [deviation[0], *deviation[9::10]]
+    return (
+        f"| {modality} | {one['seed']} | {100 * min(one['planes_live']):.0f} % | "
+        f"{' '.join(f'{value:.2g}' for value in every)} | {min(deviation) / deviation[0]:.2f} | "
+        f"{min(one['squeeze_gradient']):.2g} | {_tail(one['loss']):.3f} |"
+    )
+
+
+def _tail(values):
+    last = values[-max(1, len(values) // 5) :]
+    return sum(last) / len(last)
 
 
 def batch_norm():
@@ -258,7 +314,20 @@ def publish(results):
 
 def filled(text):
     """A page with its tables made anew."""
-    for table in (results, overfit, bench, data, augmentation, scaling, batch_norm, albunet, windows, training):
+    for table in (
+        results,
+        overfit,
+        bench,
+        data,
+        augmentation,
+        scaling,
+        batch_norm,
+        planes,
+        planes_small,
+        albunet,
+        windows,
+        training,
+    ):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:
             body = "\n".join(table())
