@@ -1,0 +1,83 @@
+"""What the classifier contributes: networks that see with it alone, or that have none."""
+
+import json
+
+import keras
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brats_tf.cli.main import main
+from brats_tf.models import registry
+
+REGIONS = ("WT", "TC", "ET")
+
+
+def seeing_with_planes_alone(shape, **settings):
+    """(B, H, W, D, 1) -> every region is where the planes, means of slabs of the volume, are above 0.5."""
+    height, width, depth, _ = shape
+    ones, bias = keras.initializers.Constant(1.0), keras.initializers.Constant(-4.0)
+    volume = keras.Input(shape, name="volume")
+    x = keras.layers.Conv3D(1, 1, kernel_initializer=ones, name="squeeze4_conv1")(volume)
+    x = keras.layers.AveragePooling3D((1, 1, depth // 3))(x)
+    planes = keras.layers.Reshape((height, width, 3), name="planes")(x)
+    decoded = keras.layers.Identity(name="decoded_planes")(planes)
+    x = keras.layers.UpSampling3D((1, 1, depth // 3))(keras.layers.Reshape((height, width, 3, 1))(decoded))
+    eight = keras.initializers.Constant(8.0)
+    last = keras.layers.Conv3D(3, 1, kernel_initializer=eight, bias_initializer=bias, activation="sigmoid")
+    return keras.Model(volume, last(x))
+
+
+def call(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def predicted(phantom_folder, tmp_path_factory):
+    """The options of a network as it was built, and what it predicted of four cases."""
+    folder = tmp_path_factory.mktemp("contribution")
+    options = [phantom_folder, "--runs", folder / "runs"]
+    with pytest.MonkeyPatch.context() as patch:
+        network = registry.Network(seeing_with_planes_alone, "regions", lambda *arguments: "random weights")
+        patch.setitem(registry.NETWORKS, "embedding", network)
+        training = ["--modality", "flair", "--crop", "32x32x24", "--weights", "none", "--learning-rate", 1e-12]
+        assert call("train", *options, *training, "--epochs", 1) == 0
+        assert call("predict", *options, "--networks", "flair", "--out", folder / "out") == 0
+        yield options, folder / "out", folder / "results"
+
+
+def test_a_network_that_sees_with_its_planes_alone_loses_all_when_blinded(predicted, phantoms, capsys):
+    options, out, results = predicted
+    command = ["evaluate", *options, "--networks", "flair", "--out", out, "--results", results, "--blind-classifier"]
+    assert call(*command) == 0
+    assert "Dice x 100" in capsys.readouterr().out
+    found = json.loads((results / "classifier.json").read_text())
+    assert found["cases"] == [case.id for case in phantoms]
+    summary = json.loads((results / "summary.json").read_text())
+    for region in REGIONS:
+        assert found[region]["normal"]["mean"] == pytest.approx(summary[region]["dice"]["mean"])
+    assert found["WT"]["normal"]["mean"] > 0.2 and found["WT"]["blinded"]["mean"] == 0
+    assert found["WT"]["difference"]["mean"] == found["WT"]["normal"]["mean"]
+    assert found["WT"]["difference"]["low"] > 0
+    for case in phantoms:  # Blinded, they are the same networks and see nothing above 0.5.
+        assert not np.asanyarray(nib.load(out / "blinded" / f"{case.id}.nii.gz").dataobj).any()
+        assert np.asanyarray(nib.load(out / f"{case.id}.nii.gz").dataobj).any()
+    report = ["report", *options, "--networks", "flair", "--out", out, "--results", results]
+    assert call(*report) == 0
+    assert "What the classifier contributes" in (results / "report.html").read_text()
+
+
+def test_predictions_of_other_weights_or_without_a_record_are_refused(predicted, tmp_path, capsys):
+    options, out, _ = predicted
+    command = ["evaluate", *options, "--networks", "flair", "--results", tmp_path / "r", "--blind-classifier"]
+    (tmp_path / "out").mkdir()
+    for path in out.glob("*.nii.gz"):
+        (tmp_path / "out" / path.name).write_bytes(path.read_bytes())
+    assert call(*command, "--out", tmp_path / "out") == 2
+    assert "Received: no prediction.json." in capsys.readouterr().err
+    record = json.loads((out / "prediction.json").read_text())
+    record["networks"]["flair"] = "0" * 64
+    (tmp_path / "out" / "prediction.json").write_text(json.dumps(record))
+    assert call(*command, "--out", tmp_path / "out") == 2
+    assert "was predicted by other networks or weights than flair's" in capsys.readouterr().err
+    assert not (tmp_path / "r" / "classifier.json").exists()
