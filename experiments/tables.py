@@ -36,6 +36,10 @@ PUBLISHED = {
         f"living_planes-{name}.json": f"experiments/results/living_planes-{name}.json"
         for name in ("flair", "t1ce", "small")
     },
+    **{
+        f"classifier_contribution-{name}.json": f"experiments/results/classifier_contribution-{name}.json"
+        for name in ("variants", "modalities")
+    },
     "scaling_and_batch_norm/figure.png": "experiments/results/scaling_and_batch_norm.png",
     "albunet_table1/summary.json": "experiments/results/albunet_table1.json",
     "albunet_table1/curves.png": "experiments/results/albunet_curves.png",
@@ -200,6 +204,59 @@ def planes_small():
     return lines
 
 
+def contribution():
+    """Normal and blinded Dice, by variant."""
+    run = read_measured("classifier_contribution-variants")
+    lines = [
+        f"{_trained_so(run)}; Dice x 100.",
+        "",
+        "| network | seeds | planes not 0 | region | normal | blinded | difference (95 % interval) |",
+        "|---|--:|--:|---|--:|--:|--:|",
+    ]
+    for row in run["rows"]:
+        for region in ("WT", "TC", "ET"):
+            dice = row["dice"][region]
+            start = f"| `{row['variant']}` | {len(row['seeds'])} | {100 * row['planes_live']:.0f} % | {region}"
+            figures = " | ".join(f"{100 * dice[kind]['mean']:.1f}" for kind in ("normal", "blinded"))
+            lines.append(f"{start} | {figures} | {_interval(dice['difference'])} |")
+    return lines
+
+
+def pretraining():
+    """Differences between variants: ImageNet's weights, random ones, the authors' preset, B7."""
+    return _differences("classifier_contribution-variants", lambda one: f"`{one[0]}`")
+
+
+def modalities():
+    """Each one-modality network, and the average of four."""
+    run = read_measured("classifier_contribution-modalities")
+    lines = [f"{_trained_so(run)}; Dice x 100.", "", "| networks | seeds | ET | WT | TC |", "|---|--:|--:|--:|--:|"]
+    for row in run["rows"]:
+        figures = " | ".join(_interval(row["dice"][region]["normal"]) for region in REGIONS)
+        lines.append(f"| {row['networks']} | {len(row['seeds'])} | {figures} |")
+    return lines
+
+
+def _differences(name, title):
+    run = read_measured(name)
+    lines = ["| first | second | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
+    for one in run["differences"]:
+        figures = " | ".join(_interval(one["dice"][region]) for region in REGIONS)
+        lines.append(f"| {title(one['first'])} | {title(one['second'])} | {len(one['seeds'])} | {figures} |")
+    return lines
+
+
+def _trained_so(run):
+    return (
+        f"{run['cases']} training cases, {len(run['validation_cases'])} others predicted; {run['crop']} at "
+        f"{run['spacing_mm']:g} mm, {run['epochs']} epochs, Adam {run['learning_rate']:g}"
+    )
+
+
+def _interval(one):
+    return f"{100 * one['mean']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
+
+
 def _planes_row(modality, one):
     deviation = one["planes_std"]
     every = [deviation[0], *deviation[9::10]]
@@ -324,6 +381,9 @@ def filled(text):
         batch_norm,
         planes,
         planes_small,
+        contribution,
+        pretraining,
+        modalities,
         albunet,
         windows,
         training,

@@ -84,6 +84,7 @@ def test_every_option_on_a_page_exists(page):
         "--check",
         "--publish",
         "--set",
+        "--variants",
         "--length",
         "--seeds",
         "--validation",

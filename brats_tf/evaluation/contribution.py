@@ -41,7 +41,7 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats")
 
     Returns:
         What it wrote: {region: {"normal", "blinded", "difference" (normal minus blinded): `statistics.summarise`, "p"
-        of Wilcoxon's test}, "cases"}.
+        of Wilcoxon's test}, "cases": {id: {region: {"normal", "blinded"}}}}.
 
     Raises:
         InputError: when the predictions have no record, a network has no planes, or no case can be scored.
@@ -63,7 +63,7 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats")
     if not pairs:
         raise InputError(f"None of {len(cases)} cases was predicted in {predictions}.")
     found = {region: _compared([pair[region] for pair in pairs.values()]) for region in REGIONS}
-    found["cases"] = list(pairs)
+    found["cases"] = pairs
     write_json(Path(results) / CONTRIBUTION_FILE, found)
     _show(found)
     return found
@@ -84,17 +84,20 @@ def read_contribution(results):
 
 
 def _pair(case, predictions, blinded, empty):
-    """{region: (normal, blinded) Dice} of one case."""
+    """{region: {"normal", "blinded"}} Dice of one case."""
     truth, normal, _ = read_pair(case, predictions)
     _, blind, _ = read_pair(case, blinded)
     return {
-        region: tuple(dice(truth[..., i], labels[..., i], empty) for labels in (normal, blind))
+        region: {
+            name: dice(truth[..., i], labels[..., i], empty)
+            for name, labels in (("normal", normal), ("blinded", blind))
+        }
         for i, region in enumerate(REGIONS)
     }
 
 
 def _compared(pairs):
-    pairs = np.array(pairs, dtype=float)
+    pairs = np.array([[pair["normal"], pair["blinded"]] for pair in pairs], dtype=float)
     pairs = pairs[~np.isnan(pairs).any(axis=1)]
     normal, blind = pairs[:, 0], pairs[:, 1]
     figures = {"normal": normal, "blinded": blind, "difference": normal - blind}

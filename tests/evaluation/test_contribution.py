@@ -52,7 +52,7 @@ def test_a_network_that_sees_with_its_planes_alone_loses_all_when_blinded(predic
     assert call(*command) == 0
     assert "Dice x 100" in capsys.readouterr().out
     found = json.loads((results / "classifier.json").read_text())
-    assert found["cases"] == [case.id for case in phantoms]
+    assert list(found["cases"]) == [case.id for case in phantoms]
     summary = json.loads((results / "summary.json").read_text())
     for region in REGIONS:
         assert found[region]["normal"]["mean"] == pytest.approx(summary[region]["dice"]["mean"])
