@@ -5,7 +5,7 @@ plane replaced by its mean, so that the classifier sees nothing of the case (`br
 Dice is that of whole files. With several modalities each network is scored alone, and the average of all.
 
 Variants: `imagenet` is preset `embedding`; `random` the same from random weights, whose frozen batch norm has the
-statistics of one random image; `authors` is preset `embedding-authors` (four stacked modalities, 64x64x48); `b7` has
+statistics of random images; `authors` is preset `embedding-authors` (four stacked modalities, 64x64x48); `b7` has
 EfficientNet-B7.
 
 Command:  python experiments/classifier_contribution.py TRAINING VALIDATION --variants imagenet random --seeds 5

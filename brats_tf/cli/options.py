@@ -14,17 +14,24 @@ PHANTOMS = Path("phantoms")  # Where everything about synthetic cases goes unles
 FOLDERS = {"runs": "runs", "out": "predictions", "results": "results"}
 
 
-def add_settings(parser: argparse.ArgumentParser, section: type, names: Iterable[str] | None = None) -> None:
-    """Adds an option for each setting of a section, or for those named, in a group with the section's title."""
+def add_settings(
+    parser: argparse.ArgumentParser, section: type, names: Iterable[str] | None = None, *, defaults: dict | None = None
+) -> None:
+    """Adds an option for each setting of a section, or for those named, in a group with the section's title.
+
+    `defaults` are those of a command that has its own.
+    """
     group = parser.add_argument_group((section.__doc__ or "").partition(".")[0].partition(";")[0])
     for name, one in settings_of(section).items():
         if name not in ("name", "modalities") and (names is None or name in names):
-            add_setting(group, one)
+            add_setting(group, one, defaults=defaults)
 
 
-def add_setting(parser: Any, setting: Setting) -> None:
+def add_setting(parser: Any, setting: Setting, *, defaults: dict | None = None) -> None:
     """Adds the option of one setting; a parser that has it already keeps its own."""
-    text = f"{setting.help} (default: {default_text(setting)})"
+    own = defaults is not None and setting.name in defaults
+    default = format_value(setting, (defaults or {})[setting.name]) if own else default_text(setting)
+    text = f"{setting.help} (default: {default})"
     if setting.option in parser._option_string_actions:
         return
     if setting.kind is bool:

@@ -69,7 +69,7 @@ SUBSETS = (("flair", "t1ce", "t2"), ("flair", "t1ce", "t1"), ("flair", "t1", "t2
 NETWORKS_OF = {"albunet3d-subsets": SUBSETS}
 
 # Synthetic cases: minutes on a CPU, at a third of the paper's resolution.
-_PHANTOM_EMBEDDING = {"crop": (64, 64, 36), "epochs": 3, "learning_rate": 7e-4}
+_PHANTOM_EMBEDDING = {"crop": (64, 64, 36), "epochs": 3, "learning_rate": 3e-4}
 _PHANTOM_ALBUNET = {"crop": (80, 80, 52), "epochs": 4, "steps_per_epoch": 10, "batch_size": 2}
 _PHANTOM_PATCH, _PHANTOM_STRIDE = (64, 64, 12), (16, 16, 12)
 

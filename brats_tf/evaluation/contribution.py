@@ -41,32 +41,55 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats")
 
     Returns:
         What it wrote: {region: {"normal", "blinded", "difference" (normal minus blinded): `statistics.summarise`, "p"
-        of Wilcoxon's test}, "cases": {id: {region: {"normal", "blinded"}}}}.
+        of Wilcoxon's test}, "cases": {id: {region: {"normal", "blinded"}}}, "left_out": {id: why}, "networks": {name:
+        SHA-256 of its weights}, "empty_rule"}.
 
     Raises:
-        InputError: when the predictions have no record, a network has no planes, or no case can be scored.
+        InputError: when the predictions have no record or are of other networks, a network has no planes, or no case
+            can be scored.
     """
     record = read_prediction_record(predictions)
     if not record:
         raise InputError(f"{predictions} must hold what `brats-tf predict` writes. Received: no prediction.json.")
+    predictors = _load_blinded(runs, record, predictions)
+    blinded = Path(predictions) / BLINDED_FOLDER
+    pairs, left_out = _scored({case.id: case for case in cases if case.id in record["cases"]}, predictions, empty)
+    known = [case for case in cases if case.id in pairs]
+    left_out |= dict(
+        predict_cases(predictors, known, out=blinded, postprocessing=PostProcessing(**record["postprocessing"]))
+    )
+    blind, failed = _scored({case.id: case for case in known if case.id not in left_out}, blinded, empty)
+    if not blind:
+        raise InputError(f"None of {len(cases)} cases in {predictions} could be scored.")
+    pairs = {
+        case: {region: {"normal": pairs[case][region], "blinded": dice} for region, dice in scores.items()}
+        for case, scores in blind.items()
+    }
+    found = {region: _compared([pair[region] for pair in pairs.values()]) for region in REGIONS}
+    found |= {"cases": pairs, "left_out": left_out | failed, "networks": record["networks"], "empty_rule": empty}
+    write_json(Path(results) / CONTRIBUTION_FILE, found)
+    _show(found)
+    log.info(f"Written to {Path(results) / CONTRIBUTION_FILE}; `brats-tf report` shows it.")
+    return found
+
+
+def _load_blinded(runs, record, predictions):
+    """The networks that made the predictions, with blinded classifiers."""
+    networks = record["networks"]
+    if {Path(run).name for run in runs} != set(networks):
+        names = ", ".join(Path(run).name for run in runs)
+        raise InputError(f"{predictions} was predicted by {', '.join(networks)}; name all of them. Received: {names}.")
     checkpoints = {facts["checkpoint"] for facts in record["checkpoints"].values()}
     predictors = load_ensemble(runs, checkpoints.pop(), blind=True)
     for predictor in predictors:
         if not has_planes(predictor.network):
             raise InputError(f"`blind_classifier` needs networks with planes. Received: {predictor.name}, without any.")
-        if record["networks"].get(predictor.name) != predictor.weights_sha256:
-            raise InputError(f"{predictions} was predicted by other networks or weights than {predictor.name}'s.")
-    blinded = Path(predictions) / BLINDED_FOLDER
-    known = [case for case in cases if case.id in record["cases"]]
-    predict_cases(predictors, known, out=blinded, postprocessing=PostProcessing(**record["postprocessing"]))
-    pairs = {case.id: _pair(case, predictions, blinded, empty) for case in track(known, "Comparing")}
-    if not pairs:
-        raise InputError(f"None of {len(cases)} cases was predicted in {predictions}.")
-    found = {region: _compared([pair[region] for pair in pairs.values()]) for region in REGIONS}
-    found["cases"] = pairs
-    write_json(Path(results) / CONTRIBUTION_FILE, found)
-    _show(found)
-    return found
+        if networks[predictor.name] != predictor.weights_sha256:
+            raise InputError(f"{predictions} was predicted by other weights of {predictor.name}. Predict again.")
+        predictor.folder = (
+            f"{predictor.name}-{BLINDED_FOLDER}"  # So that nobody takes its label maps for the network's.
+        )
+    return predictors
 
 
 def read_contribution(results):
@@ -74,7 +97,9 @@ def read_contribution(results):
     path = Path(results) / CONTRIBUTION_FILE
     try:
         found = json.loads(path.read_text())
-        if not all({"normal", "blinded", "difference", "p"} <= set(found[region]) for region in REGIONS):
+        if not all({"normal", "blinded", "difference", "p"} <= set(found[region]) for region in REGIONS) or not (
+            {"networks", "empty_rule"} <= set(found)
+        ):
             raise ValueError("another version")
         return found
     except FileNotFoundError:
@@ -83,22 +108,21 @@ def read_contribution(results):
         raise InputError(f"{path} must hold what `evaluate --blind-classifier` writes: {error!r}.") from None
 
 
-def _pair(case, predictions, blinded, empty):
-    """{region: {"normal", "blinded"}} Dice of one case."""
-    truth, normal, _ = read_pair(case, predictions)
-    _, blind, _ = read_pair(case, blinded)
-    return {
-        region: {
-            name: dice(truth[..., i], labels[..., i], empty)
-            for name, labels in (("normal", normal), ("blinded", blind))
-        }
-        for i, region in enumerate(REGIONS)
-    }
+def _scored(cases, predictions, empty):
+    """({case id: {region: Dice}}, {case id: why there is none})."""
+    scored, left_out = {}, {}
+    for name, case in track(cases.items(), "Evaluating"):
+        try:
+            truth, labels, _ = read_pair(case, predictions)
+            scored[name] = {region: dice(truth[..., i], labels[..., i], empty) for i, region in enumerate(REGIONS)}
+        except InputError as error:
+            left_out[name] = str(error)
+    return scored, left_out
 
 
 def _compared(pairs):
     pairs = np.array([[pair["normal"], pair["blinded"]] for pair in pairs], dtype=float)
-    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+    pairs = pairs[~np.isnan(pairs).any(axis=1)]  # Under the rule `nan` a case without Dice in either is not compared.
     normal, blind = pairs[:, 0], pairs[:, 1]
     figures = {"normal": normal, "blinded": blind, "difference": normal - blind}
     return {name: summarise(values) for name, values in figures.items()} | {"p": wilcoxon_p(normal, blind)}

@@ -74,13 +74,14 @@ def evaluate(
     biased = sorted(chosen_on(record) & set(scored))
     if biased:
         log.warning(
-            f"{len(biased)} of {len(scored)} cases chose the checkpoint that predicted them, so their scores are too "
-            "good: score other cases, or the last checkpoint."
+            f"{len(biased)} of {len(scored)} cases chose the checkpoint that predicted them, or its learning rate, so "
+            "their scores are too good: score other cases, or predict with the last checkpoint."
         )
         summary["chose_the_checkpoint"] = biased
     uncertainty = _uncertainty(record, scored)
     summary |= {"uncertainty": uncertainty} if uncertainty else {}
     _write(Path(results), scored, summary)
+    log.info(f"Scores written to {Path(results) / CASES_FILE} and {Path(results) / SUMMARY_FILE}.")
     return summary, failures
 
 
@@ -204,10 +205,10 @@ def show_table(summaries):
         console.print(table)
     rules = dict.fromkeys(EMPTY_MASK_RULES[summary["empty_rule"]].sentence for summary in summaries.values())
     log.info(f"Rule: {'; '.join(rules)}. Standard deviations divide by n. HD95 as MedPy defines it.")
-    for summary in summaries.values():
+    for title, summary in summaries.items():
         for region, correlation in summary.get("uncertainty", {}).items():
-            if correlation["spearman"] is not None:
-                log.info(f"Uncertainty of the networks and Dice, {region}: Spearman {format_correlation(correlation)}.")
+            found = "not defined" if correlation["spearman"] is None else format_correlation(correlation)
+            log.info(f"Uncertainty of the networks ({title}) and Dice, {region}: Spearman {found}.")
 
 
 def _write(folder, scored, summary):

@@ -1,7 +1,7 @@
 """Scores of one region of a prediction against the truth, in NumPy and SciPy.
 
-Surface distances follow MedPy 0.5 (its `hd95`), which the BraTS challenges used: border voxels are those with a face
-neighbour outside; the distances of both directions are pooled, and their 95th percentile is interpolated.
+Surface distances follow MedPy 0.5 (its `hd95`), as the BraTS platform did as far as is known: border voxels are those
+with a face neighbour outside; the distances of both directions are pooled, and their 95th percentile is interpolated.
 """
 
 import math

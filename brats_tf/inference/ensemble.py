@@ -94,7 +94,8 @@ def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last", *, blind
         sha256 = sha256_of(Path(run) / CHECKPOINT_FILES[checkpoint])
         record = read_run_record(run) or {}
         origin = record.get("initial_weights", {}).get("origin", "unknown")
-        chosen_on = tuple(record.get("validation", ())) if checkpoint == "best" else ()
+        chosen = checkpoint == "best" or config.training.plateau_monitor == "validation"
+        chosen_on = tuple(record.get("validation", ())) if chosen else ()
         known = {"checkpoint": checkpoint, "initial_weights": origin, "chosen_on": chosen_on}
         predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run).name, **known))
     return predictors

@@ -52,13 +52,13 @@ def with_tuned(settings, runs, checkpoint="last"):
         except FileNotFoundError:
             raise InputError(f"{path} is missing; `brats-tf tune-postprocessing` writes it.") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} must hold `networks`, `steps` and `{TUNED}`: {error!r}.") from None
+            raise InputError(f"{path} must hold `networks`, `weights`, `steps` and `{TUNED}`: {error!r}.") from None
         if tuned_for != networks:
             raise InputError(
                 f"{path} was tuned for the networks {', '.join(tuned_for)}. Received: {', '.join(networks)}."
             )
         file = Path(run) / CHECKPOINT_FILES[checkpoint]
-        if weights and file.is_file() and weights[Path(run).name] != sha256_of(file):
+        if weights and file.is_file() and weights.get(Path(run).name) != sha256_of(file):
             raise InputError(f"{path} was tuned for other weights than those of {file}. Tune it again.")
         if tuned_after != others:
             raise InputError(f"{path} was tuned after the steps {tuned_after}. Received: {others}.")

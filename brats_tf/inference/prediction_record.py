@@ -15,9 +15,14 @@ def read_prediction_record(predictions):
         return {}
     try:
         record = json.loads(path.read_text())
-        parts = [record[name] for name in ("networks", "postprocessing", "cases", "left_out")]
-        if not all(isinstance(part, dict) for part in [*parts, *record["cases"].values()]):
+        parts = [record[name] for name in ("networks", "postprocessing", "checkpoints", "cases", "left_out")]
+        inner = [*record["cases"].values(), *record["checkpoints"].values()]
+        if not all(isinstance(part, dict) for part in [*parts, *inner]):
             raise ValueError("not of this version")
+        if set(record["checkpoints"]) != set(record["networks"]) or not all(
+            {"checkpoint", "chosen_on", "initial_weights"} <= set(facts) for facts in record["checkpoints"].values()
+        ):
+            raise ValueError("no `checkpoint` of each network; predict again")
         return record
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error!r}.") from None

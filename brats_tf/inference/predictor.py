@@ -32,7 +32,7 @@ class Predictor:
     folder: str | None = None  # The name of its run's folder.
     checkpoint: str = "last"
     initial_weights: str = "unknown"  # Where the training began, in words.
-    chosen_on: tuple = ()  # The ids of the validation cases that chose the checkpoint, where it is the best one.
+    chosen_on: tuple = ()  # The ids of the validation cases that chose the checkpoint or lowered the learning rate.
 
     @property
     def name(self):

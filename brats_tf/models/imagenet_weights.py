@@ -23,6 +23,7 @@ from brats_tf.models.backbones import (
     build_efficientnet_package,
     get_backbone,
 )
+from brats_tf.models.random_weights import estimate_statistics
 
 FOLDER_VARIABLE = "BRATS_TF_WEIGHTS"
 HASHES = "SHA256SUMS"  # As `sha256sum * > SHA256SUMS` writes it, beside the files.
@@ -57,8 +58,8 @@ def fill_backbone(network, *, backbone, source):
     Args:
         network: a network with a nested model called `backbone`.
         backbone: a key of `BACKBONES`.
-        source: "none" keeps random weights, whose batch norm, where it is frozen, gets the statistics of a standard
-            normal image, see `estimate_statistics`; "imagenet" or "noisy-student" takes the file in the folder
+        source: "none" keeps random weights, whose batch norm, where it is frozen, gets the statistics of random
+            images, see `random_weights`; "imagenet" or "noisy-student" takes the file in the folder
             $BRATS_TF_WEIGHTS, or else the published one from Keras's cache or a download; anything else is the path of
             a file (`.weights.h5` or `.h5`).
 
@@ -70,7 +71,7 @@ def fill_backbone(network, *, backbone, source):
     """
     if source == "none":
         frozen = estimate_statistics(network.get_layer(backbone))
-        return "random weights, batch norm statistics of one random image" if frozen else "random weights"
+        return "random weights, batch norm statistics of random images" if frozen else "random weights"
     known = get_backbone(backbone).weights
     if source == NOISY_STUDENT and source not in known:
         raise InputError(f"The weights of {backbone} are {', '.join(known)}, or a file. Received: {source}.")
@@ -78,25 +79,6 @@ def fill_backbone(network, *, backbone, source):
     classifier, origin = _published(backbone, source) if path is None else (_load(backbone, path), path.name)
     _copy(classifier, network, backbone)
     return f"ImageNet weights from {origin}"
-
-
-def estimate_statistics(classifier):
-    """Gives the frozen batch norms of a classifier the statistics of one standard normal image. Returns their number.
-
-    Frozen at their start, mean 0 and variance 1, they would pass everything on as it is, and sixteen blocks with random
-    weights would let nothing through: the standard deviation of B0's P5 would be 3e-5.
-    """
-    norms = [layer for layer in classifier.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    norms = [layer for layer in norms if not layer.trainable]
-    image = keras.random.normal((1, *classifier.input.shape[1:]), seed=0)
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.trainable, layer.momentum = True, 0.0  # Takes on the statistics of the one image.
-    if norms:
-        classifier(image, training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.trainable, layer.momentum = False, momentum
-    return len(norms)
 
 
 def inflate(weights, shape):

@@ -40,6 +40,7 @@ from brats_tf.visualisation.sprite_sheet import SpriteSheet, make_sprite_sheet
 log = logging.getLogger(__name__)
 REPORT_FILE, PICTURES_FOLDER = "report.html", "pictures"
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "nibabel", "matplotlib")
+CONTRIBUTION = "What the classifier contributes"
 OVERLAYS = 2  # Of the worst cases, and of the best.
 # The axis (H, W, D) along which a file's axis runs.
 _AXES = {"A": 0, "P": 0, "L": 1, "R": 1, "S": 2, "I": 2}
@@ -81,7 +82,7 @@ def write_report(cases, *, runs, predictions, results, options=None):
         "Worst and best cases": _worst_and_best(views, scored, pictures),
         "All cases": case_section(scored, order, record),
         "Uncertainty": uncertainty_section(summary, scored, record, pictures),
-        "What the classifier contributes": contribution_section(results),
+        **({CONTRIBUTION: contribution_section(results, summary, record)} if _has_planes(configs) else {}),
         "Training": training_section([Path(run) for run in runs], pictures),
         "Left out": left_out_section(summary, record),
         "How it was made": _provenance(configs, record, [known[case] for case in order if case in known], predictions),
@@ -97,6 +98,11 @@ def write_report(cases, *, runs, predictions, results, options=None):
         temporary.write_text(html, encoding="utf-8")
     log.info(f"Report written to {path} ({path.stat().st_size / 1e6:.1f} MB, self-contained).")
     return path
+
+
+def _has_planes(configs):
+    """Whether any of the networks has planes that its classifier sees, or may have."""
+    return not configs or any(config.network.name.startswith("embedding") for config in configs.values())
 
 
 def _mean_dice(regions):
@@ -115,7 +121,8 @@ def _check_networks(runs, record, predictions):
         )
     for run in runs if record else ():
         files = [Path(run) / name for name in CHECKPOINT_FILES.values() if (Path(run) / name).is_file()]
-        if files and record["networks"][Path(run).name] not in {sha256_of(file) for file in files}:
+        unfinished = (Path(run) / CONFIG_FILE).is_file()  # A training that has no weights yet.
+        if (files or unfinished) and record["networks"][Path(run).name] not in {sha256_of(file) for file in files}:
             raise InputError(f"{predictions} was predicted with other weights than those of {run}. Predict again.")
 
 

@@ -146,11 +146,13 @@ def training_section(runs, folder):
     return blocks or [Paragraph("No run was named.")]
 
 
-def contribution_section(results):
+def contribution_section(results, summary, record):
     """Dice with and without what the classifier sees."""
     found = read_contribution(results)
     if found is None:
         return [Paragraph("Not measured: `brats-tf evaluate --blind-classifier` measures it.")]
+    if record and (found["networks"], found["empty_rule"]) != (record["networks"], summary["empty_rule"]):
+        return [Paragraph("Measured for other predictions: run `brats-tf evaluate --blind-classifier` again.")]
     rows = []
     for region in TABLE_ORDER:
         figures = found[region]

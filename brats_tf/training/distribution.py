@@ -104,6 +104,10 @@ def check_devices(configs, devices):
                 "`precision` must be float32 or bfloat16 on several devices: with float16, Keras skips a step for an "
                 f"overflow on the first device alone. Received: float16 on {devices}."
             )
+        if devices > 1 and config.compute.jit:
+            raise InputError(
+                f"`jit` must be off on several devices, which TensorFlow cannot join inside XLA. Received: {devices}."
+            )
         if training.plateau_monitor == "validation" and machines() > 1:
             raise InputError(
                 "`plateau_monitor` validation is for one machine: the scores of several may differ in a digit."

@@ -36,12 +36,13 @@ class Trainer(keras.Model):
             scaled = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
         gradients = tape.gradient(scaled, weights)
+        scale = self.optimizer.scale_loss(1.0)  # Before a step changes it.
         self.optimizer.apply(gradients, weights)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides the loss by it.
         self._loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(volumes)[0])
         self.compute_metrics(volumes, targets, probabilities)
         if self.pulse:
-            self.pulse.update(planes[0], gradients, self.optimizer.scale_loss(1.0))
+            self.pulse.update(planes[0], gradients, scale)
 
     def prepare(self, strategy, *, jit):
         """Makes the step function, and the variables of the metrics before several devices ask for them.

@@ -41,13 +41,17 @@ class Pulse:
 
 
 class WatchPulse(keras.callbacks.Callback):
-    """Warns after every epoch in which the planes were dead or carried next to nothing of the volume."""
+    """Warns after every epoch in which the planes were dead or carried next to nothing of the volume.
+
+    Attributes:
+        collapsed: those epochs, counted from 1; for `run.json`.
+    """
 
     name = "pulse"
 
     def __init__(self, run_name):
         super().__init__()
-        self.run_name, self.start = run_name, None
+        self.run_name, self.start, self.collapsed = run_name, None, []
 
     def on_train_batch_end(self, batch, logs=None):
         if self.start is None:
@@ -57,6 +61,7 @@ class WatchPulse(keras.callbacks.Callback):
         live, deviation, gradient = (logs[name] for name in (LIVE, DEVIATION, GRADIENT))
         if live >= LEAST_LIVE and deviation >= LEAST_DEVIATION * self.start and gradient > 0:
             return
+        self.collapsed.append(epoch + 1)
         log.warning(
             f"{self.run_name} epoch {epoch + 1}: the classifier sees next to nothing. {100 * live:.2g} % of the plane "
             f"pixels are not 0, their standard deviation is {deviation:.2g} (at first {self.start:.2g}), the gradient "
@@ -65,9 +70,9 @@ class WatchPulse(keras.callbacks.Callback):
         )
 
     def state(self):
-        """The deviation at the first step."""
-        return {"start": self.start}
+        """The deviation at the first step, and the epochs of a collapse."""
+        return {"start": self.start, "collapsed": self.collapsed}
 
     def restore(self, state):
         """The counterpart of `state`."""
-        self.start = state["start"]
+        self.start, self.collapsed[:] = state["start"], state["collapsed"]

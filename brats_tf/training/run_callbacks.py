@@ -38,15 +38,17 @@ class RunCallbacks:
         self.saving = SaveCheckpoint(
             self.checkpoints, minutes=options.checkpoint_minutes, agree=partial(agree, strategy)
         )
-        self.record = RunRecord(run, self.config, self._facts(), writes=writes)
+        watch = [WatchPulse(self.config.run_name)] if ready.trainer.pulse else []
+        facts = self._facts() | ({"collapsed_epochs": watch[0].collapsed} if watch else {})
+        self.record = RunRecord(run, self.config, facts, writes=writes)
         # The validation comes first: the others read its scores from the logs. The checkpoint comes last: it holds the
         # state of all of them.
         self.stateful = [
             learning_rate_callback(self.config.training),
             History(run, writes=writes),
             SaveWeights(run, ready.network, averaged, writes=writes),
+            *watch,
             self.record,
-            *([WatchPulse(self.config.run_name)] if ready.trainer.pulse else []),
         ]
         if data.validation:
             check = self.saving.stop_if_asked if machines() == 1 else lambda: None

@@ -56,7 +56,7 @@ class TensorBoardImages(keras.callbacks.Callback):
         _image(OVERLAY, np.concatenate(slices, axis=1), f"{self.case_id}, slice {depth}")
         if self.planes_of:
             planes = [blend(plane, np.zeros(plane.shape)) for plane in self.planes_of(self.volume)[0]]
-            _image(PLANES, np.concatenate(planes, axis=1), f"{self.case_id}; all black where no plane is above 0")
+            _image(PLANES, np.concatenate(planes, axis=1), f"{self.case_id}; black to white is the range of each plane")
 
 
 def read_log(run):

@@ -1,6 +1,7 @@
 """What the classifier contributes: networks that see with it alone, or that have none."""
 
 import json
+import shutil
 
 import keras
 import nibabel as nib
@@ -9,6 +10,7 @@ import pytest
 
 from brats_tf.cli.main import main
 from brats_tf.models import registry
+from brats_tf.report.sections import contribution_section
 
 REGIONS = ("WT", "TC", "ET")
 
@@ -62,6 +64,7 @@ def test_a_network_that_sees_with_its_planes_alone_loses_all_when_blinded(predic
     for case in phantoms:  # Blinded, they are the same networks and see nothing above 0.5.
         assert not np.asanyarray(nib.load(out / "blinded" / f"{case.id}.nii.gz").dataobj).any()
         assert np.asanyarray(nib.load(out / f"{case.id}.nii.gz").dataobj).any()
+    assert list(json.loads((out / "blinded" / "prediction.json").read_text())["networks"]) == ["flair-blinded"]
     report = ["report", *options, "--networks", "flair", "--out", out, "--results", results]
     assert call(*report) == 0
     assert "What the classifier contributes" in (results / "report.html").read_text()
@@ -75,9 +78,39 @@ def test_predictions_of_other_weights_or_without_a_record_are_refused(predicted,
         (tmp_path / "out" / path.name).write_bytes(path.read_bytes())
     assert call(*command, "--out", tmp_path / "out") == 2
     assert "Received: no prediction.json." in capsys.readouterr().err
-    record = json.loads((out / "prediction.json").read_text())
-    record["networks"]["flair"] = "0" * 64
-    (tmp_path / "out" / "prediction.json").write_text(json.dumps(record))
-    assert call(*command, "--out", tmp_path / "out") == 2
-    assert "was predicted by other networks or weights than flair's" in capsys.readouterr().err
+    for change, sentence in (
+        ({"networks": {"flair": "0" * 64}}, "was predicted by other weights of flair. Predict again."),
+        (
+            {"networks": {"t1": "0" * 64}, "checkpoints": "t1"},
+            "was predicted by t1; name all of them. Received: flair.",
+        ),
+        ({"checkpoints": {}}, "no `checkpoint` of each network; predict again"),
+    ):
+        record = json.loads((out / "prediction.json").read_text())
+        if change.get("checkpoints") == "t1":
+            change["checkpoints"] = {"t1": record["checkpoints"]["flair"]}
+        (tmp_path / "out" / "prediction.json").write_text(json.dumps(record | change))
+        assert call(*command, "--out", tmp_path / "out") == 2
+        assert sentence in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "r" / "classifier.json").exists()
+
+
+def test_a_case_that_cannot_be_scored_is_left_out_and_the_others_go_on(predicted, phantoms, tmp_path):
+    options, out, _ = predicted
+    data = tmp_path / "data"
+    shutil.copytree(phantoms[0].folder.parent, data)
+    (data / phantoms[1].id / phantoms[1].segmentation.name).write_bytes(b"no gzip")
+    command = ["evaluate", data, *options[1:], "--networks", "flair", "--out", out, "--results", tmp_path / "r"]
+    assert call(*command, "--blind-classifier") == 2
+    found = json.loads((tmp_path / "r" / "classifier.json").read_text())
+    assert list(found["left_out"]) == [phantoms[1].id]
+    assert list(found["cases"]) == [case.id for case in phantoms if case != phantoms[1]]
+
+
+def test_a_report_does_not_show_what_was_measured_for_other_predictions(predicted, tmp_path):
+    _, out, results = predicted
+    record, summary = (json.loads(path.read_text()) for path in (out / "prediction.json", results / "summary.json"))
+    assert len(contribution_section(results, summary, record)) == 2
+    for changed in ((summary | {"empty_rule": "nan"}, record), (summary, record | {"networks": {"flair": "0"}})):
+        (said,) = contribution_section(results, *changed)
+        assert "Measured for other predictions" in said.text

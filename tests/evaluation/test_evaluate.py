@@ -165,7 +165,9 @@ def test_a_prediction_elsewhere_and_a_case_without_truth_are_left_out(phantoms, 
 
 
 def write_record(folder, **changes):
+    checkpoint = {"checkpoint": "last", "chosen_on": [], "initial_weights": "random weights"}
     record = {"networks": {"flair": "0"}, "postprocessing": {}, "cases": {}, "left_out": {}} | changes
+    record = {"checkpoints": dict.fromkeys(record["networks"], checkpoint)} | record
     (folder / "prediction.json").write_text(json.dumps(record))
 
 
@@ -179,6 +181,19 @@ def test_a_label_map_of_an_earlier_prediction_is_not_scored(phantoms, tmp_path):
         "Phantom_003": "Case Phantom_003: its prediction was left out: Case Phantom_003: something was wrong.",
         "Phantom_004": "Case Phantom_004: no prediction by flair.",
     }
+
+
+def test_cases_that_chose_the_checkpoint_are_said(phantoms, tmp_path, capsys):
+    folder = perfect(phantoms, tmp_path / "p")
+    chosen = {"checkpoint": "best", "chosen_on": [phantoms[1].id, "Elsewhere"], "initial_weights": "random weights"}
+    write_record(folder, cases={case.id: {} for case in phantoms}, checkpoints={"flair": chosen})
+    summary, _ = evaluate(phantoms, predictions=folder, results=tmp_path / "r")
+    assert summary["chose_the_checkpoint"] == [phantoms[1].id]
+    assert "1 of 4 cases chose the checkpoint that predicted them" in " ".join(capsys.readouterr().out.split())
+    assert summary["made_by"]["initial_weights"] == ["random weights"]
+    assert summary["made_by"]["networks"] == {"flair": "0"}
+    summary, _ = evaluate(phantoms[2:], predictions=folder, results=tmp_path / "r")
+    assert "chose_the_checkpoint" not in summary
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from conftest import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.models.cost import all_layers
+from brats_tf.models.planes import with_planes
 from brats_tf.runs.network import build_network, build_with_weights, load_network
 from brats_tf.training.optimisation import compile_network
-from brats_tf.training.train import train
+from brats_tf.training.train import _between_steps, train
 
 
 def tiny(**changes):
@@ -32,6 +33,22 @@ def test_layers_compute_in_half_precision_and_keep_their_weights_whole(precision
 def test_predictions_are_made_in_float32():
     network = build_network(tiny(precision="bfloat16"))
     assert {layer.compute_dtype for layer in all_layers(network)} == {"float32"}
+
+
+def test_a_training_in_half_precision_validates_in_float32():
+    config, whole = tiny(precision="bfloat16"), tiny()
+    network, _ = build_with_weights(config)
+    forward, planes_of = _between_steps(config, network, with_planes(network))
+    exact = build_network(whole)
+    for variable in network.trainable_variables:  # As after some steps: the twin must follow.
+        variable.assign(variable + 0.01)
+    exact.set_weights(network.get_weights())
+    volume = np.random.default_rng(0).normal(size=(1, *TINY_CROP, 1)).astype(np.float32)
+    expected = np.asarray(exact(volume, training=False))
+    np.testing.assert_allclose(forward(None, volume), expected, atol=1e-5)
+    assert np.abs(np.asarray(network(volume, training=False)) - expected).max() > 1e-4
+    planes = keras.Model(exact.input, exact.get_layer("planes").output)(volume)[0]
+    np.testing.assert_allclose(np.stack(planes_of(volume[0])[0], axis=-1), planes, atol=1e-4)
 
 
 def test_statistics_of_normalisation_are_float32():

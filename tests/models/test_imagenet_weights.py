@@ -82,11 +82,23 @@ def test_the_weights_are_those_of_the_file(network, weights_file):
 def test_none_changes_frozen_statistics_alone(batch_norm):
     network = embedding_network(SHAPE, backbone="tiny", batch_norm=batch_norm)
     before = network.get_weights()
-    estimated = {"frozen": ", batch norm statistics of one random image", "batch": ""}[batch_norm]
+    estimated = {"frozen": ", batch norm statistics of random images", "batch": ""}[batch_norm]
     assert fill(network, "none") == "random weights" + estimated
     for variable, mine, theirs in zip(network.weights, network.get_weights(), before, strict=True):
         changes = batch_norm == "frozen" and "moving_" in variable.path
         assert np.array_equal(mine, theirs) != changes, variable.path
+
+
+def test_random_weights_pass_an_image_on_through_frozen_statistics():
+    """Frozen at mean 0 and variance 1 they shrank it to 3e-5; with those of one image they blew another one up."""
+    keras.utils.set_random_seed(0)
+    network = embedding_network((64, 64, 12, 1), depth_factors=(1, 2, 2))
+    fill_backbone(network, backbone="efficientnetb0", source="none")
+    across = np.linspace(-1.7, 1.7, 64, dtype=np.float32)
+    smooth = np.broadcast_to(across[:, None], (1, 64, 64))[..., None].repeat(3, axis=-1)
+    for image in (smooth, np.random.default_rng(0).normal(size=smooth.shape).astype(np.float32)):
+        features = network.get_layer("efficientnetb0")(image, training=False)
+        assert {scale: 0.05 < np.std(values) < 5 for scale, values in features.items()} == dict.fromkeys(features, True)
 
 
 def test_a_folder_without_the_file_is_refused(network, tmp_path, monkeypatch):

@@ -19,8 +19,9 @@ from brats_tf.config.execution import ReportOptions
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
 from brats_tf.report.blocks import Viewer, render_page
-from brats_tf.report.report import write_report
+from brats_tf.report.report import _mean_dice, write_report
 from brats_tf.runs.history import VALIDATION_COLUMNS
+from brats_tf.runtime.files import sha256_of
 from brats_tf.visualisation.sprite_sheet import CLASS_LEVELS, make_sprite_sheet
 
 CHROMIUM = next(
@@ -40,8 +41,11 @@ def reported(phantoms, tmp_path_factory):
         labels = np.roll(np.asanyarray(image.dataobj), number, axis=0)
         nib.save(nib.Nifti1Image(labels, image.affine), predictions / f"{case.id}.nii.gz")
     told = {case.id: {"uncertainty": dict.fromkeys(("WT", "TC", "ET"), 0.1 * n)} for n, case in enumerate(phantoms)}
+    (run / "best.weights.h5").write_bytes(b"weights of the best epoch")
+    checkpoint = {"checkpoint": "best", "chosen_on": [], "initial_weights": "random weights"}
     record = {
-        "networks": {"flair": "0123abc", "gone": "4567def"},
+        "networks": {"flair": sha256_of(run / "best.weights.h5"), "gone": "4567def"},
+        "checkpoints": {"flair": checkpoint, "gone": checkpoint},
         "postprocessing": {},
         "cases": told,
         "left_out": {"X<1>": "has no <b>FLAIR</b>"},
@@ -72,7 +76,7 @@ def test_it_says_everything_and_asks_nobody(reported):
         "these predictions: Dice x 100",
         "Rank correlation (Spearman) with Dice: WT",
         "gone: no history.csv",
-        "0123abc",
+        "4567def",
         "&#34;spacing_mm&#34;: null",
         "X&lt;1&gt;",
         "has no &lt;b&gt;FLAIR&lt;/b&gt;",
@@ -215,6 +219,22 @@ def in_browser(tmp_path, html, script):
     assert not re.findall(r"(?:WARNING|ERROR):CONSOLE.*", ran.stderr)
     (result,) = re.findall(r'<pre id="result">([^<]+)</pre>', ran.stdout)
     return json.loads(base64.b64decode(result))
+
+
+def test_a_case_that_is_empty_in_all_regions_ranks_as_the_right_answer_that_it_is():
+    none = {region: {"dice": float("nan")} for region in ("WT", "TC", "ET")}
+    assert _mean_dice(none) == 1
+    assert _mean_dice(none | {"WT": {"dice": 0.5}}) == 0.5
+
+
+def test_weights_that_are_gone_are_not_shown_as_those_of_the_predictions(reported, phantoms):
+    """As after a training with other settings that has not saved any yet."""
+    runs, predictions = reported.parents[1] / "runs", reported.parents[1] / "predictions"
+    run = runs.parent / "later" / "flair"
+    shutil.copytree(runs / "flair", run)
+    (run / "best.weights.h5").unlink()
+    with pytest.raises(InputError, match="predicted with other weights than those of"):
+        write_report(phantoms, runs=[run, run.parent / "gone"], predictions=predictions, results=reported.parent)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: chromium is not installed")

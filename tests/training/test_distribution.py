@@ -110,6 +110,7 @@ def test_two_processes_over_loopback_train_as_one_and_go_on_after_a_stop(trainin
     [
         ({}, "must be a multiple of the 2 devices. Received: 1"),
         ({"batch_size": 4, "gradient_accumulation_steps": 2}, "must be 1 on several devices.* Received: 2 on 2"),
+        ({"batch_size": 2, "jit": True}, "`jit` must be off on several devices.* Received: 2"),
         ({"batch_size": 2, "precision": "float16"}, "must be float32 or bfloat16 on several.* Received: float16 on 2"),
     ],
 )

@@ -5,6 +5,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import TINY_CROP
 
 from brats_tf.config.config import Config
@@ -16,6 +17,7 @@ from brats_tf.models.remat import fused_graph
 from brats_tf.pipeline.stream import Order, training_dataset, training_stream
 from brats_tf.preprocessing.cache import Cache, CacheSettings
 from brats_tf.runs.network import build_network, build_with_weights, load_network, load_weights
+from brats_tf.runs.record import read_run_record
 from brats_tf.runtime.console import progress_bar
 from brats_tf.training.callbacks import StopOnNonFinite
 from brats_tf.training.epoch_files import SaveWeights, ShowProgress
@@ -28,7 +30,7 @@ from brats_tf.training.optimisation import (
     learning_rate_at,
     make_optimiser,
 )
-from brats_tf.training.train import train
+from brats_tf.training.train import _explain_errors, train
 
 
 def tiny(modality="flair", **changes):
@@ -73,7 +75,12 @@ def test_a_run_holds_config_weights_and_history(trained):
     assert Config.load(flair) == tiny("flair")
     rows = list(csv.DictReader((flair / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert set(rows[0]) >= {"loss", "dice_wt", "dice_tc", "dice_et", "learning_rate"}
+    pulse = {"planes_live", "planes_std", "squeeze_gradient"}
+    assert set(rows[0]) >= {"loss", "dice_wt", "dice_tc", "dice_et", "learning_rate", *pulse}
+    record = read_run_record(flair)
+    assert record["initial_weights"]["origin"].startswith("random weights")
+    assert len(record["initial_weights"]["classifier_sha256"]) == 64
+    assert record["collapsed_epochs"] == [] and record["last"]["planes_live"] == float(rows[-1]["planes_live"])
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
 
 
@@ -132,6 +139,16 @@ def test_bad_cases_can_be_left_out_and_the_first_line_says_what_is_used(phantoms
         "GB of memory",
     ):
         assert words in line
+
+
+def test_only_an_error_about_a_file_is_one_about_the_cache():
+    path = "/cache/Case_1-flair-0123.volume"
+    with pytest.raises(InputError, match=f"cached case {path} could not be read"), _explain_errors(tiny(), 1):
+        raise tf.errors.NotFoundError(None, None, f"{path}; No such file or directory")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Xla shape"), _explain_errors(tiny(), 1):
+        raise tf.errors.InvalidArgumentError(
+            None, None, "Reading input as constant is not supported. Xla shape: s64[3]"
+        )
 
 
 def test_a_loss_that_is_no_number_stops():
