@@ -105,5 +105,5 @@ def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
         with_tuned(PostProcessing(fill_holes=True), runs[:1])
     for damaged in ("[]", '{"networks": null, "drop_et_below_ml": 1, "steps": {}, "weights": {}}', "{"):
         (runs[0] / "postprocessing.json").write_text(damaged)
-        with pytest.raises(InputError, match="must hold `networks`, `steps` and `drop_et_below_ml`"):
+        with pytest.raises(InputError, match="must hold `networks`, `weights`, `steps` and `drop_et_below_ml`"):
             with_tuned(PostProcessing(), runs)
