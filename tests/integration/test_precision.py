@@ -68,6 +68,7 @@ def test_float16_scales_its_loss_and_the_others_do_not():
 
 
 @pytest.mark.usefixtures("untraced")
+@pytest.mark.slow
 def test_half_precision_learns_nearly_the_same(phantoms, tmp_path):
     changes, losses = {"precision": "bfloat16", "rematerialise": True}, []
     for name, settings in (("whole", {}), ("half", changes)):

@@ -51,6 +51,7 @@ def test_imagenet_file_and_none_give_the_same_topology(weights_file, monkeypatch
     assert all(other == first for other in others)
 
 
+@pytest.mark.slow
 def test_real_weights_give_the_same_topology(real_weights, monkeypatch):
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(real_weights))
     networks = []
