@@ -25,6 +25,7 @@ from brats_tf.runtime.tensorflow import import_tensorflow
 import_tensorflow()
 
 import numpy as np
+from provenance import provenance
 
 from brats_tf.cli.arguments import cases_in
 from brats_tf.config.config import Config
@@ -92,7 +93,7 @@ def run(given):
         log.info(f"{method}, seed {seed}: run {done + 1} of {len(configs)}.")
         run_once(configs[method, seed], training, validation, place(given.runs, method, seed), folder)
     summary = summed_up(configs, given.runs, folder)
-    about = {
+    about = provenance() | {
         "device": device_name(),
         "length": given.length,
         "seeds": given.seeds,

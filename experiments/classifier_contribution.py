@@ -20,7 +20,6 @@ and cases.
 
 import argparse
 import itertools
-import json
 import logging
 import sys
 from functools import partial
@@ -32,7 +31,7 @@ import_tensorflow()
 
 import keras
 import numpy as np
-from provenance import provenance
+from provenance import continued, provenance
 
 from brats_tf.config.config import Config
 from brats_tf.data.discovery import find_cases
@@ -77,17 +76,17 @@ def main(arguments=None):
 def run(given):
     """Does what the arguments ask for, seed by seed, and writes after each network."""
     path = given.results / f"{Path(__file__).stem}-{given.name}.json"
-    done = json.loads(path.read_text())["runs"] if path.is_file() else []
     training, validation = (find_cases(folder)[0] for folder in (given.training, given.validation))
     facts = {"crop": format_shape(CROP), "spacing_mm": SPACING_MM, "epochs": given.epochs, "cases": len(training)}
     facts |= {"validation_cases": [case.id for case in validation], "learning_rate": given.learning_rate}
+    done = continued(path, facts)
     for seed, variant in itertools.product(range(given.seeds), given.variants):
         if any((one["seed"], one["variant"]) == (seed, variant) for one in done):
             continue
         keras.utils.clear_session()
         folder = given.runs / given.name / f"{variant}-{seed}"
         for scored in measure(_configs(given, variant, seed), training, validation, folder):
-            done.append({"variant": variant, "seed": seed, **scored})
+            done.append({"variant": variant, "seed": seed, "commit": provenance()["commit"], **scored})
         write_json(path, provenance() | facts | {"runs": done, **compared(done)})
     log.info(f"Written to {path}.")
 

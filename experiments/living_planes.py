@@ -15,7 +15,6 @@ Run it again to continue. Writes RESULTS/living_planes-NAME.json.
 """
 
 import argparse
-import json
 import logging
 import sys
 from functools import partial
@@ -28,7 +27,7 @@ tf = import_tensorflow()
 
 import keras
 import numpy as np
-from provenance import provenance
+from provenance import continued, provenance
 
 from brats_tf.cli import options
 from brats_tf.config.config import Config
@@ -70,7 +69,6 @@ def main(arguments=None):
 def run(given):
     """Does what the arguments ask for, run by run, and writes after each."""
     path = given.results / f"{Path(__file__).stem}-{given.name or given.modality}.json"
-    done = json.loads(path.read_text())["runs"] if path.is_file() else []
     stacked = PRESETS[given.preset].get("modalities", (given.modality,))
     base = Config.from_preset(
         given.preset,
@@ -80,6 +78,9 @@ def run(given):
         weights=given.weights,
         precision=given.precision,
     )
+    facts = {"preset": given.preset, "modalities": list(stacked), "crop": format_shape(base.data.crop)}
+    facts |= {"precision": base.compute.precision, "spacing_mm": base.data.spacing_mm, "steps": given.steps}
+    done = continued(path, facts)
     variants = given.variants or [f"{base.network.input_scaling}-{base.network.batch_norm}"]
     cases = [_prepared(case, base) for case in track(find_cases(given.data)[0], "Reading cases")]
     for seed in range(given.seeds):
@@ -88,10 +89,9 @@ def run(given):
                 continue
             scaling, _, norm = variant.partition("-")
             config = base.replace(seed=seed, input_scaling=scaling, batch_norm=norm)
-            done.append({"seed": seed, "variant": variant, **measure(config, cases, given.steps)})
-            facts = {"preset": given.preset, "modalities": stacked, "crop": format_shape(base.data.crop)}
-            facts |= {"cases": len(cases), "precision": base.compute.precision, "spacing_mm": base.data.spacing_mm}
-            write_json(path, provenance() | facts | {"runs": done})
+            commit = provenance()["commit"]
+            done.append({"seed": seed, "variant": variant, "commit": commit, **measure(config, cases, given.steps)})
+            write_json(path, provenance() | facts | {"cases": len(cases), "runs": done})
             log.info(summary_of(done[-1]))
     log.info(f"Written to {path}.")
 

@@ -26,14 +26,16 @@ import_tensorflow()
 
 import keras
 import numpy as np
+from provenance import provenance
 
 from brats_tf.config.config import Config
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError
 from brats_tf.evaluation.metrics import dice
+from brats_tf.models.planes import blinded, deviation, live_share, with_planes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import REGION_THRESHOLD, REGIONS, classes_to_regions, regions_to_classes
-from brats_tf.runs.network import build_with_weights
+from brats_tf.runs.network import build_with_weights, classifier_hash
 from brats_tf.runtime.files import atomic, write_json
 from brats_tf.runtime.program import run_program
 from brats_tf.runtime.tensorflow import device_name
@@ -96,10 +98,20 @@ def learn(case, config, *, steps, folder):
     prediction = network.predict(volume, verbose=0)[0] > REGION_THRESHOLD
     scores = {region: dice(truth[..., i], prediction[..., i]) for i, region in enumerate(REGIONS)}
     write(folder, case, config, rows, prepared, prediction)
-    summary = {"case": case.id, "device": device_name(), "weights": origin, "steps": steps, "seconds": seconds}
-    write_json(folder / "summary.json", summary | {"dice": scores})
+    summary = provenance() | {"classifier_sha256": classifier_hash(network), "weights": origin}
+    summary |= {"case": case.id, "device": device_name(), "steps": steps, "seconds": seconds, "dice": scores}
+    write_json(folder / "summary.json", summary | what_the_classifier_does(network, volume, truth))
     said = ", ".join(f"{region} {score:.3f}" for region, score in scores.items())
     log.info(f"After {steps} steps, predicted: {said}. Look at {folder}.")
+
+
+def what_the_classifier_does(network, volume, truth):
+    """The share of live plane pixels, their deviation, and Dice with each plane replaced by its mean."""
+    graph = with_planes(network)
+    planes = graph(volume, training=False)[1]
+    regions = np.asarray(blinded(graph)(volume, training=False)[0])[0] > REGION_THRESHOLD
+    blind = {region: float(dice(truth[..., i] > 0, regions[..., i])) for i, region in enumerate(REGIONS)}
+    return {"planes_live": float(live_share(planes)), "planes_std": float(deviation(planes)), "blinded": blind}
 
 
 def write(folder, case, config, rows, prepared, prediction):
@@ -114,7 +126,7 @@ def write(folder, case, config, rows, prepared, prediction):
         folder / "curve.png",
         curves,
         title=f"{case.id}, {config.data.modalities[0]}, learned by heart",
-        x_label="window_stride",
+        x_label="step",
     )
     title = f"{case.id}, as the network sees it"
     masks = {"labels": prepared.classes, "prediction": regions_to_classes(prediction)}

@@ -35,7 +35,8 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from overfit_one_case import pick
+from overfit_one_case import pick, what_the_classifier_does
+from provenance import provenance
 
 from brats_tf.config.config import Config
 from brats_tf.config.fields import choices_of
@@ -45,7 +46,7 @@ from brats_tf.evaluation.metrics import dice
 from brats_tf.models.losses import CrossEntropyMinusDice
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import REGION_THRESHOLD, REGIONS, classes_to_regions
-from brats_tf.runs.network import build_with_weights
+from brats_tf.runs.network import build_with_weights, classifier_hash
 from brats_tf.runtime.files import atomic, write_json
 from brats_tf.runtime.program import run_program
 from brats_tf.runtime.tensorflow import device_name
@@ -56,7 +57,7 @@ log = logging.getLogger("brats_tf.experiments")
 # How the layers of the 3D encoder, and of its last block, begin.
 GRADIENTS = {"encoder_gradient": ("stem_conv", "squeeze", "planes_"), "last_gradient": ("squeeze4", "planes_")}
 MODES = ("prediction", "training")
-SCALINGS = choices_of(EmbeddingSettings, "input_scaling")
+SCALINGS = ("none", "imagenet")  # `standardise` would hide the difference.
 BATCH_NORMS = choices_of(EmbeddingSettings, "batch_norm")
 
 
@@ -103,7 +104,8 @@ def measure(case, config, *, seeds, steps, folder):
             scores = learn(seeded(learned_config)[0], learned_config, small_volume, small_target, steps)
             batch_norm.append({"seed": seed, "batch_norm": choice, **scores})
             log.info(f"seed {seed}, batch norm {choice}: {scores}")
-    summary = {"case": case.id, "device": device_name(), "weights": origin, "steps": steps}
+    summary = provenance() | {"case": case.id, "device": device_name(), "weights": origin, "steps": steps}
+    summary["classifier_sha256"] = classifier_hash(network)
     summary |= {"crop": config.data.crop, "learned_crop": small_volume.shape[1:4]}
     write_json(folder / "summary.json", summary | {"scaling": scaling, "batch_norm": batch_norm})
     draw(folder / "figure.png", scaling, batch_norm)
@@ -162,7 +164,7 @@ def gradients(network, volume, target):
 
 
 def learn(network, config, volume, target, steps):
-    """Learns one case; returns the Dice of the learned weights in both modes."""
+    """Learns one case; returns the Dice of the learned weights in both modes, and what the classifier does for it."""
     compile_network(network, config)
     for _ in track(range(steps), f"batch norm {config.network.batch_norm}, seed {config.seed}"):
         network.train_on_batch(volume, target)
@@ -170,7 +172,7 @@ def learn(network, config, volume, target, steps):
     for mode in MODES:
         regions = np.array(network(volume, training=mode == "training"))[0] > REGION_THRESHOLD
         scores[mode] = {region: float(dice(target[0, ..., i] > 0, regions[..., i])) for i, region in enumerate(REGIONS)}
-    return scores
+    return scores | what_the_classifier_does(network, volume, target[0])
 
 
 def draw(path, scaling, batch_norm):

@@ -81,7 +81,7 @@ def results():
         ("ours: synthetic cases at 64x64x36, `make demo`", read("demo")),
     ]
     for title, summary in rows:
-        if "made_by" in summary and summary["made_by"]["initial_weights"] != ["unknown"]:
+        if summary.get("made_by", {}).get("initial_weights", ["unknown"]) not in ([], ["unknown"]):
             title += f", from {' and '.join(summary['made_by']['initial_weights'])}"
         scores = [summary[region]["dice"] for region in REGIONS]
         cells = [f"{100 * s['mean']:.2f} ± {100 * s['std']:.2f}, {100 * s['median']:.2f}" for s in scores]

@@ -172,7 +172,10 @@ class TrainingSettings(Section):
         0, "epochs in which the rate of the cosine or constant schedule rises from 0", minimum=0
     )
     weight_averaging: str = setting(
-        "none", "weights to save: those of the last step, or their exponential moving average", choices=("none", "ema")
+        "none",
+        "weights to save: those of the last step, or their exponential moving average, with the batch norm statistics "
+        "of the last step",
+        choices=("none", "ema"),
     )
     validation_frequency: int | None = setting(
         None, "epochs between validations", none="5 where cases validate, else never", minimum=1

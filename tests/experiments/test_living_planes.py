@@ -6,9 +6,10 @@ import living_planes
 import pytest
 import tables
 from conftest import TINY_CROP
-from provenance import provenance
+from provenance import continued, provenance
 
 from brats_tf.config.config import Config
+from brats_tf.errors import InputError
 
 
 def test_every_step_is_measured(phantoms):
@@ -36,3 +37,12 @@ def test_a_results_file_without_its_origin_is_refused(lost, tmp_path, monkeypatc
     path.write_text(json.dumps(whole))
     with pytest.raises(SystemExit, match=f"living_planes-flair.json lacks {lost}"):
         tables.read_measured("living_planes-flair")
+
+
+def test_a_results_file_of_other_settings_is_not_continued(tmp_path):
+    path, facts = tmp_path / "living_planes-flair.json", {"crop": "64x64x36", "steps": 40}
+    assert continued(path, facts) == []
+    path.write_text(json.dumps(facts | {"runs": [{"seed": 0}]}))
+    assert continued(path, facts) == [{"seed": 0}]
+    with pytest.raises(InputError, match="measured with other steps.* Received: steps 100, there 40"):
+        continued(path, facts | {"steps": 100})

@@ -25,6 +25,8 @@ def test_it_leaves_curve_pictures_and_summary(experiment, phantoms, tmp_path):
     assert float(rows[2]["loss"]) < float(rows[0]["loss"])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["case"], summary["steps"]) == (phantoms[0].id, 3)
+    assert summary["planes_live"] > 0.9 and set(summary["blinded"]) == {"WT", "TC", "ET"}
+    assert len(summary["classifier_sha256"]) == 64 and "commit" in summary
     assert (tmp_path / "curve.png").is_file()
     assert (tmp_path / "overlay.png").is_file()
 

@@ -15,7 +15,8 @@ def test_it_measures_both_traps(phantoms, tmp_path, monkeypatch):
     measure(phantoms[0], config, seeds=2, steps=1, folder=tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert_the_traps_show(summary, seeds=2)
-    assert summary["weights"] == "random weights"
+    assert summary["weights"].startswith("random weights") and len(summary["classifier_sha256"]) == 64
+    assert all(set(row["blinded"]) == {"WT", "TC", "ET"} and row["planes_live"] > 0.5 for row in summary["batch_norm"])
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
