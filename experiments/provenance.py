@@ -8,8 +8,7 @@ from brats_tf import __version__
 from brats_tf.errors import InputError
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.system import machine
-
-LIBRARIES = ("tensorflow", "keras", "numpy")
+from brats_tf.training.callbacks import LIBRARIES
 
 
 def provenance():

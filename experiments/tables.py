@@ -224,7 +224,12 @@ def contribution():
 
 def pretraining():
     """Differences between variants: ImageNet's weights, random ones, the authors' preset, B7."""
-    return _differences("classifier_contribution-variants", lambda one: f"`{one[0]}`")
+    run = read_measured("classifier_contribution-variants")
+    lines = ["| first | second | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
+    for one in run["differences"]:
+        figures = " | ".join(_interval(one["dice"][region]) for region in REGIONS)
+        lines.append(f"| `{one['first'][0]}` | `{one['second'][0]}` | {len(one['seeds'])} | {figures} |")
+    return lines
 
 
 def modalities():
@@ -234,15 +239,6 @@ def modalities():
     for row in run["rows"]:
         figures = " | ".join(_interval(row["dice"][region]["normal"]) for region in REGIONS)
         lines.append(f"| {row['networks']} | {len(row['seeds'])} | {figures} |")
-    return lines
-
-
-def _differences(name, title):
-    run = read_measured(name)
-    lines = ["| first | second | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
-    for one in run["differences"]:
-        figures = " | ".join(_interval(one["dice"][region]) for region in REGIONS)
-        lines.append(f"| {title(one['first'])} | {title(one['second'])} | {len(one['seeds'])} | {figures} |")
     return lines
 
 

@@ -29,8 +29,8 @@ def add_settings(
 
 def add_setting(parser: Any, setting: Setting, *, defaults: dict | None = None) -> None:
     """Adds the option of one setting; a parser that has it already keeps its own."""
-    own = defaults is not None and setting.name in defaults
-    default = format_value(setting, (defaults or {})[setting.name]) if own else default_text(setting)
+    own = defaults or {}
+    default = format_value(setting, own[setting.name]) if setting.name in own else default_text(setting)
     text = f"{setting.help} (default: {default})"
     if setting.option in parser._option_string_actions:
         return

@@ -15,7 +15,7 @@ from brats_tf.evaluation.scores import format_score
 from brats_tf.evaluation.statistics import summarise, wilcoxon_p
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.inference.prediction_record import read_prediction_record
+from brats_tf.inference.prediction_record import check_networks, read_prediction_record
 from brats_tf.models.planes import has_planes
 from brats_tf.regions import REGIONS
 from brats_tf.runtime.console import console, track
@@ -53,16 +53,16 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats")
         raise InputError(f"{predictions} must hold what `brats-tf predict` writes. Received: no prediction.json.")
     predictors = _load_blinded(runs, record, predictions)
     blinded = Path(predictions) / BLINDED_FOLDER
-    pairs, left_out = _scored({case.id: case for case in cases if case.id in record["cases"]}, predictions, empty)
-    known = [case for case in cases if case.id in pairs]
+    normal, left_out = _scored([case for case in cases if case.id in record["cases"]], predictions, empty)
+    known = [case for case in cases if case.id in normal]
     left_out |= dict(
         predict_cases(predictors, known, out=blinded, postprocessing=PostProcessing(**record["postprocessing"]))
     )
-    blind, failed = _scored({case.id: case for case in known if case.id not in left_out}, blinded, empty)
+    blind, failed = _scored([case for case in known if case.id not in left_out], blinded, empty)
     if not blind:
         raise InputError(f"None of {len(cases)} cases in {predictions} could be scored.")
     pairs = {
-        case: {region: {"normal": pairs[case][region], "blinded": dice} for region, dice in scores.items()}
+        case: {region: {"normal": normal[case][region], "blinded": score} for region, score in scores.items()}
         for case, scores in blind.items()
     }
     found = {region: _compared([pair[region] for pair in pairs.values()]) for region in REGIONS}
@@ -75,20 +75,16 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats")
 
 def _load_blinded(runs, record, predictions):
     """The networks that made the predictions, with blinded classifiers."""
-    networks = record["networks"]
-    if {Path(run).name for run in runs} != set(networks):
-        names = ", ".join(Path(run).name for run in runs)
-        raise InputError(f"{predictions} was predicted by {', '.join(networks)}; name all of them. Received: {names}.")
+    check_networks(record, runs, predictions)
     checkpoints = {facts["checkpoint"] for facts in record["checkpoints"].values()}
     predictors = load_ensemble(runs, checkpoints.pop(), blind=True)
     for predictor in predictors:
         if not has_planes(predictor.network):
             raise InputError(f"`blind_classifier` needs networks with planes. Received: {predictor.name}, without any.")
-        if networks[predictor.name] != predictor.weights_sha256:
+        if record["networks"][predictor.name] != predictor.weights_sha256:
             raise InputError(f"{predictions} was predicted by other weights of {predictor.name}. Predict again.")
-        predictor.folder = (
-            f"{predictor.name}-{BLINDED_FOLDER}"  # So that nobody takes its label maps for the network's.
-        )
+        # So that nobody takes its label maps for the network's.
+        predictor.folder = f"{predictor.name}-{BLINDED_FOLDER}"
     return predictors
 
 
@@ -111,12 +107,12 @@ def read_contribution(results):
 def _scored(cases, predictions, empty):
     """({case id: {region: Dice}}, {case id: why there is none})."""
     scored, left_out = {}, {}
-    for name, case in track(cases.items(), "Evaluating"):
+    for case in track(cases, "Evaluating"):
         try:
             truth, labels, _ = read_pair(case, predictions)
-            scored[name] = {region: dice(truth[..., i], labels[..., i], empty) for i, region in enumerate(REGIONS)}
+            scored[case.id] = {region: dice(truth[..., i], labels[..., i], empty) for i, region in enumerate(REGIONS)}
         except InputError as error:
-            left_out[name] = str(error)
+            left_out[case.id] = str(error)
     return scored, left_out
 
 

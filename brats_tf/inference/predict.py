@@ -104,8 +104,8 @@ def _record(predictors, postprocessing, facts, failures, before):
     """
     networks = {one.name: one.weights_sha256 for one in predictors}
     made_by = {"networks": networks, "postprocessing": asdict(postprocessing)}
-    known = ("checkpoint", "initial_weights", "chosen_on")
-    checkpoints = {one.name: {name: getattr(one, name) for name in known} for one in predictors}
+    origin = ("checkpoint", "initial_weights", "chosen_on")
+    checkpoints = {one.name: {name: getattr(one, name) for name in origin} for one in predictors}
     failed = dict(failures)
     if all(before.get(name) == value for name, value in made_by.items()):
         facts = {case: known for case, known in before["cases"].items() if case not in failed} | facts

@@ -28,6 +28,16 @@ def read_prediction_record(predictions):
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error!r}.") from None
 
 
+def check_networks(record, runs, predictions):
+    """Raises `InputError` when other networks than those of the folders `runs` made the predictions of a record."""
+    names = [Path(run).name for run in runs]
+    if set(names) != set(record["networks"]):
+        raise InputError(
+            f"{predictions} was predicted by {', '.join(record['networks'])}; name them with --networks and --runs. "
+            f"Received: {', '.join(names)}."
+        )
+
+
 def chosen_on(record):
     """The ids of the cases whose scores chose the checkpoint of a network, so that theirs are too good."""
     return {case for facts in record.get("checkpoints", {}).values() for case in facts["chosen_on"]}

@@ -41,9 +41,6 @@ class MeanOfPlanes(layers.Layer):
     def call(self, planes):
         return ops.mean(planes, axis=(1, 2), keepdims=True) + ops.zeros_like(planes)
 
-    def compute_output_spec(self, planes):
-        return keras.KerasTensor(planes.shape, dtype=planes.dtype)
-
 
 def live_share(planes):
     """The share of plane pixels that are not 0, which a ReLU can make of all of them: (B, H, W, planes) -> ()."""

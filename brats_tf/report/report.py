@@ -13,11 +13,12 @@ import numpy as np
 from brats_tf import __version__
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ReportOptions
+from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.data import volumes
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
 from brats_tf.evaluation.scores import format_score
-from brats_tf.inference.prediction_record import read_prediction_record
+from brats_tf.inference.prediction_record import check_networks, read_prediction_record
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.report.blocks import Details, Image, Paragraph, Viewer, render_page
 from brats_tf.report.sections import (
@@ -65,7 +66,7 @@ def write_report(cases, *, runs, predictions, results, options=None):
     results, predictions = Path(results), Path(predictions)
     scored, summary = read_scores(results), read_summary(results)
     record = read_prediction_record(predictions)
-    _check_networks(runs, record, predictions)
+    _check_weights(runs, record, predictions)
     configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / CONFIG_FILE).is_file()}
     order = sorted(scored, key=lambda case: _mean_dice(scored[case]))
     known = {case.id: case for case in cases}
@@ -102,7 +103,7 @@ def write_report(cases, *, runs, predictions, results, options=None):
 
 def _has_planes(configs):
     """Whether any of the networks has planes that its classifier sees, or may have."""
-    return not configs or any(config.network.name.startswith("embedding") for config in configs.values())
+    return not configs or any(isinstance(config.network, EmbeddingSettings) for config in configs.values())
 
 
 def _mean_dice(regions):
@@ -111,15 +112,12 @@ def _mean_dice(regions):
     return float(np.mean(found)) if found else 1.0
 
 
-def _check_networks(runs, record, predictions):
-    """Raises `InputError` when other networks than those of `runs` made the predictions."""
-    names = [Path(run).name for run in runs]
-    if record and set(names) != set(record["networks"]):
-        raise InputError(
-            f"{predictions} was predicted by {', '.join(record['networks'])}; name them with --networks and --runs. "
-            f"Received: {', '.join(names)}."
-        )
-    for run in runs if record else ():
+def _check_weights(runs, record, predictions):
+    """Raises `InputError` when other networks than those of `runs`, or other weights, made the predictions."""
+    if not record:
+        return
+    check_networks(record, runs, predictions)
+    for run in runs:
         files = [Path(run) / name for name in CHECKPOINT_FILES.values() if (Path(run) / name).is_file()]
         unfinished = (Path(run) / CONFIG_FILE).is_file()  # A training that has no weights yet.
         if (files or unfinished) and record["networks"][Path(run).name] not in {sha256_of(file) for file in files}:

@@ -82,7 +82,7 @@ def test_predictions_of_other_weights_or_without_a_record_are_refused(predicted,
         ({"networks": {"flair": "0" * 64}}, "was predicted by other weights of flair. Predict again."),
         (
             {"networks": {"t1": "0" * 64}, "checkpoints": "t1"},
-            "was predicted by t1; name all of them. Received: flair.",
+            "was predicted by t1; name them with --networks and --runs. Received: flair.",
         ),
         ({"checkpoints": {}}, "no `checkpoint` of each network; predict again"),
     ):
