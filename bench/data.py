@@ -75,7 +75,7 @@ def _preparation(cases, folder, crop):
         paths = dict.fromkeys(case.require(part) for case in cases for part in PARTS)
         with ThreadPoolExecutor(workers) as pool:
             # Their sizes, not their contents, which would be gigabytes.
-            list(pool.map(lambda path: len(unpacked(path.read_bytes())), paths))
+            list(pool.map(lambda path: len(unpacked(path.read_bytes(), 2**40)), paths))
 
     def prepare(workers):
         shutil.rmtree(folder, ignore_errors=True)

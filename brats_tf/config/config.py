@@ -20,7 +20,7 @@ from brats_tf.config.settings import (
 )
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
-from brats_tf.runtime.files import write_json
+from brats_tf.runtime.files import read_json, write_json
 
 CONFIG_FILE = "config.json"
 NETWORKS = {
@@ -97,7 +97,7 @@ class Config:
         if path.suffix != ".json":
             path = path / CONFIG_FILE
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
         except FileNotFoundError:
             if path.name == CONFIG_FILE:
                 raise InputError(

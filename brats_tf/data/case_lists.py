@@ -1,12 +1,10 @@
 """Cases that a file lists: a user's CSV or JSON, and the `dataset.json` of the Medical Segmentation Decathlon."""
 
-import csv
-import json
-
 from brats_tf.data.case import Case
 from brats_tf.data.layouts import GRADES, PARTS, SEGMENTATION, ListLayout, MsdLayout, is_safe, stem
 from brats_tf.errors import InputError
 from brats_tf.regions import CONVENTIONS, MODALITIES
+from brats_tf.runtime.files import read_csv, read_json
 
 COLUMNS = ("id", *PARTS, "convention", "grade", "patient")
 MSD_FOLDERS = ("imagesTr", "labelsTr", "imagesTs")
@@ -44,13 +42,12 @@ def read_list(path):
 def _read_rows(path):
     try:
         if path.suffix.lower() == ".json":
-            rows = json.loads(path.read_text())
+            rows = read_json(path)
         elif path.suffix.lower() == ".csv":
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
+            rows = read_csv(path)
         else:
             raise InputError(f"A list of cases must be .csv or .json, or a folder. Received: {path}.")
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is no readable list of cases: {error}.") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} must hold a list of objects, one a case. Received: {type(rows).__name__}.")
@@ -87,7 +84,7 @@ def _case_of(row, where, folder):
 def read_msd(path, skipped):
     """The cases of a Task01 `dataset.json`; what does not fit goes to `skipped` with its reason."""
     try:
-        described = json.loads(path.read_text())
+        described = read_json(path)
         channels = {MSD_MODALITIES[name.lower()]: int(index) for index, name in described.get("modality", {}).items()}
         labels = {
             name.lower().replace("tumour", "tumor"): int(number) for number, name in described.get("labels", {}).items()

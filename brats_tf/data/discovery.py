@@ -1,6 +1,5 @@
 """Finds the cases in a BraTS folder, and says what was left out and why. Reads names and lists only, never voxels."""
 
-import csv
 import os
 import re
 from dataclasses import replace
@@ -11,6 +10,7 @@ from brats_tf.data.case_lists import MSD_FOLDERS, read_list, read_msd
 from brats_tf.data.layouts import GRADES, HYPHENED, SEGMENTATION, UNDERSCORED, is_nifti, is_safe, parse
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
+from brats_tf.runtime.files import read_csv
 
 _SUBJECT = re.compile(r"brats_?\d*_?(subject_?)?id", re.I)  # BraTS_2020_subject_ID, BraTS20ID ...
 
@@ -113,13 +113,13 @@ def _grade_of(folder, root):
 def _read_grades(path, skipped):
     """{case id: grade} of a BraTS name mapping; {} for any other table."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            columns = [name for name in rows.fieldnames or () if _SUBJECT.fullmatch(name)]
-            if "Grade" not in (rows.fieldnames or ()) or not columns:
-                return {}
-            return {row[name]: row["Grade"] for row in rows for name in columns if row["Grade"] in GRADES}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = read_csv(path)
+        names = rows[0] if rows else ()
+        columns = [name for name in names if name and _SUBJECT.fullmatch(name)]
+        if "Grade" not in names:
+            return {}
+        return {row[name]: row["Grade"] for row in rows for name in columns if row["Grade"] in GRADES}
+    except (OSError, ValueError) as error:
         skipped.append((path, f"it is no readable table: {error}"))
         return {}
 

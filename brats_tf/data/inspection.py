@@ -4,7 +4,6 @@ import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
-from rich.markup import escape
 from rich.table import Table
 
 from brats_tf.data import volumes
@@ -14,10 +13,11 @@ from brats_tf.data.nifti import read_header
 from brats_tf.data.notes import log_notes
 from brats_tf.errors import InputError, format_shape
 from brats_tf.regions import MODALITIES
-from brats_tf.runtime.console import console, track
+from brats_tf.runtime.console import cell, console, track
 from brats_tf.runtime.system import available_cores
 
 log = logging.getLogger(__name__)
+LONGEST_ID = 60  # Characters of an id that the table shows; the longest of BraTS has 31.
 
 
 def inspect_dataset(root, *, as_json=False):
@@ -93,16 +93,16 @@ def _geometry(case, notes):
 
 
 def _show(root, described, skipped):
-    table = Table(title=escape(f"{len(described)} cases in {root}"))
+    table = Table(title=cell(f"{len(described)} cases in {root}"))
     for column in ("case", "layout", "grade", "missing", "labels", "voxels", "mm", "axes"):
-        table.add_column(column, no_wrap=column == "case")
+        table.add_column(column, no_wrap=column == "case", max_width=LONGEST_ID if column == "case" else None)
     for one in described:
         truth = "no truth" if one["segmentation"] is None else "REFUSED"
         labels = " ".join(map(str, one["labels"])) if one["labels"] else truth
         edges = format_shape(f"{edge:.3g}" for edge in one["spacing_mm"] or ())
         shape = format_shape(one["shape"] or ())
         row = (one["layout"], one["grade"] or "", ", ".join(one["missing"]), labels, shape, edges, one["axes"] or "")
-        table.add_row(escape(one["id"]), *map(escape, row))
+        table.add_row(cell(one["id"]), *map(cell, row))
     console.print(table)
     conventions = {}
     notes = {}

@@ -122,10 +122,13 @@ def layout_of(case_id, default):
 
 
 def is_safe(case_id):
-    """Whether a case id can be a file's name as it is: no path, no hidden file, no control characters."""
+    """Whether a case id can be a file's name and a table's cell as it is.
+
+    No path, no hidden file, no option (`-rf`), no formula of a spreadsheet (`=cmd()`), no control characters.
+    """
     return (
         0 < len(case_id) <= MAX_ID_LENGTH
-        and case_id[0] != "."
+        and (case_id[0].isalnum() or case_id[0] == "_")
         and case_id.isprintable()
         and not set(case_id) & set('/\\:*?"<>|')
     )

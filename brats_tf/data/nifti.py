@@ -14,9 +14,13 @@ import numpy as np
 from isal import igzip, isal_zlib
 
 from brats_tf.errors import InputError, format_shape
+from brats_tf.runtime.files import check_regular
 
 DEFLATE_LIMIT = 1032  # Deflate packs no better than this, so a larger size is a lie.
+TRAILING_BYTES = 2**20  # What may follow the voxels, and how much longer than they a packed file may be.
+EDGES_MM = (1e-3, 100)  # Of a voxel; others are metres, micrometres or nonsense.
 _HEADER_BYTES = 544  # Of NIfTI-2; NIfTI-1 has fewer.
+_FIRST_VOXEL = {348: 352, 540: 544}  # By the size of the header: NIfTI's least `vox_offset` of a single file.
 _GZIP = b"\x1f\x8b"
 _LFS_POINTER = b"version https://git-lfs"
 _UNREADABLE = (
@@ -44,18 +48,19 @@ class Nifti:
 def read_nifti(path, *, case_id):
     """Reads a whole file, gzipped or not whatever its name says. Raises `InputError`, naming case and file."""
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-        content = unpacked(raw)
-    except (*_UNREADABLE, MemoryError) as error:
-        raise InputError(_damaged(case_id, path, error)) from error
-    header = _header(content, path, case_id)
+    header = read_header(path, case_id=case_id)
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if len(content) - offset < expected:
+    try:
+        raw = _read_at_most(path, offset + expected + TRAILING_BYTES)
+        content = unpacked(raw, offset + expected + TRAILING_BYTES)
+    except (*_UNREADABLE, MemoryError) as error:
+        raise InputError(_damaged(case_id, path, error)) from error
+    if not 0 <= len(content) - offset - expected <= TRAILING_BYTES:
+        more = "at least " if len(content) > offset + expected else ""
         raise InputError(
             f"Case {case_id}: {path} is damaged or truncated: expected {format_shape(shape)} voxels in {expected} "
-            f"bytes, received {max(len(content) - offset, 0)}."
+            f"bytes, received {more}{max(len(content) - offset, 0)}."
         )
     stored = np.frombuffer(content, dtype, count=expected // dtype.itemsize, offset=offset).reshape(shape, order="F")
     return Nifti(path, header, stored, hashlib.sha256(raw).hexdigest())
@@ -65,6 +70,7 @@ def read_header(path, *, case_id):
     """A file's header, from its first bytes; the file is not read to its end. Raises `InputError` as `read_nifti`."""
     path = Path(path)
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             zipped = file.read(len(_GZIP)) == _GZIP
         with (igzip.open if zipped else open)(path, "rb") as file:
@@ -74,17 +80,29 @@ def read_header(path, *, case_id):
     return _header(content, path, case_id)
 
 
-def unpacked(raw):
-    """The content of a file, gzipped or not; in one go where its last bytes tell the size: half the time."""
+def unpacked(raw, limit):
+    """The content of a file, gzipped or not, or its first `limit + 1` bytes where it is longer.
+
+    In one go where its last bytes tell a size below the limit: half the time.
+    """
     if not raw.startswith(_GZIP):
         return raw
     size = int.from_bytes(raw[-4:], "little")
-    if size <= len(raw) * DEFLATE_LIMIT and raw.find(_GZIP + b"\x08", 10) < 0:
+    if size <= min(limit, len(raw) * DEFLATE_LIMIT) and raw.find(_GZIP + b"\x08", 10) < 0:
         with suppress(isal_zlib.error):
             content = isal_zlib.decompress(raw, wbits=31, bufsize=size)
             if len(content) == size:
                 return content
-    return igzip.decompress(raw)  # Perhaps several members, or damage, which it says in clear words.
+    # Perhaps several members, or damage, which it says in clear words.
+    with igzip.open(io.BytesIO(raw)) as file:
+        return file.read(min(limit, len(raw) * DEFLATE_LIMIT) + 1)
+
+
+def _read_at_most(path, limit):
+    """The bytes of a file; no packed file of `limit` bytes is larger than them by more than one in a hundred."""
+    limit += limit // 100
+    with open(path, "rb") as file:
+        return file.read(min(limit, path.stat().st_size) + 1)
 
 
 def _header(content, path, case_id):
@@ -98,7 +116,8 @@ def _header(content, path, case_id):
     try:
         header = kind.from_fileobj(io.BytesIO(content[:size] + bytes(4)))
         shape, affine = header.get_data_shape(), header.get_best_affine()
-        header.get_data_offset(), header.get_slope_inter()  # They raise what they cannot read.
+        offset = header.get_data_offset()
+        header.get_slope_inter()  # It raises what it cannot read.
     except _UNREADABLE as error:
         raise InputError(f"Case {case_id}: {path} is no readable NIfTI file: {_one_line(error)}.") from error
     if not shape or min(shape) < 1:
@@ -107,8 +126,21 @@ def _header(content, path, case_id):
         )
     if header.get_data_dtype().kind not in "biuf":
         raise InputError(f"Case {case_id}: {path} must hold plain numbers; received {header.get_data_dtype()}.")
+    if offset < _FIRST_VOXEL[size]:
+        raise InputError(
+            f"Case {case_id}: {path} must have its first voxel at byte {_FIRST_VOXEL[size]} or later (`vox_offset`); "
+            f"received {offset}."
+        )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"Case {case_id}: {path} has an affine that cannot be inverted: {affine.tolist()}.")
+    edges = nib.affines.voxel_sizes(affine)
+    if edges.min() < EDGES_MM[0] or edges.max() > EDGES_MM[1]:
+        raise InputError(
+            f"Case {case_id}: {path} must have voxels of {EDGES_MM[0]:g} to {EDGES_MM[1]:g} mm; received "
+            f"{format_shape(f'{edge:.3g}' for edge in edges)} mm."
+        )
+    if np.isnan(nib.io_orientation(affine)).any():
+        raise InputError(f"Case {case_id}: {path} has an affine whose axes cannot be told apart: {affine.tolist()}.")
     return header
 
 

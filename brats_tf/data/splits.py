@@ -1,6 +1,5 @@
 """Splits cases into training and validation: by patient, stratified by layout and grade, seeded."""
 
-import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf.errors import InputError
-from brats_tf.runtime.files import write_json
+from brats_tf.runtime.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 SPLIT_FILE = "split.json"
@@ -32,7 +31,7 @@ class Split:
         """Reads a run's `split.json`. Raises `InputError` when there is none, or it is damaged."""
         path = Path(run) / SPLIT_FILE
         try:
-            split = cls(**json.loads(path.read_text()))
+            split = cls(**read_json(path))
             if not all(isinstance(one, str) for one in [*split.training, *split.validation]):
                 raise ValueError("case ids must be text")
             return split

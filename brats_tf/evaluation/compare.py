@@ -10,7 +10,7 @@ from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.evaluation.statistics import permutation_p, wilcoxon_p
-from brats_tf.runtime.console import console
+from brats_tf.runtime.console import cell, console
 from brats_tf.runtime.files import write_json
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,14 @@ def _rankable(score, *, right):
 
 def _show(comparison):
     table = Table(
-        "", "", "first", "second", "difference", "p", "n", title=f"{comparison['first']} and {comparison['second']}"
+        "",
+        "",
+        "first",
+        "second",
+        "difference",
+        "p",
+        "n",
+        title=cell(f"{comparison['first']} and {comparison['second']}"),
     )
     for region, metrics in comparison["regions"].items():
         for number, (metric, values) in enumerate(metrics.items()):

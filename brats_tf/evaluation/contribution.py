@@ -1,6 +1,5 @@
 """What the classifier contributes: the same networks with each plane replaced by its mean, scored beside the normal."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from brats_tf.inference.prediction_record import check_networks, read_prediction
 from brats_tf.models.planes import has_planes
 from brats_tf.regions import REGIONS
 from brats_tf.runtime.console import console, track
-from brats_tf.runtime.files import write_json
+from brats_tf.runtime.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 BLINDED_FOLDER = "blinded"  # In the folder of predictions.
@@ -92,7 +91,7 @@ def read_contribution(results):
     """The `classifier.json` of a folder; None where there is none. Raises `InputError`."""
     path = Path(results) / CONTRIBUTION_FILE
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         if not all({"normal", "blinded", "difference", "p"} <= set(found[region]) for region in REGIONS) or not (
             {"networks", "empty_rule"} <= set(found)
         ):

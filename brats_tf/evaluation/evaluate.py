@@ -1,7 +1,6 @@
 """Scores predicted label maps against the truth: one row per case and region, and the papers' tables."""
 
 import csv
-import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from brats_tf.inference.prediction_record import chosen_on, read_prediction_reco
 from brats_tf.regions import REGIONS, classes_to_regions
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
-from brats_tf.runtime.files import atomic, write_json
+from brats_tf.runtime.files import atomic, read_csv, read_json, write_json
 from brats_tf.runtime.system import available_cores, machine
 
 log = logging.getLogger(__name__)
@@ -164,13 +163,12 @@ def read_scores(results):
     path = Path(results) / CASES_FILE
     scored = {}
     try:
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                values = {metric: float(row[metric]) for metric in METRICS}
-                scored.setdefault(row["case"], {})[row["region"]] = values
+        for row in read_csv(path):
+            values = {metric: float(row[metric]) for metric in METRICS}
+            scored.setdefault(row["case"], {})[row["region"]] = values
     except FileNotFoundError:
         raise InputError(f"{path} is missing; `brats-tf evaluate` writes it.") from None
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} must hold the columns case, region, {', '.join(METRICS)}: {error}.") from None
     if not scored or any(set(regions) != set(REGIONS) for regions in scored.values()):
         raise InputError(f"{path} must hold a row for each of {', '.join(REGIONS)} of every case.")
@@ -181,7 +179,7 @@ def read_summary(results):
     """The `summary.json` that `evaluate` wrote. Raises `InputError`."""
     path = Path(results) / SUMMARY_FILE
     try:
-        summary = json.loads(path.read_text())
+        summary = read_json(path)
         figures = [summary[region][metric]["n"] for region in REGIONS for metric in METRICS]
         if summary["empty_rule"] not in EMPTY_MASK_RULES or not isinstance(summary["left_out"], dict) or not figures:
             raise ValueError("scores of another version")

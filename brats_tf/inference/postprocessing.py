@@ -1,6 +1,5 @@
 """Steps on a predicted label map after the networks: none in the papers, each requested by name and recorded."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from scipy import ndimage
 from brats_tf.errors import InputError
 from brats_tf.regions import CLASSES
 from brats_tf.runs.files import CHECKPOINT_FILES, POSTPROCESSING_FILE
-from brats_tf.runtime.files import sha256_of
+from brats_tf.runtime.files import read_json, sha256_of
 
 TUNED = "drop_et_below_ml"  # The field that `evaluation.tune` finds.
 _CONNECTED = np.ones((3, 3, 3), bool)  # 26 neighbours, as in the lesion-wise scores.
@@ -46,7 +45,7 @@ def with_tuned(settings, runs, checkpoint="last"):
     for run in runs:
         path = Path(run) / POSTPROCESSING_FILE
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             tuned_for, volume, tuned_after = sorted(content["networks"]), float(content[TUNED]), dict(content["steps"])
             weights = dict(content["weights"])
         except FileNotFoundError:

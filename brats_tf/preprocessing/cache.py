@@ -6,7 +6,6 @@ name that is then renamed: a killed preparation leaves complete entries, and res
 """
 
 import hashlib
-import json
 import math
 import re
 import time
@@ -21,7 +20,7 @@ from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.errors import InputError
 from brats_tf.preprocessing.preprocess import Reader, grid_of, prepare_volume
 from brats_tf.preprocessing.transforms import brain_box
-from brats_tf.runtime.files import atomic, write_json
+from brats_tf.runtime.files import atomic, read_json, write_json
 
 VERSION = 2  # Raise it when preparation changes, so that old files are not used.
 RECORD = ".json"
@@ -167,7 +166,7 @@ def orphans(folder):
 def read_cache_record(path):
     """A record, or None where it is none that this version wrote."""
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
         source, places = record["source"], np.array(record["box"], int)
         named = [record["case"], record["part"], record["key"], source["path"], source["sha256"], *record["notes"]]
         counted = [record["crc32"], source["bytes"], source["mtime_ns"], *record["shape"]]

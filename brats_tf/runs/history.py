@@ -1,10 +1,9 @@
 """`history.csv` and `validation.csv` of a run, read without Keras."""
 
-import csv
-
 from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import HISTORY_FILE, VALIDATION_FILE
+from brats_tf.runtime.files import read_csv
 
 VALIDATION_DICE = "validation_dice"  # In the logs of an epoch: the mean over cases and regions.
 VALIDATION_COLUMNS = ("epoch", "case", "region", "dice")  # Of validation.csv.
@@ -15,10 +14,9 @@ def read_history(run):
     path = run / HISTORY_FILE
     columns = {"loss": "loss"} | {f"Dice {region}": f"dice_{region.lower()}" for region in REGIONS}
     try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(path)
         return {name: [float(row[column]) for row in rows] for name, column in columns.items()}
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} must hold the columns {', '.join(columns.values())}: {error!r}.") from None
 
 
@@ -27,9 +25,8 @@ def read_validation(run):
     path = run / VALIDATION_FILE
     curves = {region: {} for region in REGIONS}
     try:
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                curves[row["region"]].setdefault(int(row["epoch"]), []).append(float(row["dice"]))
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        for row in read_csv(path):
+            curves[row["region"]].setdefault(int(row["epoch"]), []).append(float(row["dice"]))
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} must hold the columns {', '.join(VALIDATION_COLUMNS)}: {error}.") from None
     return curves

@@ -1,7 +1,6 @@
 """`run.json` in a run's folder: what made it, how far it is, what it took; read and described without Keras."""
 
 import hashlib
-import json
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from typing import Any
 
 from brats_tf.errors import InputError
 from brats_tf.runs.files import RECORD_FILE
+from brats_tf.runtime.files import read_json
 
 TRAINING, FINISHED = "training", "finished"
 _NEEDED = {"status", "epochs", "settings", "data", "validation"}
@@ -19,7 +19,7 @@ def read_run_record(run: str | Path) -> dict[str, Any] | None:
     """The content of a run's `run.json`; None where there is none. Raises `InputError` when it is damaged."""
     path = Path(run) / RECORD_FILE
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
         missing = _NEEDED - set(record)
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} missing")

@@ -12,7 +12,7 @@ from brats_tf.regions import REGIONS
 from brats_tf.runs.files import RECORD_FILE, VALIDATION_FILE
 from brats_tf.runs.history import read_validation
 from brats_tf.runs.record import read_run_record
-from brats_tf.runtime.console import console
+from brats_tf.runtime.console import cell, console, printable
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def show_runs(folder, *, as_json=False):
         try:
             rows.append(summary_of(path.parent, folder))
         except InputError as error:
-            print(f"Left out: {error}", file=sys.stderr)
+            print(printable(f"Left out: {error}"), file=sys.stderr)
     if not rows:
         raise InputError(f"{folder} holds no run with a {RECORD_FILE}. `brats-tf train` writes one.")
     rows.sort(key=lambda row: row["began"])
@@ -42,15 +42,15 @@ def show_runs(folder, *, as_json=False):
         loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
         took = f"{row['seconds'] / 60:.1f} min"
         table.add_row(
-            row["run"],
+            cell(row["run"]),
             f"{row['epochs']}/{row['settings']['training']['epochs']}",
-            row["status"],
+            cell(row["status"]),
             loss,
             dice,
             took,
             f"{row['peak_memory_gb']:.1f}",
-            row["device"],
-            row["settings"]["compute"]["precision"],
+            cell(row["device"]),
+            cell(row["settings"]["compute"]["precision"]),
         )
     console.print(table)
     _show_differences(rows)
@@ -81,9 +81,9 @@ def _show_differences(rows):
     if not differing:
         log.info("All settings, data and versions are the same.")
         return
-    table = Table("differs", *columns)
+    table = Table("differs", *map(cell, columns))
     for name in differing:
-        table.add_row(name, *(str(column.get(name)) for column in columns.values()))
+        table.add_row(name, *(cell(column.get(name)) for column in columns.values()))
     console.print(table)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
@@ -13,7 +14,8 @@ Item = TypeVar("Item")
 PIPE_WIDTH = 200  # Columns of a table that goes into a file or a pipe; a terminal knows its own.
 
 # soft_wrap: a sentence with a path in it stays one line, for people who copy and for programs that search.
-console = Console(highlight=False, soft_wrap=True)
+# emoji: a path may contain `:b:`.
+console = Console(highlight=False, soft_wrap=True, emoji=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = PIPE_WIDTH
 
@@ -23,7 +25,21 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one message as it is, square brackets and all."""
-        console.print(self.format(record), markup=False)
+        console.print(printable(self.format(record)), markup=False)
+
+
+def printable(text: str) -> str:
+    """A text whose control characters are spelt out, so that a file's name cannot steer a terminal; lines stay.
+
+    >>> printable("a" + chr(27) + "[31m")
+    'a\\x1b[31m'
+    """
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+
+
+def cell(text: object) -> str:
+    """A text as a cell or title of a table shows it: as it is, without markup and control characters."""
+    return escape(printable(str(text)))
 
 
 def show_log() -> None:
@@ -33,6 +49,7 @@ def show_log() -> None:
     if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
         logger.addHandler(ConsoleHandler())
         logger.propagate = False
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)  # What it says of headers, the readers say too.
 
 
 def progress_bar() -> Progress:

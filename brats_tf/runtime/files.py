@@ -1,16 +1,64 @@
-"""Atomic file writes: a file is complete or absent."""
+"""Files that are read without trust, and written complete or not at all."""
 
+import csv
+import errno
 import hashlib
+import io
 import json
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from brats_tf.errors import WriteError
+
+LARGEST_TEXT = 2**28  # Bytes of a JSON or CSV file; a larger one is none that this package reads.
+
+
+def check_regular(path: str | Path) -> None:
+    """Raises `OSError` unless a path is that of a file: a pipe would block, a device never ends."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, no file", str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, with or without a byte-order mark.
+
+    Raises:
+        OSError: when it is missing, not readable or no regular file.
+        ValueError: when it is too large or not UTF-8.
+    """
+    check_regular(path)
+    with open(path, "rb") as file:
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise ValueError(f"it has more than {LARGEST_TEXT} bytes")
+    return content.decode("utf-8-sig")
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file. Raises `OSError` or `ValueError` as `read_text`, also for values nested too deep."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("its values are nested too deep") from None
+
+
+def read_csv(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file with a header. Raises as `read_text`, and `ValueError` where a column is named twice."""
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        names = list(reader.fieldnames or ())
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the column {twice[0]!r} is named twice")
+        return list(reader)
+    except csv.Error as error:
+        raise ValueError(f"it is no table: {error}") from None
 
 
 @contextmanager

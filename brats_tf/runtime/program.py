@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from brats_tf.errors import InputError, Preempted
-from brats_tf.runtime.console import show_log
+from brats_tf.runtime.console import printable, show_log
 
 BAD_INPUT = 2
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: stopped, and everything is saved.
@@ -35,7 +35,7 @@ def run_program(name: str, program: Callable[[], int | None], *, traceback: bool
         sentence, code = str(preempted), TRY_AGAIN
     except KeyboardInterrupt:
         sentence, code = "interrupted.", INTERRUPTED
-    print(f"{name}: {sentence}", file=sys.stderr)
+    print(printable(f"{name}: {sentence}"), file=sys.stderr)
     return code
 
 

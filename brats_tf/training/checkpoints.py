@@ -5,7 +5,6 @@ metrics. Keras's `save_weights` would leave out metrics and the states of seed g
 whole epochs only. `state.json` beside it has the place, the states of the callbacks, and the hashes of the files.
 """
 
-import json
 import logging
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ import tensorflow as tf
 from brats_tf.errors import InputError, in_one_line
 from brats_tf.runs.files import CHECKPOINTS_FOLDER
 from brats_tf.runs.folder import describe_differences
-from brats_tf.runtime.files import atomic, flush, sha256_of, write_json
+from brats_tf.runtime.files import atomic, flush, read_json, sha256_of, write_json
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +101,7 @@ class Checkpoints:
 
     def _read(self, folder):
         try:
-            state = json.loads((folder / STATE_FILE).read_text())
+            state = read_json(folder / STATE_FILE)
             identity, files = state["identity"], state["files"]
             epoch, step, callbacks = state["epoch"], state["step"], state["callbacks"]
             whole = isinstance(epoch, int) and isinstance(step, int) and isinstance(callbacks, dict)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from brats_tf.runtime.files import atomic
 
@@ -103,6 +104,8 @@ def save_scatter(path, panels, *, title, x_label, y_label):
 
 
 def save_figure(figure, path):
-    """Writes a figure as PNG, complete or not at all."""
+    """Writes a figure as PNG, complete or not at all; `$` in the id of a case begins no formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     with atomic(Path(path)) as temporary:
         figure.savefig(temporary, dpi=110)

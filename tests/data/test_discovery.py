@@ -187,8 +187,9 @@ def test_a_missing_folder_is_refused(tmp_path):
         find_cases(tmp_path / "nowhere")
 
 
-def test_a_case_id_is_never_more_than_a_file_name(tmp_path):
-    touch(tmp_path / "a", *underscored(".."))
+@pytest.mark.parametrize("case_id", ["..", "=cmd()", "-rf", "+1", "@a"])
+def test_a_case_id_is_never_more_than_a_file_name(case_id, tmp_path):
+    touch(tmp_path / "a", *underscored(case_id))
     with pytest.raises(InputError, match="No BraTS case"):
         find_cases(tmp_path)
 

@@ -1,4 +1,6 @@
 import gzip
+import os
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -322,3 +324,68 @@ def test_real_odd_files_are_read_as_nibabel_reads_them_or_refused_in_a_sentence(
     assert volume.voxels.shape == outcome
     np.testing.assert_allclose(volume.voxels, expected.get_fdata().reshape(outcome), rtol=1e-6)
     np.testing.assert_allclose(volume.affine, expected.affine)
+
+
+def with_header(path, voxels, edit, kind=nib.Nifti1Image):
+    """A single file whose header `edit(bytes)` changed after it was written."""
+    nib.save(kind(voxels, AFFINE), path)
+    content = bytearray(path.read_bytes())
+    edit(content)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("offset", [0, 348])
+def test_voxels_that_would_begin_in_the_header_are_refused(tmp_path, voxels, kind, offset):
+    def edit(content):
+        if kind is nib.Nifti1Image:
+            content[108:112] = np.float32(offset).tobytes()
+        else:
+            content[168:176] = np.int64(offset).tobytes()
+
+    least = 352 if kind is nib.Nifti1Image else 544
+    path = with_header(tmp_path / "a.nii", voxels, edit, kind)
+    for read in (read_volume, read_header):
+        with pytest.raises(
+            InputError, match=f"first voxel at byte {least} or later .*; received 0|offset {offset} too low"
+        ):
+            read(path, case_id="a")
+
+
+def test_axes_that_cannot_be_told_apart_are_refused_and_so_are_voxels_of_kilometres(tmp_path, voxels):
+    def skew(content):
+        content[284:288] = np.float32(1e20).tobytes()
+
+    with pytest.raises(
+        InputError, match="Case a: .*a.nii must have voxels of 0.001 to 100 mm; received 1x1e\\+20x1 mm"
+    ):
+        read_volume(with_header(tmp_path / "a.nii", voxels, skew), case_id="a")
+    kilometres = np.diag([1e6, 1e6, 1e6, 1])
+    with pytest.raises(InputError, match="received 1e\\+06x1e\\+06x1e\\+06 mm"):
+        read_volume(write(tmp_path / "b.nii.gz", voxels, kilometres), case_id="a")
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path, voxels):
+    path = write(tmp_path / "a.nii", voxels)
+    with gzip.open(tmp_path / "bomb.nii.gz", "wb", compresslevel=9) as file:
+        file.write(path.read_bytes())
+        for _ in range(200):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="expected 6x7x5 voxels in 420 bytes, received at least"):
+        read_volume(tmp_path / "bomb.nii.gz", case_id="a")
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    with open(tmp_path / "a.nii", "ab") as file:  # A sparse file of a terabyte.
+        file.truncate(2**40)
+    with pytest.raises(InputError, match="received at least"):
+        read_volume(tmp_path / "a.nii", case_id="a")
+
+
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.nii.gz")
+    for path in (tmp_path / "a.nii.gz", "/dev/zero"):
+        for read in (read_volume, read_header):
+            with pytest.raises(InputError, match="a folder, a pipe or a device"):
+                read(path, case_id="a")

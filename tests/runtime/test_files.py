@@ -1,9 +1,10 @@
 import errno
+import os
 
 import pytest
 
 from brats_tf.errors import InputError
-from brats_tf.runtime.files import atomic
+from brats_tf.runtime.files import atomic, read_csv, read_json
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
@@ -36,3 +37,26 @@ def test_a_parent_that_is_a_file_is_named(tmp_path):
     with pytest.raises(InputError, match="out/a.csv could not be written: "):
         with atomic(tmp_path / "out" / "a.csv") as temporary:
             temporary.write_text("x")
+
+
+def test_what_no_sane_file_holds_is_an_error_that_readers_catch(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match="nested too deep"):
+        read_json(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="decode"):
+        read_json(path)
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(OSError, match="a pipe or a device"):
+        read_json(tmp_path / "pipe.json")
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(path) == {"a": 1}
+
+
+def test_a_column_that_is_named_twice_is_an_error(tmp_path):
+    (tmp_path / "a.csv").write_text("id,flair,flair\na,b,c\n")
+    with pytest.raises(ValueError, match="the column 'flair' is named twice"):
+        read_csv(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("id,flair\r\na,b\r\n")
+    assert read_csv(tmp_path / "a.csv") == [{"id": "a", "flair": "b"}]

@@ -60,3 +60,10 @@ def test_errors_have_a_kind():
     truth, prediction = np.array([0, 1, 2, 3, 0]), np.array([0, 1, 0, 2, 3])
     np.testing.assert_array_equal(errors_of(truth, prediction), [0, 0, 1, 3, 2])
     assert list(ERROR_COLOURS) == ["missed", "false", "wrong class"]
+
+
+def test_a_dollar_in_a_name_begins_no_formula(tmp_path):
+    classes = np.ones((8, 9, 10), int)
+    save_overlay(tmp_path / "overlay.png", classes * 1.0, {"cost$^$": classes}, title="cost$^$")
+    save_curves(tmp_path / "curves.png", {"cost$^$": [3, 2, 1]}, title="cost$^$", x_label="step")
+    assert {path.name for path in tmp_path.iterdir()} == {"overlay.png", "curves.png"}

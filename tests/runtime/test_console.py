@@ -1,0 +1,25 @@
+import logging
+
+from brats_tf.runtime.console import cell, console, printable, show_log
+from brats_tf.runtime.program import run_program
+
+STEERING = "a\x1b[31mred\r\n:b: [bold]x[/bold]\x9b\u202e"
+
+
+def test_a_name_cannot_steer_the_terminal(capsys):
+    show_log()
+    logging.getLogger("brats_tf").info(STEERING)
+    said = capsys.readouterr().out
+    assert said == "a\\x1b[31mred\\r\n:b: [bold]x[/bold]\\x9b\\u202e\n"
+
+    def fail():
+        raise OSError(2, "No such file", STEERING)
+
+    assert run_program("brats-tf", fail) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_cell_of_a_table_shows_a_name_as_it_is(capsys):
+    console.print(cell("[bold]a[/bold]\x1b :b:"))
+    assert capsys.readouterr().out == "[bold]a[/bold]\\x1b :b:\n"
+    assert printable("é 1\n2") == "é 1\n2"
