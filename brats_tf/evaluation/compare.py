@@ -99,16 +99,8 @@ def _rankable(score, *, right):
 
 
 def _show(comparison):
-    table = Table(
-        "",
-        "",
-        "first",
-        "second",
-        "difference",
-        "p",
-        "n",
-        title=cell(f"{comparison['first']} and {comparison['second']}"),
-    )
+    title = cell(f"{comparison['first']} and {comparison['second']}")
+    table = Table("", "", "first", "second", "difference", "p", "n", title=title)
     for region, metrics in comparison["regions"].items():
         for number, (metric, values) in enumerate(metrics.items()):
             figures = [format_score(metric, values[name]) for name in ("first", "second", "difference")]
