@@ -18,8 +18,14 @@ $(foreach name,$(filter-out $(KNOWN) MAKE% -%,$(GIVEN)),\
 
 BRATS := $(VENV)/bin/brats-tf
 READY := $(VENV)/.ready
+ifneq ($(filter command,$(firstword $(origin DATA))),)
+ifeq ($(strip $(DATA)),)
+$(error DATA is empty: name the folder of your cases, or leave DATA away for synthetic ones)
+endif
+endif
 # Without DATA: synthetic cases, in a place of their own.
 CASES = $(if $(DATA),"$(DATA)",--phantoms)
+PREDICTIONS = "$(if $(OUT),$(OUT),$(if $(DATA),predictions,phantoms/predictions))"
 RUNS_ARG = $(if $(RUNS),--runs "$(RUNS)")
 OUT_ARG = $(if $(OUT),--out "$(OUT)")
 RESULTS_ARG = $(if $(RESULTS),--results "$(RESULTS)")
@@ -56,11 +62,11 @@ train-all: $(READY) ## train or resume the four networks of the ensemble: make t
 ensemble-predict: $(READY) ## average the networks, write OUT/<case>.nii.gz: make ensemble-predict DATA=BraTS2020_Validation
 	$(BRATS) predict $(CASES) $(RUNS_ARG) $(OUT_ARG) $(ARGS)
 
-evaluate: $(READY) ## score OUT against the truth in DATA
-	$(BRATS) evaluate $(CASES) $(RUNS_ARG) $(OUT_ARG) $(RESULTS_ARG) $(ARGS)
+evaluate: $(READY) ## score OUT, which knows its data; of label maps of another program, DATA is the truth
+	$(BRATS) evaluate $(PREDICTIONS) $(if $(DATA),--truth "$(DATA)") $(RUNS_ARG) $(RESULTS_ARG) $(ARGS)
 
-report: $(READY) ## after evaluate: write RESULTS/report.html
-	$(BRATS) report $(CASES) $(RUNS_ARG) $(OUT_ARG) $(RESULTS_ARG) $(ARGS)
+report: $(READY) ## after evaluate: write OUT/results/report.html
+	$(BRATS) report $(PREDICTIONS) $(if $(DATA),--truth "$(DATA)") $(RUNS_ARG) $(RESULTS_ARG) $(ARGS)
 
 bench: $(READY) ## measure this machine (EXTRAS=bench adds the libraries that it compares with)
 	$(VENV)/bin/python -m bench all $(CASES) $(RESULTS_ARG) $(ARGS)

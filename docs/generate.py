@@ -12,7 +12,7 @@ from brats_tf.config.config import NETWORKS, SECTIONS, Config
 from brats_tf.config.fields import Names, allowed_values, settings_of
 from brats_tf.config.presets import PRESETS, SUMMARIES, modalities_of
 
-EXECUTION = ("TrainingOptions", "PostProcessing", "PredictionExtras", "EvaluationOptions", "ReportOptions")
+EXECUTION = ("TrainingOptions", "PostProcessing", "PredictionOptions", "EvaluationOptions", "ReportOptions")
 
 
 def write_reference(folder):

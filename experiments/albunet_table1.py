@@ -29,6 +29,7 @@ from provenance import provenance
 
 from brats_tf.cli.arguments import cases_in
 from brats_tf.config.config import Config
+from brats_tf.config.execution import PredictionOptions
 from brats_tf.config.settings import DataSettings
 from brats_tf.data.splits import Split, split_cases
 from brats_tf.errors import InputError
@@ -150,7 +151,7 @@ def run_once(config, training, validation, runs, folder):
         return
     (results / CASES_FILE).unlink(missing_ok=True)
     train([config], training, runs=runs, cache_dir=runs.parents[1] / "cache", validation=validation)
-    predict_cases(load_ensemble([run]), validation, out=runs / "predictions")
+    predict_cases(load_ensemble([run]), validation, out=runs / "predictions", options=PredictionOptions(replace=True))
     _, failures = evaluate(validation, predictions=runs / "predictions", results=results)
     if failures:
         raise InputError(f"Every run must score all cases; {len(failures)} of {len(validation)} could not be scored.")

@@ -35,6 +35,7 @@ from brats_tf.training.parallel import run_in_parallel
 log = logging.getLogger("brats_tf.experiments")
 GRIDS = Path(__file__).resolve().parent / "grids"
 REPEATED = ("seed", "fold")  # Cells that differ in these alone make up one row.
+NAME = "network"  # First part of the name of each run, in the folder of its cell.
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -133,15 +134,16 @@ def show_grid(name, summary):
 
 def _command(stage, settings, data, runs, results):
     """The arguments of `brats-tf` for one stage of one cell."""
-    common = [stage, data, "--runs", runs]
+    if stage == "evaluate":
+        return [stage, runs / "predictions", "--results", results]
+    common = [stage, data, "--runs", runs, "--name", NAME]
     if stage == "train":
         words = [word for option, value in settings.items() for word in _option(option, value)]
         return [*common, "--cache-dir", runs.parent / "cache", *words]
     modality = settings.get("modality", "all")
-    networks = ["--networks", modality] if modality != "all" else []
+    networks = ["--networks", f"{NAME}-{modality}"] if modality != "all" else []
     selection = ["--preset", settings.get("preset", DEFAULT_PRESET), *networks, "--cases", "validation"]
-    written = ["--results", results] if stage == "evaluate" else []
-    return [*common, *selection, "--out", runs / "predictions", *written]
+    return [*common, *selection, "--out", runs / "predictions", "--replace"]
 
 
 def _rows(cells, runs, results, failed):

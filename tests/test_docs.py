@@ -146,7 +146,17 @@ def test_every_target_of_the_program_expands_to_a_command_that_it_takes(ready):
                 if "/bin/brats-tf " in line:
                     words = shlex.split(line)[1:]
                     given = parser().parse_args(words)
-                    assert given.command == "demo" or str(given.data) == ("/d e" if variables else "None")
+                    if given.command in ("evaluate", "report"):
+                        assert str(given.predictions) == ("o" if variables else "phantoms/predictions")
+                        assert str(given.truth) == ("/d e" if variables else "None")
+                    else:
+                        assert given.command == "demo" or str(given.data) == ("/d e" if variables else "None")
+
+
+def test_an_empty_data_variable_trains_nothing(ready):
+    code, printed, complaint = make("-n", "train-modality", ready, "MOD=flair", "DATA=")
+    assert code == 2 and "brats-tf" not in printed
+    assert "DATA is empty: name the folder of your cases" in complaint
 
 
 def test_the_commands_of_the_makefile_pass_options_on(ready):

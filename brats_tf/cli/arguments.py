@@ -78,7 +78,7 @@ def folder(given: Namespace, name: str) -> Path:
 
 def runs_given(given: Namespace) -> list[Path]:
     """The folders of the networks that the arguments name, or of those that the preset trains."""
-    return [folder(given, "runs") / name for name in given.networks or run_names(preset_of(given))]
+    return [folder(given, "runs") / name for name in given.networks or run_names(preset_of(given), given.name)]
 
 
 def cases_from(given: Namespace, part: str, config: Config) -> list:
@@ -109,8 +109,8 @@ def cases_in(data: Path) -> list:
     return found
 
 
-def cases_to_score(given: Namespace, runs: list[Path], config: Config) -> list:
-    """The cases to predict or to score: all of them, or those that the training of the runs did not see."""
+def cases_to_predict(given: Namespace, runs: list[Path], config: Config) -> list:
+    """The cases to predict: all of them, or those that the training of the runs did not see."""
     from brats_tf.data.splits import validation_cases
 
     if given.cases == "all":

@@ -28,7 +28,8 @@ def demo(given):
     import_tensorflow()
     from brats_tf.cli.demo import run_demo
 
-    run_demo(runs=given.runs, out=given.out, results=given.results, **settings_given(given))
+    folders = {name: getattr(given, name) for name in options.FOLDERS}
+    run_demo(**folders, restart=bool(given.restart), **settings_given(given))
 
 
 def inspect(given):
@@ -83,17 +84,22 @@ def preprocess(given):
 def _demo_options(parser):
     for name, default in options.FOLDERS.items():
         parser.add_argument(
-            f"--{name}", type=Path, metavar="DIR", default=Path("demo") / default, help=f"default: demo/{default}"
+            f"--{name}",
+            type=options.parse_path,
+            metavar="DIR",
+            default=Path("demo") / default,
+            help=f"default: demo/{default}",
         )
     defaults = phantom_settings(DEFAULT_PRESET)
     options.add_settings(parser, DataSettings, ("crop",), defaults=defaults)
     options.add_settings(parser, EmbeddingSettings, ("weights",))
     options.add_settings(parser, SECTIONS["training"], ("epochs", "learning_rate"), defaults=defaults)
     options.add_setting(parser, settings_of(Config)["seed"])
+    options.add_settings(parser, TrainingOptions, ("restart",))
 
 
 def _inspect_options(parser):
-    parser.add_argument("data", type=Path, metavar="DATA", help="a folder, or a .csv or .json list of cases")
+    parser.add_argument("data", type=options.parse_path, metavar="DATA", help="a folder, or a .csv or .json list")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from brats_tf.config.config import Config
+from brats_tf.config.execution import PredictionOptions, TrainingOptions
 from brats_tf.config.presets import DEFAULT_PRESET, phantom_settings
 from brats_tf.config.settings import CROP
 from brats_tf.data.phantoms import phantom_cases
@@ -27,11 +28,12 @@ from brats_tf.visualisation.overlays import save_overlay
 log = logging.getLogger(__name__)
 
 
-def run_demo(*, runs, out, results, **settings):
+def run_demo(*, runs, out, results, restart=False, **settings):
     """Runs everything and leaves networks in `runs`, label maps in `out`, scores, report and picture in `results`.
 
     Args:
         runs, out, results: folders.
+        restart: train anew where `runs` holds networks; they are renamed.
         settings: settings that replace those of `presets.phantom_settings`; `weights="imagenet"` may become "none",
             and then the first line says so.
     """
@@ -43,12 +45,14 @@ def run_demo(*, runs, out, results, **settings):
         phantom_cases(runs, part, crop=configs[0].data.crop, seed=configs[0].seed) for part in ("training", "unseen")
     )
     _save_untrained(configs, runs / "untrained")
-    trained = train(configs, training, runs=runs)
+    trained = train(configs, training, runs=runs, options=TrainingOptions(restart=restart))
     predictors = load_ensemble([*(runs / "untrained" / run.name for run in trained), *trained])  # One Keras model.
     untrained, trained_ones = predictors[: len(trained)], predictors[len(trained) :]
     summaries = {}
     for title, ensemble, suffix in (("untrained", untrained, "untrained"), ("trained", trained_ones, "")):
-        predict_cases(ensemble, unseen, out=out / suffix)
+        predict_cases(
+            ensemble, unseen, out=out / suffix, data=unseen[0].folder.parent, options=PredictionOptions(replace=True)
+        )
         summaries[title], _ = evaluate(unseen, predictions=out / suffix, results=results / suffix)
     show_table(summaries)
     picture = results / "overlay.png"

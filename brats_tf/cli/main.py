@@ -6,15 +6,16 @@ import textwrap
 from functools import partial
 
 from brats_tf import __version__
-from brats_tf.cli import data_commands, evaluate_commands, train_commands
+from brats_tf.cli import data_commands, evaluate_commands, predict_commands, train_commands
 from brats_tf.cli.commands import Command
+from brats_tf.runtime.console import printable
 from brats_tf.runtime.program import BAD_INPUT, run_program
 
 DESCRIPTION = "Embed a 2D ImageNet classifier in a 3D brain-tumour segmenter: train, predict, evaluate, export."
 TRACEBACK_VARIABLE = "BRATS_TF_TRACEBACK"
 COMMANDS: dict[str, Command] = {
     command.name: command
-    for module in (data_commands, train_commands, evaluate_commands)
+    for module in (data_commands, train_commands, predict_commands, evaluate_commands)
     for command in module.COMMANDS
 }
 
@@ -24,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Exits with code 2."""
-        self.exit(BAD_INPUT, f"{self.prog}: {message}. See {self.prog} --help.\n")
+        self.exit(BAD_INPUT, f"{self.prog}: {printable(message)}. See {self.prog} --help.\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

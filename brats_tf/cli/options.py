@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from brats_tf.config.config import NETWORKS
+from brats_tf.config.execution import TrainingOptions
 from brats_tf.config.fields import Names, Setting, Size, allowed_values, check_value, settings_of
 from brats_tf.config.presets import DEFAULT_PRESET, PRESETS, SUMMARIES
 from brats_tf.errors import InputError, format_shape
-from brats_tf.regions import MODALITIES
+from brats_tf.regions import CONVENTIONS, MODALITIES
 
 PHANTOMS = Path("phantoms")  # Where everything about synthetic cases goes unless a folder is named.
 FOLDERS = {"runs": "runs", "out": "predictions", "results": "results"}
@@ -23,7 +25,8 @@ def add_settings(
     """
     group = parser.add_argument_group((section.__doc__ or "").partition(".")[0].partition(";")[0])
     for name, one in settings_of(section).items():
-        if name not in ("name", "modalities") and (names is None or name in names):
+        own_option = name == "modalities" or (name == "name" and section in NETWORKS.values())
+        if not own_option and (names is None or name in names):
             add_setting(group, one, defaults=defaults)
 
 
@@ -84,7 +87,11 @@ def format_value(setting: Setting, value: Any) -> str:
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Adds DATA, or `--phantoms` in its place."""
     parser.add_argument(
-        "data", nargs="?", type=Path, metavar="DATA", help="a folder of BraTS cases, or a .csv or .json list of cases"
+        "data",
+        nargs="?",
+        type=parse_path,
+        metavar="DATA",
+        help="a folder of BraTS cases, or a .csv or .json list of cases",
     )
     parser.add_argument(
         "--phantoms", action="store_true", help=f"use synthetic cases instead of DATA, and folders in {PHANTOMS}/"
@@ -93,14 +100,14 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def add_folder(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Adds `--runs`, `--out` or `--results`; `arguments.folder` has the default."""
-    parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"{text} (default: {FOLDERS[name]})")
+    parser.add_argument(f"--{name}", type=parse_path, metavar="DIR", help=f"{text} (default: {FOLDERS[name]})")
 
 
 def add_cache(parser: argparse.ArgumentParser) -> None:
     """Adds `--cache-dir`."""
     parser.add_argument(
         "--cache-dir",
-        type=Path,
+        type=parse_path,
         metavar="DIR",
         help="folder of preprocessed cases, best on a fast disk (default: RUNS/cache)",
     )
@@ -122,6 +129,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     add_folder(parser, "runs", "folder of the trained networks")
     add_preset(parser)
+    add_setting(parser, settings_of(TrainingOptions)["name"])
     parser.add_argument(
         "--networks",
         type=parse_names,
@@ -136,10 +144,58 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_predictions(parser: argparse.ArgumentParser, *, truth: bool = True) -> None:
+    """Adds PREDICTIONS, and what says where its truth is, unless its record does."""
+    parser.add_argument(
+        "predictions",
+        nargs="?",
+        type=parse_path,
+        metavar="PREDICTIONS",
+        default=Path(FOLDERS["out"]),
+        help=f"folder that `brats-tf predict` wrote, or one of other label maps (default: {FOLDERS['out']})",
+    )
+    if truth:
+        parser.add_argument(
+            "--truth",
+            type=parse_path,
+            metavar="DATA",
+            help="cases, or segmentations alone: a folder, .csv or .json (default: the data that was predicted)",
+        )
+        for option, whose in (("--labels", "the truth"), ("--prediction-labels", "the predictions")):
+            parser.add_argument(
+                option, choices=tuple(CONVENTIONS), help=f"convention of the labels in {whose} (default: as names tell)"
+            )
+
+
+def add_runs_of_predictions(parser: argparse.ArgumentParser) -> None:
+    """Adds `--runs` of a command that takes PREDICTIONS."""
+    parser.add_argument(
+        "--runs", type=parse_path, metavar="DIR", help="where the networks are now (default: where they were)"
+    )
+
+
+def add_results(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds `--results` of a command that takes PREDICTIONS."""
+    parser.add_argument(
+        "--results", type=parse_path, metavar="DIR", help=f"{text} (default: PREDICTIONS/{FOLDERS['results']})"
+    )
+
+
+def parse_path(words: str) -> Path:
+    """A path; an empty one, such as an unset variable of a shell leaves, is none."""
+    if not words.strip():
+        raise argparse.ArgumentTypeError("expected a path, received an empty text")
+    return Path(words)
+
+
 def parse_names(words: str) -> tuple[str, ...]:
     """Different names separated by commas."""
     names = tuple(words.split(","))
-    if not all(names) or len(set(names)) != len(names):
+    if (
+        not all(names)
+        or any(Path(name).name != name or name == ".." for name in names)
+        or len(set(names)) != len(names)
+    ):
         raise argparse.ArgumentTypeError(f"expected different names separated by commas, received {words!r}")
     return names
 

@@ -30,7 +30,7 @@ def train(given):
     the networks train in parallel.
 
     brats-tf train BraTS2020 --modality flair
-    brats-tf train BraTS2020 --config runs/flair/config.json --epochs 300
+    brats-tf train BraTS2020 --config runs/embedding-flair/config.json --epochs 300
     """
     from brats_tf.runtime.tensorflow import import_tensorflow
 
@@ -41,6 +41,7 @@ def train(given):
 
     configs = configs_from(given)
     training_options = section_given(given, TrainingOptions)
+    configs[0].named(training_options.name)  # A wrong name shows before anything is read.
     gpus, runs = gpu_numbers(), folder(given, "runs")
     if given.modality == "all" and len(gpus) > 1 and training_options.devices == 1 and machines() == 1:
         arguments = sys.argv[1:] if given.arguments is None else given.arguments
@@ -104,7 +105,7 @@ def export(given):
 
     Its `serve` takes (B, H, W, D, C) float32, cropped and z-scored, and needs TensorFlow alone.
 
-    brats-tf export runs/flair --out exported/flair
+    brats-tf export runs/embedding-flair --out exported/flair
     """
     from brats_tf.runtime.tensorflow import import_tensorflow
 
@@ -120,7 +121,7 @@ def _train_options(parser):
     options.add_cache(parser)
     _network_options(parser)
     parser.add_argument(
-        "--validation-data", type=Path, metavar="DATA", help="validate on these cases instead of a split"
+        "--validation-data", type=options.parse_path, metavar="DATA", help="validate on these cases instead of a split"
     )
     for section in (SECTIONS["data"], *dict.fromkeys(NETWORKS.values())):
         options.add_settings(parser, section)
@@ -133,7 +134,10 @@ def _network_options(parser):
     options.add_preset(parser)
     options.add_modality(parser, "what the network sees; all: four networks, one after another")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="take the settings from a config.json, as every run leaves behind"
+        "--config",
+        type=options.parse_path,
+        metavar="FILE",
+        help="take the settings from a run's config.json",
     )
 
 
@@ -145,7 +149,9 @@ def _summary_options(parser):
 
 
 def _runs_options(parser):
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="RUNS", help="default: runs")
+    parser.add_argument(
+        "folder", nargs="?", type=options.parse_path, default=Path("runs"), metavar="RUNS", help="default: runs"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -154,8 +160,8 @@ def _backbones_options(parser):
 
 
 def _export_options(parser):
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained network, such as runs/flair")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write the SavedModel to")
+    parser.add_argument("run", type=options.parse_path, metavar="RUN", help="folder of a trained network")
+    parser.add_argument("--out", type=options.parse_path, metavar="DIR", required=True, help="for the SavedModel")
     add_checkpoint(parser)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,9 +143,25 @@ class Config:
 
     @property
     def run_name(self) -> str:
-        """The name of the run's folder: the stacked modalities joined by hyphens, after the preset for AlbuNet."""
-        prefix = (self.preset,) if self.network.paper == "albunet" else ()
-        return "-".join((*prefix, *self.data.modalities))
+        """The name of the run's folder: preset, fold if there is one, modalities.
+
+        >>> Config.from_preset("embedding", modalities=("flair",), folds=5, fold=0).run_name
+        'embedding-fold0of5-flair'
+        """
+        data = self.data
+        return self.named(self.preset + (f"-fold{data.fold}of{data.folds}" if data.folds else ""))
+
+    def named(self, name: str | None) -> str:
+        """The name of the run's folder where its first part is another one; None for `run_name`.
+
+        Raises:
+            InputError: when it cannot be a file's name.
+        """
+        if name is None:
+            return self.run_name
+        if not re.fullmatch(r"\w[\w.+=-]{,99}", name):
+            raise InputError(f"`name` must be letters, digits and `_.+=-`, as a folder has. Received: {name!r}.")
+        return "-".join((name, *self.data.modalities))
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -186,9 +203,9 @@ def all_settings() -> dict[str, tuple[str, Setting]]:
     return found
 
 
-def run_names(preset: str) -> tuple[str, ...]:
-    """The names of the runs that a preset trains, in order."""
-    return tuple(Config.from_preset(preset, modalities=names).run_name for names in modalities_of(preset))
+def run_names(preset: str, name: str | None = None) -> tuple[str, ...]:
+    """The names of the runs that a preset trains, in order; see `Config.named`."""
+    return tuple(Config.from_preset(preset, modalities=names).named(name) for names in modalities_of(preset))
 
 
 def _sections(flat: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ class TrainingOptions(Section):
     workers: int | None = setting(None, "cases to preprocess at once", none="one per CPU core", minimum=1)
     skip_invalid: bool = setting(False, "exclude invalid cases instead of stopping")
     devices: int = setting(1, "GPUs of this machine that share each batch", minimum=1)
+    name: str | None = setting(None, "first part of the name of the run's folder", none="preset and fold")
     restart: bool = setting(False, "train from scratch; an existing run is renamed, not deleted")
     checkpoint_minutes: float = setting(10.0, "minutes between checkpoints within an epoch", minimum=0, unit="min")
 
@@ -38,13 +39,14 @@ class PostProcessing(Section):
 
 
 @dataclass(frozen=True)
-class PredictionExtras(Section):
-    """Files beside the label maps: (X, Y, Z, 3) float32 for WT, TC and ET."""
+class PredictionOptions(Section):
+    """What is written; files beside the label maps are (X, Y, Z, 3) float32 for WT, TC and ET."""
 
     save_probabilities: bool = setting(False, "also write OUT/probabilities/<case>.nii.gz: the averages of WT, TC, ET")
     save_uncertainty: bool = setting(
         False, "also write OUT/uncertainty/<case>.nii.gz: the networks' standard deviation, 0 to 0.5"
     )
+    replace: bool = setting(False, "replace the predictions of other networks or steps that OUT holds")
 
 
 @dataclass(frozen=True)

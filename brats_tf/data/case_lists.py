@@ -13,13 +13,14 @@ MSD_MODALITIES = {"flair": "flair", "t1w": "t1", "t1gd": "t1ce", "t2w": "t2"}
 MSD_LABELS = {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumor": 3}
 
 
-def read_list(path):
+def read_list(path, *, images=True):
     """Reads a list of cases.
 
     Args:
         path: a `.csv` with a header, or a `.json` list of objects, with the columns of `COLUMNS`: `id`, a file for each
             of flair, t1, t1ce, t2, seg (relative to the list; empty where there is none), `convention` (a key of
             `regions.CONVENTIONS`; needed), and, if known, `grade` (HGG, LGG) and `patient`.
+        images: whether each case needs a modality; without, a segmentation is enough.
 
     Returns:
         (cases, skipped) as `find_cases` does.
@@ -30,7 +31,7 @@ def read_list(path):
     rows = _read_rows(path)
     cases = {}
     for number, row in enumerate(rows, start=1):
-        case = _case_of(row, f"{path}, case {number}", path.parent)
+        case = _case_of(row, f"{path}, case {number}", path.parent, images)
         if case.id in cases:
             raise InputError(f"{path}, case {number}: the id {case.id} stands in the list twice.")
         cases[case.id] = case
@@ -54,7 +55,7 @@ def _read_rows(path):
     return rows
 
 
-def _case_of(row, where, folder):
+def _case_of(row, where, folder, images):
     unknown = [str(key) for key in row if key not in COLUMNS]
     if unknown:
         raise InputError(f"{where}: columns must be from {', '.join(COLUMNS)}. Received: {', '.join(unknown)}.")
@@ -73,7 +74,7 @@ def _case_of(row, where, folder):
         if not path.is_file():
             raise InputError(f"{where}: `{part}` must name a file. Received: {path}, which is not there.")
     segmentation = files.pop(SEGMENTATION, None)
-    if not files:
+    if not files and (images or not segmentation):
         raise InputError(f"{where}: a case needs one of {', '.join(MODALITIES)}. Received: none.")
     layout = ListLayout(CONVENTIONS[given["convention"]])
     return Case(

@@ -7,7 +7,18 @@ from pathlib import Path
 
 from brats_tf.data.case import Case
 from brats_tf.data.case_lists import MSD_FOLDERS, read_list, read_msd
-from brats_tf.data.layouts import GRADES, HYPHENED, SEGMENTATION, UNDERSCORED, is_nifti, is_safe, parse
+from brats_tf.data.layouts import (
+    GRADES,
+    HYPHENED,
+    SEGMENTATION,
+    UNDERSCORED,
+    ListLayout,
+    is_nifti,
+    is_safe,
+    layout_named,
+    parse,
+    stem,
+)
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.files import read_csv
@@ -15,12 +26,14 @@ from brats_tf.runtime.files import read_csv
 _SUBJECT = re.compile(r"brats_?\d*_?(subject_?)?id", re.I)  # BraTS_2020_subject_ID, BraTS20ID ...
 
 
-def find_cases(root: str | Path) -> tuple[list[Case], list[tuple[Path, str]]]:
+def find_cases(root: str | Path, *, images: bool = True) -> tuple[list[Case], list[tuple[Path, str]]]:
     """Finds the cases below a folder, or those that a list names.
 
     Args:
         root: a folder of BraTS 2017-2024 cases in any depth, of MSD Task01 (with its `dataset.json`), or both; or a
             `.csv` or `.json` list of cases, see `case_lists.read_list`.
+        images: whether a case needs a modality. Without, segmentations alone are cases; where no name tells one, each
+            NIfTI file in the folder itself is.
 
     Returns:
         (cases, skipped): a list of `Case` sorted by id, and a list of (path, reason) for what looked like a case or a
@@ -31,7 +44,7 @@ def find_cases(root: str | Path) -> tuple[list[Case], list[tuple[Path, str]]]:
     """
     root = Path(root)
     if root.is_file():
-        return read_list(root)
+        return read_list(root, images=images)
     if not root.is_dir():
         raise InputError(f"The data folder {root} does not exist or is not a folder.")
     found: list[Case] = []
@@ -49,12 +62,14 @@ def find_cases(root: str | Path) -> tuple[list[Case], list[tuple[Path, str]]]:
     for case in found:
         if case.id in cases:
             skipped.append((case.folder, f"case {case.id} was already found in {cases[case.id].folder}"))
-        elif not case.volumes:
+        elif images and not case.volumes:
             skipped.append((case.folder, f"case {case.id} has a segmentation but no modality"))
         elif not is_safe(case.id):
             skipped.append((case.folder, f"{case.id!r} cannot be the name of a file"))
         else:
             cases[case.id] = replace(case, grade=grades.get(case.id) or _grade_of(case.folder, root))
+    if not cases and not images:
+        cases = _unnamed_segmentations(root)
     if not cases:
         raise InputError(
             f"No BraTS case in {root}: expected a folder per case with files such as "
@@ -101,6 +116,16 @@ def _cases_in(folder, folders, files, skipped):
         segmentation = parts.pop(SEGMENTATION, None)
         volumes = {name: parts[name] for name in MODALITIES if name in parts}
         yield Case(case_id, volumes, segmentation, layout, folder)
+
+
+def _unnamed_segmentations(root):
+    """The NIfTI files of a folder as segmentations, each of the case whose id is its name."""
+    found = {}
+    for path in sorted(root.iterdir()):
+        if is_nifti(path.name) and path.is_file() and is_safe(case_id := stem(path.name)):
+            layout = layout_named(case_id)
+            found[case_id] = Case(case_id, {}, path, ListLayout(layout.convention if layout else None), root)
+    return found
 
 
 def _grade_of(folder, root):

@@ -42,9 +42,9 @@ class MsdLayout:
 
 @dataclass(frozen=True)
 class ListLayout:
-    """A list written by the user: it names each file."""
+    """A list written by the user, or a file whose name follows no layout; a convention of None is not known yet."""
 
-    convention: Convention
+    convention: Convention | None
     name: str = "list"
     note: str = ""
 
@@ -119,6 +119,11 @@ def layout_of(case_id, default):
         if pattern.match(case_id) and layout.separator == default.separator:
             return layout
     return default
+
+
+def layout_named(case_id):
+    """The layout that a case id tells, whatever its files are called; None where it tells none."""
+    return next((layout for pattern, layout in _BY_ID if pattern.match(case_id)), None)
 
 
 def is_safe(case_id):

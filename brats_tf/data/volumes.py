@@ -16,6 +16,7 @@ from brats_tf.runtime.files import atomic
 ISOTROPIC_MM = 1.0  # What every BraTS file has.
 FORMS_TOLERANCE_MM = 1e-2
 TOLERANCE_MM = 0.1  # How far a corner of one file may lie from the same corner of another.
+MAX_NONZERO_SHARE = 0.95  # Of the voxels of a file that shows a brain alone; one of BraTS has 0.15.
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -109,10 +110,10 @@ def spacing_of(affine):
     return tuple(float(size) for size in nib.affines.voxel_sizes(affine))
 
 
-def write_volume(path, voxels, *, like):
+def write_volume(path, voxels, *, like, before_rename=None):
     """Writes voxels (X, Y, Z) or (X, Y, Z, C) with the affine and header geometry of the volume `like`.
 
-    The file is complete or absent: it is written under a temporary name, then renamed.
+    The file is complete or absent: it is written under a temporary name, given to `before_rename`, then renamed.
 
     Raises:
         WriteError: when the folder cannot be written to, or the disk is full.
@@ -123,7 +124,7 @@ def write_volume(path, voxels, *, like):
     header["cal_min"], header["cal_max"] = 0, 0
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind(voxels, like.affine, header)
-    with atomic(Path(path)) as temporary:
+    with atomic(Path(path), before_rename=before_rename) as temporary:
         nib.save(image, temporary)
 
 
@@ -156,6 +157,14 @@ def read_label_classes(segmentation, case):
     except InputError as error:
         note = f" ({case.layout.note})" if case.layout.note else ""
         raise InputError(f"Case {case.id}: {segmentation.path}: {error}{note}.") from None
+
+
+def notes_of(volume, *, spacing_mm=None):
+    """What a person should know about a modality before trusting it: a list of clauses, mostly empty."""
+    notes = geometry_notes(volume.header, spacing_mm=spacing_mm)
+    if np.count_nonzero(volume.voxels) > MAX_NONZERO_SHARE * volume.voxels.size:
+        notes.append("hardly any voxel is 0: the skull should be stripped and the background 0")
+    return notes
 
 
 def geometry_notes(header, *, spacing_mm=None):

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from brats_tf.config.execution import PostProcessing
+from brats_tf.config.execution import PostProcessing, PredictionOptions
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER, read_pair
+from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.metrics import dice
 from brats_tf.evaluation.scores import format_score
 from brats_tf.evaluation.statistics import summarise, wilcoxon_p
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.inference.prediction_record import check_networks, read_prediction_record
+from brats_tf.inference.prediction_record import check_networks
 from brats_tf.models.planes import has_planes
 from brats_tf.regions import REGIONS
 from brats_tf.runtime.console import console, track
@@ -47,17 +48,19 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats")
         InputError: when the predictions have no record or are of other networks, a network has no planes, or no case
             can be scored.
     """
-    record = read_prediction_record(predictions)
+    maps = LabelMaps(predictions)
+    record = maps.record
     if not record:
         raise InputError(f"{predictions} must hold what `brats-tf predict` writes. Received: no prediction.json.")
     predictors = _load_blinded(runs, record, predictions)
     blinded = Path(predictions) / BLINDED_FOLDER
-    normal, left_out = _scored([case for case in cases if case.id in record["cases"]], predictions, empty)
+    normal, left_out = _scored([case for case in cases if case.id in record["cases"]], maps, empty)
     known = [case for case in cases if case.id in normal]
+    steps = PostProcessing(**record["postprocessing"])
     left_out |= dict(
-        predict_cases(predictors, known, out=blinded, postprocessing=PostProcessing(**record["postprocessing"]))
+        predict_cases(predictors, known, out=blinded, postprocessing=steps, options=PredictionOptions(replace=True))
     )
-    blind, failed = _scored([case for case in known if case.id not in left_out], blinded, empty)
+    blind, failed = _scored([case for case in known if case.id not in left_out], LabelMaps(blinded), empty)
     if not blind:
         raise InputError(f"None of {len(cases)} cases in {predictions} could be scored.")
     pairs = {
@@ -83,7 +86,7 @@ def _load_blinded(runs, record, predictions):
         if record["networks"][predictor.name] != predictor.weights_sha256:
             raise InputError(f"{predictions} was predicted by other weights of {predictor.name}. Predict again.")
         # So that nobody takes its label maps for the network's.
-        predictor.folder = f"{predictor.name}-{BLINDED_FOLDER}"
+        predictor.label = f"{predictor.name}-{BLINDED_FOLDER}"
     return predictors
 
 
@@ -103,12 +106,12 @@ def read_contribution(results):
         raise InputError(f"{path} must hold what `evaluate --blind-classifier` writes: {error!r}.") from None
 
 
-def _scored(cases, predictions, empty):
+def _scored(cases, maps, empty):
     """({case id: {region: Dice}}, {case id: why there is none})."""
     scored, left_out = {}, {}
     for case in track(cases, "Evaluating"):
         try:
-            truth, labels, _ = read_pair(case, predictions)
+            truth, labels, _ = read_pair(case, maps)
             scored[case.id] = {region: dice(truth[..., i], labels[..., i], empty) for i, region in enumerate(REGIONS)}
         except InputError as error:
             left_out[case.id] = str(error)

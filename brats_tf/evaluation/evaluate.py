@@ -1,6 +1,7 @@
 """Scores predicted label maps against the truth: one row per case and region, and the papers' tables."""
 
 import csv
+import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,14 +16,16 @@ from brats_tf.data import volumes
 from brats_tf.data.case import Case
 from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.errors import InputError
+from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score, score_region
 from brats_tf.evaluation.statistics import format_correlation, spearman, summarise
-from brats_tf.inference.prediction_record import chosen_on, read_prediction_record, uncertainties
-from brats_tf.regions import REGIONS, classes_to_regions
+from brats_tf.inference.prediction_record import chosen_on, uncertainties
+from brats_tf.regions import REGIONS, Convention, classes_to_regions
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
-from brats_tf.runtime.files import atomic, read_csv, read_json, write_json
+from brats_tf.runtime.files import atomic, read_csv, read_json, sha256_of
+from brats_tf.runtime.lock import lock
 from brats_tf.runtime.system import available_cores, machine
 
 log = logging.getLogger(__name__)
@@ -38,15 +41,17 @@ def evaluate(
     predictions: str | Path,
     results: str | Path,
     options: EvaluationOptions | None = None,
+    convention: Convention | None = None,
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Scores `<predictions>/<case>.nii.gz` of each case and writes `cases.csv` and `summary.json`.
+    """Scores the label map of each case and writes `cases.csv` and `summary.json`.
 
     Args:
         cases: `Case`s with truth.
-        predictions: the folder of label maps, in the geometry and the label convention of each case.
+        predictions: the folder of label maps, of `brats-tf predict` or of another program, in each case's geometry.
         results: the folder for `cases.csv` (case, region, `scores.METRICS`) and `summary.json`
             ({region: {metric: `statistics.summarise`}}, the rule for empty regions, the cases left out and why).
         options: `EvaluationOptions`: the rule for empty regions, and how many cases are scored at once.
+        convention: of the labels in the predictions; None for that of each case.
 
     Returns:
         (summary, failures): the content of `summary.json`, and a list of (case id, sentence).
@@ -54,12 +59,21 @@ def evaluate(
     Raises:
         InputError: when no case at all can be scored.
     """
-    options = options or EvaluationOptions()
+    options, results = options or EvaluationOptions(), Path(results)
     failures: list[tuple[str, str]] = []
-    record = read_prediction_record(predictions)
-    scored = _score_all(cases, predictions, options, record, failures)
-    if not scored:
-        raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
+    maps = LabelMaps(predictions, convention)
+    with lock(results):
+        scored = _score_all(cases, maps, options, failures)
+        if not scored:
+            raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
+        summary = _summarise(scored, failures, maps.record, options)
+        _write(results, scored, summary)
+    log.info(f"Scores written to {results / CASES_FILE} and {results / SUMMARY_FILE}.")
+    return summary, failures
+
+
+def _summarise(scored, failures, record, options):
+    """The content of `summary.json`."""
     summary = {
         "empty_rule": options.empty_masks,
         "cases": len(scored),
@@ -78,10 +92,7 @@ def evaluate(
         )
         summary["chose_the_checkpoint"] = biased
     uncertainty = _uncertainty(record, scored)
-    summary |= {"uncertainty": uncertainty} if uncertainty else {}
-    _write(Path(results), scored, summary)
-    log.info(f"Scores written to {Path(results) / CASES_FILE} and {Path(results) / SUMMARY_FILE}.")
-    return summary, failures
+    return summary | ({"uncertainty": uncertainty} if uncertainty else {})
 
 
 def _made_by(record):
@@ -92,16 +103,14 @@ def _made_by(record):
     return known | {"networks": record.get("networks", {}), "initial_weights": origins}
 
 
-def _score_all(cases, predictions, options, record, failures):
+def _score_all(cases, maps, options, failures):
     """Scores cases in threads: {case id: scores}; those that cannot be scored are added to `failures`."""
     scored = {}
     with ThreadPoolExecutor(options.workers or available_cores()) as pool:
-        started = {case.id: pool.submit(score_case, case, predictions, options.empty_masks) for case in cases}
+        started = {case.id: pool.submit(score_case, case, maps, options.empty_masks) for case in cases}
         try:
             for case in track(cases, "Evaluating"):
                 try:
-                    if record:
-                        _check_predicted(case, record)
                     scored[case.id] = started[case.id].result()
                 except InputError as error:
                     failures.append((case.id, str(error)))
@@ -112,38 +121,26 @@ def _score_all(cases, predictions, options, record, failures):
     return scored
 
 
-def _check_predicted(case, record):
-    """Raises `InputError` where a label map can only be of an earlier prediction than the record."""
-    if case.id in record["left_out"]:
-        raise InputError(f"Case {case.id}: its prediction was left out: {record['left_out'][case.id]}")
-    if case.id not in record["cases"]:
-        raise InputError(f"Case {case.id}: no prediction by {', '.join(record['networks'])}.")
-
-
-def score_case(case, predictions, empty="brats"):
-    """All scores of one case: {region: {metric: float}}.
+def score_case(case, maps, empty="brats"):
+    """All scores of one case against its map in `LabelMaps`: {region: {metric: float}}.
 
     Raises:
         InputError: when truth or prediction is missing, differs in geometry, or holds unknown labels.
     """
-    expected, received, spacing_mm = read_pair(case, predictions)
+    expected, received, spacing_mm = read_pair(case, maps)
     return {
         region: score_region(expected[..., i], received[..., i], spacing_mm, empty) for i, region in enumerate(REGIONS)
     }
 
 
-def read_pair(case, predictions):
+def read_pair(case, maps):
     """Truth and prediction as regions (X, Y, Z, 3), bool, and the edges of their voxels in mm."""
-    path = Path(predictions) / f"{case.id}.nii.gz"
-    if not path.is_file():
-        raise InputError(f"Case {case.id}: no prediction; expected {path}.")
+    maps.check_recorded(case.id)
     truth = volumes.read_segmentation(case.require(SEGMENTATION), case_id=case.id)
-    prediction = volumes.read_segmentation(path, case_id=case.id)
-    volumes.check_same_geometry(truth.geometry, prediction.geometry, case_id=case.id)
-    expected, received = (
-        classes_to_regions(volumes.read_label_classes(labels, case)) for labels in (truth, prediction)
-    )
-    return expected, received, volumes.spacing_of(truth.affine)
+    predicted, geometry = maps.read_classes(case)
+    volumes.check_same_geometry(truth.geometry, geometry, case_id=case.id)
+    expected = classes_to_regions(volumes.read_label_classes(truth, case))
+    return expected, classes_to_regions(predicted), volumes.spacing_of(truth.affine)
 
 
 def _uncertainty(record, scored):
@@ -181,6 +178,9 @@ def read_summary(results):
     try:
         summary = read_json(path)
         figures = [summary[region][metric]["n"] for region in REGIONS for metric in METRICS]
+        expected = summary["cases_sha256"]
+        if expected != sha256_of(Path(results) / CASES_FILE):
+            raise ValueError(f"{CASES_FILE} is of another evaluation")
         if summary["empty_rule"] not in EMPTY_MASK_RULES or not isinstance(summary["left_out"], dict) or not figures:
             raise ValueError("scores of another version")
     except FileNotFoundError:
@@ -210,10 +210,13 @@ def show_table(summaries):
 
 
 def _write(folder, scored, summary):
-    with atomic(folder / CASES_FILE) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("case", "region", *METRICS))
-        for case, regions in scored.items():
-            for region, values in regions.items():
-                writer.writerow((case, region, *(f"{values[metric]:.6f}" for metric in METRICS)))
-    write_json(folder / SUMMARY_FILE, summary)
+    """Writes both files, or neither where the disk is full: the second is complete before the first gets its name."""
+    with atomic(folder / SUMMARY_FILE) as summary_file, atomic(folder / CASES_FILE) as temporary:
+        with open(temporary, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("case", "region", *METRICS))
+            for case, regions in scored.items():
+                for region, values in regions.items():
+                    writer.writerow((case, region, *(f"{values[metric]:.6f}" for metric in METRICS)))
+        summary["cases_sha256"] = sha256_of(temporary)
+        summary_file.write_text(json.dumps(summary, indent=2) + "\n")

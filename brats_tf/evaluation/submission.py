@@ -10,6 +10,7 @@ import numpy as np
 
 from brats_tf.data import volumes
 from brats_tf.errors import InputError, format_shape
+from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.regions import BRATS_2017, BRATS_2023
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic
@@ -40,7 +41,8 @@ def package_submission(predictions, archive, *, cases=None, skipped=()):
     Raises:
         InputError: when the folder holds no label map.
     """
-    paths = sorted(Path(predictions).glob("*.nii.gz"))
+    maps = LabelMaps(predictions)
+    paths = sorted(maps.folder.glob("*.nii.gz"))
     if not paths:
         raise InputError(f"{predictions} must hold label maps <case>.nii.gz. Received: none.")
     by_name = {f"{case.id}.nii.gz": case for case in cases or ()}
@@ -49,13 +51,15 @@ def package_submission(predictions, archive, *, cases=None, skipped=()):
         for name in by_name
         if name not in {path.name for path in paths}
     ]
+    unfinished = [*maps.record.get("left_out", {}), *maps.record.get("pending", [])]
+    objections += [(f"{case_id}.nii.gz", _complaint(maps, case_id)) for case_id in unfinished]
     objections += [(str(path), f"was skipped, so its prediction may be missing: {reason}.") for path, reason in skipped]
     for path in track(paths, "Checking"):
         if cases is not None and path.name not in by_name:
             objections.append((path.name, "belongs to none of the cases."))
             continue
         try:
-            _check(path, by_name.get(path.name))
+            _check(path, maps, by_name.get(path.name))
         except InputError as error:
             objections.append((path.name, str(error)))
     for name, sentence in objections:
@@ -70,7 +74,16 @@ def package_submission(predictions, archive, *, cases=None, skipped=()):
     return []
 
 
-def _check(path, case):
+def _complaint(maps, case_id):
+    """Why a case has no prediction."""
+    try:
+        maps.check_recorded(case_id)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _check(path, maps, case):
     """Raises `InputError` unless a label map has the platform's name, shape and labels, and its case's affine."""
     case_id = path.name.removesuffix(".nii.gz")
     convention = next((labels for name, labels in NAMES if name.fullmatch(path.name)), None)
@@ -79,7 +92,7 @@ def _check(path, case):
             "must be named as its case: BraTS20_Validation_001.nii.gz, BraTS-GLI-00001-000.nii.gz or alike."
         )
     convention = case.convention if case else convention
-    labels = volumes.read_segmentation(path, case_id=case_id)
+    labels = maps.read(case_id)
     if labels.voxels.shape != SHAPE:
         raise InputError(f"must have the shape {format_shape(SHAPE)}. Received: {format_shape(labels.voxels.shape)}.")
     unknown = np.setdiff1d(np.unique(labels.voxels), convention.labels)

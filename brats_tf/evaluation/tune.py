@@ -11,9 +11,9 @@ from brats_tf.config.execution import PostProcessing
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import read_pair
+from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.metrics import dice
 from brats_tf.inference.postprocessing import TUNED
-from brats_tf.inference.prediction_record import read_prediction_record
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import POSTPROCESSING_FILE
 from brats_tf.runtime.console import console, track
@@ -34,11 +34,13 @@ def tune_postprocessing(cases, *, predictions, runs):
     Raises:
         InputError: when a network was trained on one of the cases, or ET was dropped from the predictions already.
     """
-    record = _check_tuning(cases, predictions, runs)
+    maps = LabelMaps(predictions)
+    record = maps.record
+    _check_tuning(cases, maps, runs)
     pairs, failures = [], []
     for case in track(cases, "Reading"):
         try:
-            truth, prediction, spacing_mm = read_pair(case, predictions)
+            truth, prediction, spacing_mm = read_pair(case, maps)
             pairs.append((truth[..., ET], prediction[..., ET], spacing_mm))
         except InputError as error:
             failures.append((case.id, str(error)))
@@ -92,17 +94,16 @@ def save_tuned(tuned, runs, steps, weights):
         )
 
 
-def _check_tuning(cases, predictions, runs):
-    """The record of the predictions; `InputError` unless the cases are new to their networks and no ET was dropped."""
+def _check_tuning(cases, maps, runs):
+    """Raises `InputError` unless the cases are new to the networks that predicted them, and no ET was dropped."""
+    record, predictions = maps.record, maps.folder
     for run in runs:
         seen = {case.id for case in cases} & set(Split.load(run).training)
         if seen:
             raise InputError(
-                f"Tuning needs cases that training has not seen: --cases validation. Received {len(seen)} that trained "
-                f"{run}: "
-                f"{', '.join(sorted(seen)[:3])}."
+                "Tuning needs predictions of cases that training has not seen: predict with --cases validation. "
+                f"Received {len(seen)} that trained {run}: {', '.join(sorted(seen)[:3])}."
             )
-    record = read_prediction_record(predictions)
     dropped = record.get("postprocessing", {}).get("drop_et_below_ml")
     if dropped:
         raise InputError(f"{predictions} must be predicted without --drop-et-below-ml. Received: {dropped:g} ml.")
@@ -111,4 +112,3 @@ def _check_tuning(cases, predictions, runs):
         raise InputError(
             f"{predictions} must be predicted by {', '.join(sorted(names))}. Received: {', '.join(record['networks'])}."
         )
-    return record

@@ -6,6 +6,7 @@ volumes in sliding windows (AlbuNet paper, Section 2.5).
 
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +18,8 @@ from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.outputs import to_regions
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import REGIONS
-from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runs.network import build_network, explain_lack_of_memory, load_weights
 from brats_tf.runs.record import read_run_record
-from brats_tf.runtime.files import sha256_of
 
 log = logging.getLogger(__name__)
 POSSIBLE_PROBABILITY = 0.05  # Uncertainty counts where a region's average probability is above this.
@@ -30,11 +29,12 @@ SUBSTITUTE = {"t1": "t1ce"}  # AlbuNet paper, Section 3.2: T1c in place of a mis
 class EnsemblePrediction:
     """What the networks predict of one case: the sum of their probabilities (H, W, D, K), and of the regions' squares.
 
-    The channels are regions, or classes where all networks have classes.
+    The channels are regions, or classes where all networks have classes. `started` is the time, in seconds, when the
+    case was begun.
     """
 
-    def __init__(self, prepared, outputs, *, several):
-        self.prepared, self.outputs, self.networks = prepared, outputs, []
+    def __init__(self, prepared, outputs, *, several, started):
+        self.prepared, self.outputs, self.networks, self.started = prepared, outputs, [], started
         self._sum, self._squares = 0, 0 if several else None
 
     def add(self, predictor, probabilities):
@@ -89,15 +89,14 @@ def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last", *, blind
             network = build_network(config)
             shared[key] = (network, compiled_forward(network, blind=blind))
         network, run_network = shared[key]
-        load_weights(network, run, checkpoint)
+        sha256 = load_weights(network, run, checkpoint)
         weights = [np.array(weight) for weight in network.get_weights()]
-        sha256 = sha256_of(Path(run) / CHECKPOINT_FILES[checkpoint])
         record = read_run_record(run) or {}
         origin = record.get("initial_weights", {}).get("origin", "unknown")
         chosen = checkpoint == "best" or config.training.plateau_monitor == "validation"
         chosen_on = tuple(record.get("validation", ())) if chosen else ()
         known = {"checkpoint": checkpoint, "initial_weights": origin, "chosen_on": chosen_on}
-        predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run).name, **known))
+        predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run), **known))
     return predictors
 
 
@@ -112,6 +111,7 @@ def predict_case(predictors, case):
     Raises:
         InputError: when no network fits, or the case is bad.
     """
+    started = time.monotonic()
     usable = [one for one in predictors if set(one.config.data.modalities) <= set(case.volumes)]
     wanted = _modalities(predictors)
     missing = [modality for modality in wanted if modality not in case.volumes]
@@ -128,7 +128,7 @@ def predict_case(predictors, case):
     settings = predictors[0].config.preprocessing() | {"modalities": modalities}
     prepared = prepare_case(case, **settings, with_truth=False)
     outputs = "classes" if all(one.outputs == "classes" for one in usable) else "regions"
-    predicted = EnsemblePrediction(prepared, outputs, several=len(usable) > 1)
+    predicted = EnsemblePrediction(prepared, outputs, several=len(usable) > 1, started=started)
     for predictor in usable:
         channels = [modalities.index(modality) for modality in predictor.config.data.modalities]
         with explain_lack_of_memory(predictor.config):

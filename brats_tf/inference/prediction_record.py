@@ -1,31 +1,113 @@
-"""`prediction.json` beside the label maps: which networks made them, and what is known of each case."""
+"""`prediction.json` beside the label maps: which networks made them from which data, and what is known of each map.
 
-import json
+It is true at every moment: a map's SHA-256 is in the record before the map is in the folder. After a kill in between,
+the map in the folder is not the recorded one, and whoever reads it notices.
+"""
+
+from dataclasses import asdict
 from pathlib import Path
 
+from brats_tf import __version__
 from brats_tf.errors import InputError
+from brats_tf.runs.record import git_commit
+from brats_tf.runtime.files import read_json, sha256_of, write_json
 
 PREDICTION_FILE = "prediction.json"
+PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = "probabilities", "uncertainty"
+_MADE_BY = ("networks", "postprocessing")
+_FACTS = {"checkpoint", "chosen_on", "initial_weights", "run"}  # Of each network.
+
+
+class PredictionRecord:
+    """The record of a folder of predictions while they are made.
+
+    Args:
+        out: the folder.
+        predictors: the networks.
+        postprocessing: `PostProcessing`.
+        case_ids: of the cases to predict.
+        data: the folder or list of the cases; None where nobody said.
+        replace: whether predictions of other networks or steps in that folder give way, and files that have no record.
+
+    Raises:
+        InputError: when the folder holds such predictions or files, or a damaged record, and `replace` is off.
+    """
+
+    def __init__(self, out, predictors, postprocessing, case_ids, *, data=None, replace=False):
+        self.out = Path(out)
+        before = {} if replace and not _is_readable(out) else read_prediction_record(out)
+        made_by = {"networks": {one.name: one.weights_sha256 for one in predictors}}
+        made_by |= {"postprocessing": asdict(postprocessing)}
+        same = all(before.get(name) == value for name, value in made_by.items())
+        if before and not same and not replace:
+            raise InputError(
+                f"{out} holds predictions with other {_differing(before, made_by)}: name another folder with --out, or "
+                "replace them with --replace."
+            )
+        kept = before if same else {}
+        foreign = [case for case in case_ids if self.path(case).exists() and case not in _known(before)]
+        if foreign and not replace:
+            raise InputError(
+                f"{self.path(foreign[0])} is not of a prediction that {PREDICTION_FILE} records: name another folder "
+                f"with --out, or replace it with --replace. Received {len(foreign)} such label maps."
+            )
+        known = {name: kept.get(name, {}) for name in ("cases", "left_out")}
+        folders = [*kept.get("data", []), *([str(Path(data).resolve())] if data else [])]
+        self.content = {
+            "brats_tf": __version__,
+            "commit": git_commit(),
+            **made_by,
+            "checkpoints": {one.name: one.facts for one in predictors},
+            "data": list(dict.fromkeys(folders)),
+            **known,
+            "pending": list(dict.fromkeys([*kept.get("pending", []), *case_ids])),
+        }
+        self._write()
+        for case in _known(before) if not same else ():
+            for folder in (".", PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER):
+                (self.out / folder / f"{case}.nii.gz").unlink(missing_ok=True)
+
+    def path(self, case_id):
+        """Where the label map of a case lies."""
+        return self.out / f"{case_id}.nii.gz"
+
+    def add(self, case_id, facts, label_map):
+        """Records a label map that is complete under a temporary name, before it gets its own."""
+        self.content["cases"][case_id] = facts | {"sha256": sha256_of(label_map)}
+        self.content["left_out"].pop(case_id, None)
+        self._done(case_id)
+
+    def leave_out(self, case_id, sentence):
+        """Records why a case has no prediction; a label map of an earlier one counts no more."""
+        self.content["cases"].pop(case_id, None)
+        self.content["left_out"][case_id] = sentence
+        self._done(case_id)
+
+    def _done(self, case_id):
+        if case_id in self.content["pending"]:
+            self.content["pending"].remove(case_id)
+        self._write()
+
+    def _write(self):
+        write_json(self.out / PREDICTION_FILE, self.content)
 
 
 def read_prediction_record(predictions):
     """The record that `predict_cases` wrote into a folder; {} where there is none. Raises `InputError`."""
     path = Path(predictions) / PREDICTION_FILE
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        record = json.loads(path.read_text())
-        parts = [record[name] for name in ("networks", "postprocessing", "checkpoints", "cases", "left_out")]
-        inner = [*record["cases"].values(), *record["checkpoints"].values()]
-        if not all(isinstance(part, dict) for part in [*parts, *inner]):
-            raise ValueError("not of this version")
-        if set(record["checkpoints"]) != set(record["networks"]) or not all(
-            {"checkpoint", "chosen_on", "initial_weights"} <= set(facts) for facts in record["checkpoints"].values()
-        ):
-            raise ValueError("no `checkpoint` of each network; predict again")
+        record = read_json(path)
+        if not isinstance(record, dict):
+            raise ValueError("no JSON object")
+        missing = {*_MADE_BY, "checkpoints", "cases", "left_out", "data", "pending"} - set(record)
+        if missing:
+            raise ValueError(f"{', '.join(sorted(missing))} missing, as in an older version; predict again")
+        _check_kinds(record)
         return record
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} must hold what `brats-tf predict` writes: {error!r}.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must hold what `brats-tf predict` writes: {error}.") from None
 
 
 def check_networks(record, runs, predictions):
@@ -33,8 +115,8 @@ def check_networks(record, runs, predictions):
     names = [Path(run).name for run in runs]
     if set(names) != set(record["networks"]):
         raise InputError(
-            f"{predictions} was predicted by {', '.join(record['networks'])}; name them with --networks and --runs. "
-            f"Received: {', '.join(names)}."
+            f"{predictions} was predicted by {', '.join(record['networks'])}. "
+            f"Received: the networks {', '.join(names)}."
         )
 
 
@@ -47,3 +129,50 @@ def uncertainties(record):
     """The networks' uncertainty in each case that several predicted: {case id: {region: float}}."""
     cases = record.get("cases", {})
     return {case: facts["uncertainty"] for case, facts in cases.items() if facts.get("uncertainty")}
+
+
+def _is_readable(out):
+    try:
+        read_prediction_record(out)
+    except InputError:
+        return False
+    return True
+
+
+def _known(record):
+    """The ids of all cases that a record speaks of."""
+    return {*record.get("cases", {}), *record.get("left_out", {})}
+
+
+def _differing(before, made_by):
+    """What differs between a record and a prediction, in words."""
+    if before["networks"].keys() != made_by["networks"].keys():
+        return f"networks ({', '.join(before['networks'])})"
+    names = [name for name, sha256 in made_by["networks"].items() if before["networks"][name] != sha256]
+    return f"weights of {', '.join(names)}" if names else f"steps ({before['postprocessing']})"
+
+
+def _check_kinds(record):
+    """Raises `ValueError` unless every part of a record has the kind that its readers expect."""
+    texts = lambda values: all(isinstance(one, str) for one in values)  # noqa: E731
+    cases, checkpoints = record["cases"], record["checkpoints"]
+    mappings = [*(record[name] for name in (*_MADE_BY, "left_out")), cases, checkpoints]
+    lists = [record["data"], record["pending"]]
+    if not all(isinstance(one, dict) for one in mappings) or not all(isinstance(one, list) for one in lists):
+        raise ValueError("a part of it is no list or no JSON object")
+    if not all(isinstance(one, dict) for one in [*cases.values(), *checkpoints.values()]):
+        raise ValueError("a case or a network is no JSON object")
+    if set(checkpoints) != set(record["networks"]) or not all(_FACTS <= set(one) for one in checkpoints.values()):
+        raise ValueError(f"each network needs {', '.join(sorted(_FACTS))}")
+    if not all(isinstance(one["chosen_on"], list) and texts(one["chosen_on"]) for one in checkpoints.values()):
+        raise ValueError("`chosen_on` must list ids of cases")
+    named = [one[name] for one in checkpoints.values() for name in ("checkpoint", "initial_weights", "run")]
+    hashes = [*record["networks"].values(), *(one.get("sha256") for one in cases.values())]
+    if not texts([*named, *hashes, *record["left_out"].values(), *record["data"], *record["pending"]]):
+        raise ValueError("a name, a path or a hash is no text")
+    for one in cases.values():
+        uncertainty = one.get("uncertainty")
+        if uncertainty is not None and not (
+            isinstance(uncertainty, dict) and all(isinstance(value, int | float) for value in uncertainty.values())
+        ):
+            raise ValueError("`uncertainty` must hold a number for each region")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -29,7 +30,8 @@ class Predictor:
     run_network: Callable
     weights: list | None = None
     weights_sha256: str | None = None
-    folder: str | None = None  # The name of its run's folder.
+    run: Path | None = None  # Its run's folder.
+    label: str | None = None  # Its name in records, where that is not the folder's.
     checkpoint: str = "last"
     initial_weights: str = "unknown"  # Where the training began, in words.
     chosen_on: tuple = ()  # The ids of the validation cases that chose the checkpoint or lowered the learning rate.
@@ -37,7 +39,13 @@ class Predictor:
     @property
     def name(self):
         """Its name in records: that of its run's folder."""
-        return self.folder or self.config.run_name
+        return self.label or (self.run.name if self.run else self.config.run_name)
+
+    @property
+    def facts(self):
+        """What `prediction.json` says of it besides the hash of its weights."""
+        origin = {"run": str(self.run.resolve()) if self.run else "", "checkpoint": self.checkpoint}
+        return origin | {"initial_weights": self.initial_weights, "chosen_on": list(self.chosen_on)}
 
     @property
     def outputs(self):

@@ -26,9 +26,6 @@ VERSION = 2  # Raise it when preparation changes, so that old files are not used
 RECORD = ".json"
 ORPHAN_S = 600  # A data file without a record may be this young because its record is being written.
 _ENTRY = re.compile(r"[^.].*-[0-9a-f]{16}\.(volume|classes)\.json")
-MAX_NONZERO_SHARE = (
-    0.95  # A crop whose share of voxels above this is not 0 shows more than a brain; one of BraTS has about half.
-)
 BYTES = {"volume": 4, "classes": 1}  # Of a voxel, by the ending of the data file.
 
 
@@ -127,11 +124,8 @@ class Cache:
             "source": source,
             "shape": list(file.stored.shape[:3]),
             "affine": file.header.get_best_affine().tolist(),
-            "notes": volumes.geometry_notes(file.header, spacing_mm=settings.spacing_mm),
         }
-        voxels = _voxels(reader, part, settings)
-        if part != SEGMENTATION and np.count_nonzero(voxels) > MAX_NONZERO_SHARE * voxels.size:
-            record["notes"].append("hardly any voxel is 0: the skull should be stripped and the background 0")
+        voxels, record["notes"] = _voxels(reader, part, settings)
         record |= {"crc32": isal_zlib.crc32(voxels), "box": _box(voxels)}
         path = self.folder / record["file"]
         with atomic(path) as temporary, open(temporary, "wb") as data:
@@ -206,12 +200,14 @@ def _is_complete(path, part, crop):
 
 
 def _voxels(reader, part, settings):
-    """The array of an entry: float32 of a modality, uint8 of a segmentation; (H, W, D), C order."""
+    """The array of an entry, (H, W, D) in C order, and notes: float32 of a modality, uint8 of a segmentation."""
     volume = reader.segmentation() if part == SEGMENTATION else reader.volume(part)
     grid = grid_of(volume, settings.crop, settings.spacing_mm, case_id=reader.case.id)
     if part == SEGMENTATION:
-        return np.ascontiguousarray(grid.to_crop(volumes.read_label_classes(volume, reader.case)))
-    return np.ascontiguousarray(prepare_volume(volume, grid), dtype="<f4")
+        classes = grid.to_crop(volumes.read_label_classes(volume, reader.case))
+        return np.ascontiguousarray(classes), volumes.geometry_notes(volume.header, spacing_mm=settings.spacing_mm)
+    notes = volumes.notes_of(volume, spacing_mm=settings.spacing_mm)
+    return np.ascontiguousarray(prepare_volume(volume, grid), dtype="<f4"), notes
 
 
 def _box(voxels):

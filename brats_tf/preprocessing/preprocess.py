@@ -22,6 +22,7 @@ class PreparedCase:
     classes: np.ndarray | None  # (H, W, D), uint8, see regions.CLASSES; None without truth
     reference: volumes.Volume  # the file whose geometry a prediction takes
     grid: Grid
+    notes: tuple = ()  # what a person should know about its files
 
     def to_file_axes(self, cropped):
         """Brings an array of the crop (H, W, D[, C]) back to the file's axes and shape (X, Y, Z[, C])."""
@@ -48,9 +49,10 @@ def prepare_case(case, *, modalities, crop, with_truth, spacing_mm=None):
     first = min(modalities, key=lambda name: name != "flair")
     reference = read.volume(first)
     grid = grid_of(reference, crop, spacing_mm, case_id=case.id)
-    channels = []
+    channels, notes = [], {}
     for modality in modalities:
         volume = read.volume(modality)
+        notes |= dict.fromkeys(volumes.notes_of(volume, spacing_mm=spacing_mm))
         volumes.check_same_geometry(reference.geometry, volume.geometry, case_id=case.id)
         channels.append(prepare_volume(volume, grid))
     classes = None
@@ -58,7 +60,7 @@ def prepare_case(case, *, modalities, crop, with_truth, spacing_mm=None):
         segmentation = read.segmentation()
         volumes.check_same_geometry(reference.geometry, segmentation.geometry, case_id=case.id)
         classes = grid.to_crop(volumes.read_label_classes(segmentation, case))
-    return PreparedCase(np.stack(channels, axis=-1), classes, reference, grid)
+    return PreparedCase(np.stack(channels, axis=-1), classes, reference, grid, tuple(notes))
 
 
 class Reader:

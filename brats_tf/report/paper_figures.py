@@ -41,7 +41,7 @@ def draw_figures(run, case, checkpoint="last"):
     predicted = to_classes(predictor.predict(prepared.volume), predictor.outputs)
     labels = ({"truth": prepared.classes} if with_truth else {}) | {"prediction": predicted}
     folder, shown = Path(run) / FIGURES_FOLDER, prepared.volume[..., 0]
-    title = f"{case.id}, {config.data.modalities[0]}, network {config.run_name}"
+    title = f"{case.id}, {config.data.modalities[0]}, network {Path(run).name}"
     paths = [folder / f"overlay-{case.id}.png"]
     save_overlay(paths[0], shown, labels, title=title)
     if has_planes(network):

@@ -17,8 +17,9 @@ from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.data import volumes
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
+from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.scores import format_score
-from brats_tf.inference.prediction_record import check_networks, read_prediction_record
+from brats_tf.inference.prediction_record import check_networks
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.report.blocks import Details, Image, Paragraph, Viewer, render_page
 from brats_tf.report.sections import (
@@ -47,7 +48,7 @@ OVERLAYS = 2  # Of the worst cases, and of the best.
 _AXES = {"A": 0, "P": 0, "L": 1, "R": 1, "S": 2, "I": 2}
 
 
-def write_report(cases, *, runs, predictions, results, options=None):
+def write_report(cases, *, runs, predictions, results, options=None, convention=None):
     """Writes `<results>/report.html` about what `evaluate` wrote there, and its pictures into `<results>/pictures`.
 
     Args:
@@ -56,6 +57,7 @@ def write_report(cases, *, runs, predictions, results, options=None):
         predictions: the folder of label maps.
         results: the folder that `evaluate` wrote.
         options: `ReportOptions`.
+        convention: of the labels in the predictions, a `regions.Convention`; None for that of each case.
 
     Returns:
         The path of the page.
@@ -65,16 +67,17 @@ def write_report(cases, *, runs, predictions, results, options=None):
     """
     results, predictions = Path(results), Path(predictions)
     scored, summary = read_scores(results), read_summary(results)
-    record = read_prediction_record(predictions)
+    maps = LabelMaps(predictions, convention)
+    record = maps.record
     _check_weights(runs, record, predictions)
     configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / CONFIG_FILE).is_file()}
     order = sorted(scored, key=lambda case: _mean_dice(scored[case]))
     known = {case.id: case for case in cases}
     viewer_cases = (options or ReportOptions()).viewer_cases
-    chosen = _from_both_ends([case for case in order if case in known], viewer_cases)
-    views = {case: _view(known[case], predictions) for case in track(chosen, "Reading cases")}
+    chosen = _from_both_ends([case for case in order if case in known and known[case].volumes], viewer_cases)
+    views = {case: _view(known[case], maps) for case in track(chosen, "Reading cases")}
     pictures = results / PICTURES_FOLDER
-    no_views = [Paragraph("None of the scored cases was found in the data.")]
+    no_views = [Paragraph("There are no images of the scored cases to show.")]
     sections = {
         "Summary": summary_section(summary, scored),
         "Compared with the paper": paper_section(summary, configs),
@@ -86,7 +89,7 @@ def write_report(cases, *, runs, predictions, results, options=None):
         **({CONTRIBUTION: contribution_section(results, summary, record)} if _has_planes(configs) else {}),
         "Training": training_section([Path(run) for run in runs], pictures),
         "Left out": left_out_section(summary, record),
-        "How it was made": _provenance(configs, record, [known[case] for case in order if case in known], predictions),
+        "How it was made": _provenance(configs, record, [known[case] for case in order if case in known], maps),
     }
     sheets = {
         case: dataclasses.asdict(view.sheet) | {"png": base64.b64encode(view.sheet.png).decode()}
@@ -134,11 +137,10 @@ class CaseView:
     sheet: SpriteSheet
 
 
-def _view(case, predictions):
+def _view(case, maps):
     modality = "flair" if "flair" in case.volumes else next(iter(case.volumes))
     prepared = prepare_case(case, modalities=(modality,), crop=None, with_truth=True)
-    labels = volumes.read_segmentation(predictions / f"{case.id}.nii.gz", case_id=case.id)
-    prediction = prepared.grid.to_crop(volumes.read_label_classes(labels, case))
+    prediction = prepared.grid.to_crop(maps.read_classes(case)[0])
     volume, edges = prepared.volume[..., 0], _edges_mm(prepared.reference.affine)
     return CaseView(
         volume, prepared.classes, prediction, make_sprite_sheet(volume, prepared.classes, prediction, edges)
@@ -173,11 +175,11 @@ def _worst_and_best(views, scored, folder):
     return blocks
 
 
-def _provenance(configs, record, cases, predictions):
+def _provenance(configs, record, cases, maps):
     versions = {"brats_tf": __version__, "python": platform.python_version()} | {
         name: version(name) for name in PACKAGES
     }
-    files = [path for case in cases for path in (case.segmentation, predictions / f"{case.id}.nii.gz")]
+    files = [path for case in cases for path in (case.segmentation, maps.path(case.id))]
     facts = {
         "machine": machine(),
         "versions": versions,

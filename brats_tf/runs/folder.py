@@ -1,4 +1,4 @@
-"""The folder of a run: created, resumed, kept when finished, or set aside."""
+"""The folder of a run: created, resumed, kept when finished, never displaced unasked."""
 
 import logging
 import shutil
@@ -10,38 +10,56 @@ from brats_tf.errors import InputError
 from brats_tf.runs.files import CHECKPOINTS_FOLDER, RECORD_FILE
 from brats_tf.runs.record import FINISHED, TRAINING, read_run_record
 from brats_tf.runtime.files import remove_partial
+from brats_tf.runtime.lock import check_unlocked, move_lock
 
 log = logging.getLogger(__name__)
+_REMEDY = "Choose another folder with --name or --runs, or train anew with --restart, which keeps the old run."
 
 
 def open_run(run: Path, identity: dict[str, Any], *, restart: bool = False) -> str:
     """Creates a run's folder, or finds the one of a training to resume, or of one that is finished.
 
-    A run with other settings or data is moved to <name>.1, <name>.2, ..., never overwritten.
-
     Args:
         run: the folder.
         identity: {"config", "data", "validation"}, what decides the numbers of the training, as JSON can hold it.
-        restart: set aside an existing run.
+        restart: move an existing run to <name>.1, <name>.2, ..., where it stays.
 
     Returns:
         `record.FINISHED` when there is nothing to do, else `record.TRAINING`.
+
+    Raises:
+        InputError: when the folder holds another run, and `restart` is off.
     """
     if not (run / CONFIG_FILE).exists():
         return _create(run)
-    record = None if restart else read_run_record(run)
-    if record is None:
-        return _create(_set_aside(run, "--restart was given" if restart else f"it has no {RECORD_FILE}"))
-    existing = {"config": record["settings"], "data": record["data"], "validation": record["validation"]}
-    differences = describe_differences(existing, identity)
-    if differences:
-        return _create(_set_aside(run, f"it has {differences}"))
+    if restart:
+        return _create(_set_aside(run))
+    record = _same_run(run, identity)
     for folder in (run, run / CHECKPOINTS_FOLDER):
         remove_partial(folder)
     if record["status"] == FINISHED:
         shutil.rmtree(run / CHECKPOINTS_FOLDER, ignore_errors=True)  # What a kill at the very end leaves.
         log.info(f"{run} is already trained with these settings and data. Use --restart to train it again.")
     return record["status"]
+
+
+def check_run(run: Path, settings: dict[str, Any], *, restart: bool = False) -> None:
+    """What `open_run` refuses that can be known before the cases are preprocessed. Raises `InputError`."""
+    check_unlocked(run)
+    if (run / CONFIG_FILE).exists() and not restart:
+        _same_run(run, {"config": settings})
+
+
+def _same_run(run: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """The record of the run in a folder. Raises `InputError` unless it has that identity, as far as that is given."""
+    record = read_run_record(run)
+    if record is None:
+        raise InputError(f"{run} holds a run without {RECORD_FILE}, so its settings are not known. {_REMEDY}")
+    existing = {"config": record["settings"], "data": record["data"], "validation": record["validation"]}
+    differences = describe_differences({name: existing[name] for name in identity}, identity)
+    if differences:
+        raise InputError(f"{run} holds a run with {differences}. {_REMEDY}")
+    return record
 
 
 def describe_differences(existing: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -71,10 +89,12 @@ def _create(run: Path) -> str:
     return TRAINING
 
 
-def _set_aside(run: Path, reason: str) -> Path:
+def _set_aside(run: Path) -> Path:
     number = 1
     while (aside := run.with_name(f"{run.name}.{number}")).exists():
         number += 1
     run.rename(aside)
-    log.info(f"The earlier run {run} was moved to {aside}: {reason}.")
+    run.mkdir()
+    move_lock(aside, run)
+    log.info(f"The earlier run {run} was moved to {aside}.")
     return run

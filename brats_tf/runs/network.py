@@ -13,6 +13,7 @@ from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.errors import InputError, format_shape, in_one_line
 from brats_tf.models.registry import get_network
 from brats_tf.runs.files import CHECKPOINT_FILES
+from brats_tf.runtime.files import sha256_of
 from brats_tf.runtime.tensorflow import device_name
 
 
@@ -53,8 +54,11 @@ def load_network(run: str | Path, checkpoint: str = "last") -> tuple[Config, ker
     return config, network
 
 
-def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last") -> None:
+def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last") -> str:
     """Fills a network with a run's weights, of the "last" epoch or of the one with the "best" validation.
+
+    Returns:
+        The SHA-256 of what was loaded. A training may replace the file meanwhile; then it is read once more.
 
     Raises:
         InputError: when they are missing or of another network.
@@ -64,15 +68,20 @@ def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last"
         raise InputError(f"{run} holds no best checkpoint: {path.name} is missing. Train it with validation.")
     if not path.is_file():
         raise InputError(f"{run} holds no trained network: {path.name} is missing. Train it first.")
+    sha256, loaded = "", None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What Keras says before it fails; the failure says more.
-            network.load_weights(path)
+        while sha256 != loaded:
+            sha256 = sha256_of(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # What Keras says before it fails; the failure says more.
+                network.load_weights(path)
+            loaded = sha256_of(path)
     except Exception as error:  # h5py and Keras raise whatever the damage leads to.
         raise InputError(
             f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. "
             f"Received: {in_one_line(error)}"
         ) from error
+    return sha256
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,11 @@ def read_csv(path: str | Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, *, before_rename: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path` for a file or a folder, renamed to `path` at the end, removed on failure.
 
-    The temporary name keeps all suffixes of `path`, because they choose the file format.
+    The temporary name keeps all suffixes of `path`, because they choose the file format. `before_rename` is called with
+    it when it is complete; when that raises, `path` stays as it was.
 
     Raises:
         WriteError: when the folder cannot be written to, or the disk is full.
@@ -75,6 +76,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if before_rename:
+            before_rename(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise WriteError(f"{path} could not be written: {error.strerror or error}.") from error

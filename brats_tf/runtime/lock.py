@@ -65,6 +65,14 @@ def check_unlocked(folder: str | Path) -> None:
         raise _in_use(path, holder)
 
 
+def move_lock(old: Path, new: Path) -> None:
+    """Takes this process's lock from a folder that was renamed to the one that is new in its place."""
+    if (old / LOCK_FILE).is_file():
+        if not _linked(old / LOCK_FILE, new / LOCK_FILE):
+            raise _in_use(new / LOCK_FILE, _read(new / LOCK_FILE) or {})
+        (old / LOCK_FILE).unlink()
+
+
 def _holder() -> dict[str, Any]:
     """What a lock says of this process."""
     process = psutil.Process()

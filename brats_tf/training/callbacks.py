@@ -79,7 +79,7 @@ class RunRecord(keras.callbacks.Callback):
         self.path, self.started, self.writes = Path(run) / RECORD_FILE, time.monotonic(), writes
         self.seconds_before, self.starts, self.peak, self.last = 0.0, 1, 0.0, {}
         self.facts = {
-            "run": config.run_name,
+            "run": self.path.parent.name,
             "version": __version__,
             "git_commit": git_commit(),
             "python": platform.python_version(),

@@ -38,7 +38,7 @@ class RunCallbacks:
         self.saving = SaveCheckpoint(
             self.checkpoints, minutes=options.checkpoint_minutes, agree=partial(agree, strategy)
         )
-        watch = [WatchPulse(self.config.run_name)] if ready.trainer.pulse else []
+        watch = [WatchPulse(run.name)] if ready.trainer.pulse else []
         facts = self._facts() | ({"collapsed_epochs": watch[0].collapsed} if watch else {})
         self.record = RunRecord(run, self.config, facts, writes=writes)
         # The validation comes first: the others read its scores from the logs. The checkpoint comes last: it holds the
@@ -77,7 +77,7 @@ class RunCallbacks:
         if is_first():
             images = [TensorBoardImages(self.run, self.predictor, self.ready.planes_of, self.data.displayed_case())]
         done = start[0] * steps + start[1]
-        progress = ShowProgress(self.config.run_name, bar, total=self.config.training.epochs * steps, done=done)
+        progress = ShowProgress(self.run.name, bar, total=self.config.training.epochs * steps, done=done)
         return [*first, *self.stateful, *images, self.saving, progress]
 
     def _facts(self):

@@ -6,7 +6,7 @@
 import logging
 import re
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from brats_tf.errors import InputError, Preempted, format_shape
 from brats_tf.inference.predictor import compiled_forward, compiled_planes
 from brats_tf.models.cost import training_bytes
 from brats_tf.models.planes import has_planes, with_planes
-from brats_tf.runs.folder import open_run
+from brats_tf.runs.folder import check_run, open_run
 from brats_tf.runs.network import (
     build_network,
     build_with_weights,
@@ -30,6 +30,7 @@ from brats_tf.runs.network import (
 )
 from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
+from brats_tf.runtime.lock import lock
 from brats_tf.runtime.system import memory_limit_gb
 from brats_tf.runtime.tensorflow import device_name, has_gpu, make_deterministic
 from brats_tf.training.distribution import agree, check_devices, choose_strategy, is_first
@@ -84,14 +85,14 @@ def train(
         configs: one per network. Those that differ only in their modalities share one compiled network; each starts
             from the same weights as if it had been trained alone.
         cases: `Case`s with truth.
-        runs: the folder of all runs. An existing run with other settings is renamed, never overwritten.
+        runs: the folder of all runs. An existing run with other settings is refused, or with `options.restart` renamed.
         cache_dir: the folder of preprocessed cases, reused by later runs; None for `<runs>/cache`.
         validation: cases to validate on; None for those that each config's split keeps from training.
         options: see `TrainingOptions`.
 
     Raises:
-        InputError: when a case is bad, the weights cannot be found, the crop does not fit the network, or the loss
-            becomes NaN.
+        InputError: when a run's folder is in use or holds another run, a case is bad, the weights cannot be found, the
+            crop does not fit the network, or the loss becomes NaN.
         Preempted: when a signal stopped it; everything is saved.
     """
     runs, options = Path(runs), options or TrainingOptions()
@@ -103,17 +104,20 @@ def train(
     check_devices(configs, strategy.num_replicas_in_sync)
     ready = _make_ready(configs[0], strategy, keep_start=len(configs) > 1)
     _warn_of_costs(ready, strategy)
+    for config in configs if is_first() else ():
+        check_run(runs / config.named(options.name), config.to_dict(), restart=options.restart)
     data = [prepare_training_data(config, cases, validation, cache_dir, options) for config in configs]
     folders = []
     for one in data:
-        run = runs / one.config.run_name
-        unfinished = is_first() and open_run(run, one.identity, restart=options.restart) != FINISHED
-        # All machines wait here for the first one, which knows whether there is anything to do.
-        if agree(strategy, unfinished)[0]:
-            ready = _make_ready(one.config, strategy, ready)
-            stopped_by = _train(one, ready, run, strategy, options)
-            if stopped_by and one is not data[-1]:
-                raise Preempted(f"Stopped by {stopped_by} after {one.config.run_name}. Run the same command to resume.")
+        run = runs / one.config.named(options.name)
+        with lock(run) if is_first() else nullcontext():
+            unfinished = is_first() and open_run(run, one.identity, restart=options.restart) != FINISHED
+            # All machines wait here for the first one, which knows whether there is anything to do.
+            if agree(strategy, unfinished)[0]:
+                ready = _make_ready(one.config, strategy, ready)
+                stopped_by = _train(one, ready, run, strategy, options)
+                if stopped_by and one is not data[-1]:
+                    raise Preempted(f"Stopped by {stopped_by} after {run.name}. Run the same command to resume.")
         folders.append(run)
     return folders
 
@@ -121,7 +125,7 @@ def train(
 def _train(data, ready, run, strategy, options):
     """Trains one network in its folder, from its last checkpoint on. Returns the signal that asks to stop, or None."""
     config, devices = data.config, strategy.num_replicas_in_sync
-    log.info(_first_line(data, ready, strategy))
+    log.info(_first_line(run.name, data, ready, strategy))
     with progress_bar() as bar:
         callbacks = RunCallbacks(data, ready, run, strategy=strategy, options=options)
         start = callbacks.resume()
@@ -138,8 +142,7 @@ def _train(data, ready, run, strategy, options):
     callbacks.checkpoints.remove()
     seconds, peak = callbacks.record.seconds, callbacks.record.peak
     log.info(
-        f"{config.run_name}: {config.training.epochs} epoch(s) in {seconds:.0f} s, peak memory {peak:.1f} GB, saved to "
-        f"{run}."
+        f"{run.name}: {config.training.epochs} epoch(s) in {seconds:.0f} s, peak memory {peak:.1f} GB, saved to {run}."
     )
     return callbacks.saving.signal
 
@@ -223,14 +226,14 @@ def _memory_gb(ready, devices):
     return training_bytes(ready.network, batch_size=batch_size, **saved) / 1e9
 
 
-def _first_line(data: TrainingData, ready: ReadyNetwork, strategy: tf.distribute.Strategy) -> str:
+def _first_line(name: str, data: TrainingData, ready: ReadyNetwork, strategy: tf.distribute.Strategy) -> str:
     config, devices = data.config, strategy.num_replicas_in_sync
     seen = f"crop {format_shape(config.data.crop)}"
     if config.data.patch_size:
         seen = f"patches {format_shape(config.data.patch_size)}, batch {config.training.batch_size}"
     several = f"{devices} devices, the first " if devices > 1 else ""
     return (
-        f"Training {config.run_name} ({config.preset}, {config.network.encoder}): {len(data.stored)} cases, "
+        f"Training {name} ({config.preset}, {config.network.encoder}): {len(data.stored)} cases, "
         f"{seen}, {ready.network.count_params():,} parameters, {ready.origin}, "
         f"on {several}{device_name()}, {config.compute.precision}, about {_memory_gb(ready, devices):.1f} GB of memory."
     )

@@ -72,7 +72,7 @@ class Validate(keras.callbacks.Callback):
         logs |= {f"{VALIDATION_DICE}_{region.lower()}": mean for region, mean in means.items()}
         logs[VALIDATION_DICE] = float(np.mean(list(means.values())))
         scores = " ".join(f"{region} {mean:.2f}" for region, mean in means.items())
-        run, epochs = self.config.run_name, self.params["epochs"]
+        run, epochs = self.path.parent.name, self.params["epochs"]
         log.info(f"{run} epoch {done}/{epochs}, {len(self.cases)} validation case(s): {scores}")
 
     def _write(self):

@@ -12,6 +12,7 @@ from brats_tf.config.presets import NETWORKS_OF, PRESETS, SUMMARIES, phantom_set
 from brats_tf.config.settings import CROP, DataSettings
 from brats_tf.errors import InputError
 from brats_tf.models import registry
+from brats_tf.regions import MODALITIES
 
 
 def test_the_default_is_the_embedding_paper():
@@ -40,7 +41,7 @@ def test_authors_stack_four_modalities_at_depth_144():
         "batch",
         "nadam",
     )
-    assert config.run_name == "flair-t1-t1ce-t2"
+    assert config.run_name == "embedding-authors-flair-t1-t1ce-t2"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -181,7 +182,8 @@ def test_the_presets_of_the_albunet_paper():
     assert authors.network.depth_layers
     assert run_names("albunet3d") == ("albunet3d-flair-t1ce-t2",)
     assert len(set(run_names("albunet3d-subsets"))) == 4
-    assert run_names("embedding") == ("flair", "t1", "t1ce", "t2")
+    assert run_names("embedding") == tuple(f"embedding-{name}" for name in MODALITIES)
+    assert run_names("embedding", "mine")[0] == "mine-flair"
 
 
 @pytest.mark.parametrize(

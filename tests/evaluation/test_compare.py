@@ -9,6 +9,7 @@ from brats_tf.errors import InputError
 from brats_tf.evaluation.compare import compare_results
 from brats_tf.evaluation.scores import METRICS
 from brats_tf.evaluation.statistics import permutation_p, wilcoxon_p
+from brats_tf.runtime.files import sha256_of
 
 
 def write(folder, scores, rule="brats"):
@@ -21,13 +22,19 @@ def write(folder, scores, rule="brats"):
             for region in ("WT", "TC", "ET"):
                 writer.writerow((case, region, dice, hd95_mm, *[0.5] * (len(METRICS) - 2)))
     said = {region: {metric: {"n": 1} for metric in METRICS} for region in ("WT", "TC", "ET")} | {"left_out": {}}
-    (folder / "summary.json").write_text(json.dumps(said | {"empty_rule": rule}))
+    (folder / "summary.json").write_text(
+        json.dumps(said | {"empty_rule": rule, "cases_sha256": sha256_of(folder / "cases.csv")})
+    )
     return folder
 
 
 def test_two_rules_for_empty_regions_are_not_compared(tmp_path):
     folders = [write(tmp_path / rule, {"A": (0.5, 1)}, rule) for rule in ("brats", "nan")]
     with pytest.raises(InputError, match="one rule for empty regions. Received: brats and nan"):
+        compare_results(*folders, results=tmp_path)
+    summary = json.loads((folders[1] / "summary.json").read_text())
+    (folders[1] / "summary.json").write_text(json.dumps(summary | {"cases_sha256": "0" * 64}))
+    with pytest.raises(InputError, match=r"cases.csv is of another evaluation"):
         compare_results(*folders, results=tmp_path)
     (folders[1] / "summary.json").write_text('{"empty_rule": "brats"}')
     with pytest.raises(InputError, match=r"summary.json must hold what `brats-tf evaluate` writes"):

@@ -7,10 +7,12 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import write_record
 
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate, read_scores, score_case, show_table
+from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.scores import METRICS
 from brats_tf.evaluation.tune import tune_postprocessing
 
@@ -58,7 +60,9 @@ def test_scores_agree_with_plain_numpy(phantoms, tmp_path):
     shifted = np.roll(truth, 2, axis=0)
     for region, labels in {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}.items():
         t, p = np.isin(truth, labels), np.isin(shifted, labels)
-        assert score_case(phantoms[0], folder)[region]["dice"] == pytest.approx(2 * (t & p).sum() / (t.sum() + p.sum()))
+        assert score_case(phantoms[0], LabelMaps(folder))[region]["dice"] == pytest.approx(
+            2 * (t & p).sum() / (t.sum() + p.sum())
+        )
 
 
 def test_the_files_say_what_was_scored(phantoms, tmp_path):
@@ -80,7 +84,7 @@ def test_tuning_reads_predictions_and_leaves_the_threshold_with_the_runs(phantom
     (folder / f"{phantoms[1].id}.nii.gz").unlink()
     Split("all", 0, ["Another"], []).save(tmp_path / "flair")
     ((case_id, sentence),) = tune_postprocessing(phantoms, predictions=folder, runs=[tmp_path / "flair"])
-    assert case_id == phantoms[1].id and "no prediction" in sentence
+    assert case_id == phantoms[1].id and "expected its label map" in sentence
     tuned = json.loads((tmp_path / "flair" / "postprocessing.json").read_text())
     # One voxel of 6 mm is 0.216 ml.
     assert (tuned["drop_et_below_ml"], tuned["cases"], tuned["mean_dice"]["0"]) == (0.3, 3, pytest.approx(2 / 3))
@@ -90,7 +94,7 @@ def test_tuning_reads_predictions_and_leaves_the_threshold_with_the_runs(phantom
 def test_tuning_on_what_was_learned_or_dropped_is_refused(phantoms, tmp_path):
     folder, run = perfect(phantoms, tmp_path / "p"), tmp_path / "flair"
     Split("all", 0, [phantoms[2].id], []).save(run)
-    with pytest.raises(InputError, match="that training has not seen: --cases validation. Received 1 .* Phantom_003"):
+    with pytest.raises(InputError, match="predict with --cases validation. Received 1 .* Phantom_003"):
         tune_postprocessing(phantoms, predictions=folder, runs=[run])
     write_record(folder, postprocessing={"drop_et_below_ml": 0.5})
     with pytest.raises(InputError, match="must be predicted without --drop-et-below-ml. Received: 0.5 ml"):
@@ -121,18 +125,18 @@ def test_dropping_et_costs_everything_unless_the_truth_has_none(phantoms, tmp_pa
     folder = perfect(phantoms, tmp_path / "p")
     for case in phantoms:
         change(folder / f"{case.id}.nii.gz", lambda labels: np.where(labels == 4, 1, labels).astype(np.uint8))
-    scores = [score_case(case, folder) for case in phantoms]
+    scores = [score_case(case, LabelMaps(folder)) for case in phantoms]
     assert [score["ET"]["dice"] for score in scores] == [0, 0, 0, 1]  # The fourth phantom has no enhancing tumour.
     assert all(score["WT"]["dice"] == score["TC"]["dice"] == 1 for score in scores)
     assert [score["ET"]["hd95_mm"] for score in scores] == [373.13, 373.13, 373.13, 0]
-    none = score_case(phantoms[3], folder, "nan")["ET"]
+    none = score_case(phantoms[3], LabelMaps(folder), "nan")["ET"]
     assert math.isnan(none["dice"]) and math.isnan(none["hd95_mm"])
 
 
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        (None, "no prediction; expected"),
+        (None, "expected its label map"),
         (lambda labels: labels[1:], "must have the shape 40x40x26"),
         (lambda labels: np.where(labels == 4, 3, labels).astype(np.uint8), "received also 3"),
     ],
@@ -164,17 +168,10 @@ def test_a_prediction_elsewhere_and_a_case_without_truth_are_left_out(phantoms, 
     assert summary["cases"] == 2 and summary["left_out"] == said
 
 
-def write_record(folder, **changes):
-    checkpoint = {"checkpoint": "last", "chosen_on": [], "initial_weights": "random weights"}
-    record = {"networks": {"flair": "0"}, "postprocessing": {}, "cases": {}, "left_out": {}} | changes
-    record = {"checkpoints": dict.fromkeys(record["networks"], checkpoint)} | record
-    (folder / "prediction.json").write_text(json.dumps(record))
-
-
 def test_a_label_map_of_an_earlier_prediction_is_not_scored(phantoms, tmp_path):
     folder = perfect(phantoms, tmp_path / "p")
-    told = {case.id: {} for case in phantoms[:2]}
-    write_record(folder, cases=told, left_out={phantoms[2].id: "Case Phantom_003: something was wrong."})
+    known = [case.id for case in phantoms[:2]]
+    write_record(folder, known, left_out={phantoms[2].id: "Case Phantom_003: something was wrong."})
     summary, failures = evaluate(phantoms, predictions=folder, results=tmp_path / "r")
     assert summary["cases"] == 2
     assert dict(failures) == {
@@ -186,7 +183,7 @@ def test_a_label_map_of_an_earlier_prediction_is_not_scored(phantoms, tmp_path):
 def test_cases_that_chose_the_checkpoint_are_said(phantoms, tmp_path, capsys):
     folder = perfect(phantoms, tmp_path / "p")
     chosen = {"checkpoint": "best", "chosen_on": [phantoms[1].id, "Elsewhere"], "initial_weights": "random weights"}
-    write_record(folder, cases={case.id: {} for case in phantoms}, checkpoints={"flair": chosen})
+    write_record(folder, [case.id for case in phantoms], checkpoints={"flair": chosen | {"run": "/nowhere/flair"}})
     summary, _ = evaluate(phantoms, predictions=folder, results=tmp_path / "r")
     assert summary["chose_the_checkpoint"] == [phantoms[1].id]
     assert "1 of 4 cases chose the checkpoint that predicted them" in " ".join(capsys.readouterr().out.split())
@@ -209,7 +206,9 @@ def test_a_damaged_record_is_a_sentence(phantoms, tmp_path, text):
 def test_nothing_to_score_is_refused(phantoms, tmp_path):
     with pytest.raises(InputError, match="None of 4 cases could be scored"):
         evaluate(phantoms, predictions=tmp_path, results=tmp_path / "r")
-    assert not (tmp_path / "r").exists()
+    assert not list((tmp_path / "r").iterdir())
+    with pytest.raises(InputError, match="The folder of predictions .* does not exist"):
+        evaluate(phantoms, predictions=tmp_path / "nowhere", results=tmp_path / "r")
 
 
 def test_the_table_is_the_papers(capsys):
@@ -235,4 +234,4 @@ def test_real_truth_against_a_shifted_copy_of_itself(real_data, tmp_path):
         labels = nib.load(case.segmentation).get_fdata()
         truth, shifted = labels > 0, np.roll(labels, 3, axis=1) > 0
         expected = 2 * (truth & shifted).sum() / (truth.sum() + shifted.sum())
-        assert score_case(case, folder)["WT"]["dice"] == pytest.approx(expected, abs=1e-12)
+        assert score_case(case, LabelMaps(folder))["WT"]["dice"] == pytest.approx(expected, abs=1e-12)

@@ -5,6 +5,7 @@ import zipfile
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import write_record
 
 from brats_tf.cli.main import main
 from brats_tf.data.discovery import find_cases
@@ -25,7 +26,7 @@ def label_map(folder, name, *, labels=(0, 1, 2, 4), shape=(240, 240, 155), affin
 def test_a_good_folder_becomes_a_zip_that_repeats(tmp_path):
     for name, labels in (("BraTS20_Validation_001.nii.gz", (1, 4)), ("BraTS-GLI-00001-000.nii.gz", (1, 3))):
         label_map(tmp_path / "p", name, labels=labels)
-    (tmp_path / "p" / "prediction.json").write_text("{}")
+    write_record(tmp_path / "p", ["BraTS20_Validation_001", "BraTS-GLI-00001-000"])
     assert (
         package_submission(tmp_path / "p", tmp_path / "a.zip")
         == package_submission(tmp_path / "p", tmp_path / "b.zip")
@@ -54,6 +55,19 @@ def test_each_objection_is_a_sentence_and_nothing_is_written(tmp_path, capsys, n
     assert re.search(sentence, said)
     assert f"{name}: {said}" in capsys.readouterr().out
     assert not (tmp_path / "a.zip").exists()
+
+
+def test_maps_that_are_not_those_of_the_record_are_objections(tmp_path):
+    names = [f"BraTS20_Validation_00{number}" for number in (1, 2, 3)]
+    for name in names:
+        label_map(tmp_path / "p", f"{name}.nii.gz", labels=(1, 4))
+    write_record(tmp_path / "p", names[:2], left_out={"A": "no FLAIR."}, pending=["B"])
+    label_map(tmp_path / "p", f"{names[1]}.nii.gz", labels=(1,))
+    said = dict(package_submission(tmp_path / "p", tmp_path / "a.zip"))
+    assert set(said) == {"A.nii.gz", "B.nii.gz", f"{names[1]}.nii.gz", f"{names[2]}.nii.gz"}
+    assert "is not the label map that prediction.json records" in said[f"{names[1]}.nii.gz"]
+    assert "no prediction by flair" in said[f"{names[2]}.nii.gz"]
+    assert "left out: no FLAIR" in said["A.nii.gz"] and "stopped before it" in said["B.nii.gz"]
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Grids of trainings, and several commands at once; the commands themselves are replaced here."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -112,22 +113,24 @@ def test_the_grids_of_the_repository_can_be_read():
 LEAVES = f"""
 def given(name):
     return words[words.index(name) + 1]
-runs = pathlib.Path(given('--runs'))
+runs = pathlib.Path(given('--runs')) if '--runs' in words else pathlib.Path(words[1]).parent
 with open(runs.parents[1] / 'said', 'a') as file:
     print(words[0], runs.name, file=file)
 if words[0] == 'train':
     assert given('--cache-dir') == str(runs.parent / 'cache') and given('--epochs') == '2'
-    (runs / 'flair').mkdir(parents=True, exist_ok=True)
+    (runs / 'network-flair').mkdir(parents=True, exist_ok=True)
     record = dict(status='finished', epochs=2, settings={{}}, data='x', validation=[], seconds=30)
-    if not (runs / 'flair' / 'run.json').exists():
-        (runs / 'flair' / 'run.json').write_text(json.dumps(record))
+    if not (runs / 'network-flair' / 'run.json').exists():
+        (runs / 'network-flair' / 'run.json').write_text(json.dumps(record))
 if words[0] == 'evaluate':
     results = pathlib.Path(given('--results'))
     results.mkdir(parents=True, exist_ok=True)
     score = 0.5 + 0.1 * ('plus' in runs.name) + 0.01 * ('seed=1' in runs.name)
     scores = {{metric: dict(mean=score, n=3) for metric in {sorted(METRICS)!r}}}
     scores = {{region: scores for region in ('WT', 'TC', 'ET')}}
-    (results / 'summary.json').write_text(json.dumps(scores | dict(empty_rule='brats', left_out={{}})))
+    (results / 'cases.csv').write_text('')
+    more = dict(empty_rule='brats', left_out={{}}, cases_sha256='{hashlib.sha256().hexdigest()}')
+    (results / 'summary.json').write_text(json.dumps(scores | more))
 """
 
 

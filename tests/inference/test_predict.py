@@ -1,5 +1,7 @@
 import hashlib
+import itertools
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -8,16 +10,19 @@ import pytest
 from conftest import TINY_CROP
 
 from brats_tf.config.config import Config
-from brats_tf.config.execution import PostProcessing, PredictionExtras
+from brats_tf.config.execution import PostProcessing, PredictionOptions
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import HYPHENED
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, WriteError
+from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models.remat import fused_graph
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
 from brats_tf.runs.network import build_network, load_network
+from brats_tf.runtime.files import sha256_of
+from brats_tf.runtime.lock import lock
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +32,10 @@ def runs(tmp_path_factory):
     settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
     configs = [Config.from_preset("embedding", modalities=(name,), **settings) for name in MODALITIES]
     for config in [*configs, Config.from_preset("embedding-authors", **settings)]:
-        (folder / config.run_name).mkdir()
-        config.save(folder / config.run_name)
-        network = build_network(config)
-        network.save_weights(folder / config.run_name / "network.weights.h5")
+        run = folder / "-".join(config.data.modalities)
+        run.mkdir()
+        config.save(run)
+        build_network(config).save_weights(run / "network.weights.h5")
     return folder
 
 
@@ -40,7 +45,7 @@ def members(runs):
 
 
 def test_the_ensemble_is_the_average_of_four_networks(runs, members, phantoms, tmp_path):
-    predict_cases(members, phantoms[:1], out=tmp_path, extras=PredictionExtras(save_probabilities=True))
+    predict_cases(members, phantoms[:1], out=tmp_path, options=PredictionOptions(save_probabilities=True))
     expected = 0
     for name in MODALITIES:
         _, network = load_network(runs / name)
@@ -57,7 +62,7 @@ def test_the_ensemble_is_the_average_of_four_networks(runs, members, phantoms, t
 
 
 def test_the_label_map_is_the_thresholded_average_in_the_geometry_of_the_case(members, phantoms, tmp_path):
-    predict_cases(members, phantoms[:1], out=tmp_path, extras=PredictionExtras(save_probabilities=True))
+    predict_cases(members, phantoms[:1], out=tmp_path, options=PredictionOptions(save_probabilities=True))
     probabilities = nib.load(tmp_path / "probabilities" / f"{phantoms[0].id}.nii.gz").get_fdata()
     image = nib.load(tmp_path / f"{phantoms[0].id}.nii.gz")
     flair = nib.load(phantoms[0].volumes["flair"])
@@ -86,14 +91,14 @@ def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
 ):
     case = next(case for case in damaged if case.id == "no_flair")
     assert (
-        predict_cases(members, [case], out=tmp_path / "three", extras=PredictionExtras(save_probabilities=True)) == []
+        predict_cases(members, [case], out=tmp_path / "three", options=PredictionOptions(save_probabilities=True)) == []
     )
     assert "Case no_flair: flair missing, predicted from t1, t1ce, t2." in capsys.readouterr().out
     predict_cases(
         load_ensemble([runs / name for name in ("t1", "t1ce", "t2")]),
         [case],
         out=tmp_path / "same",
-        extras=PredictionExtras(save_probabilities=True),
+        options=PredictionOptions(save_probabilities=True),
     )
     first, second = (
         nib.load(tmp_path / name / "probabilities" / "no_flair.nii.gz").get_fdata() for name in ("three", "same")
@@ -102,7 +107,7 @@ def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
 
 
 def test_disagreement_is_the_deviation_of_the_networks(members, phantoms, tmp_path):
-    predict_cases(members, phantoms[:1], out=tmp_path, extras=PredictionExtras(True, True))
+    predict_cases(members, phantoms[:1], out=tmp_path, options=PredictionOptions(True, True))
     each = []
     for name, member in zip(MODALITIES, members, strict=True):
         prepared = prepare_case(phantoms[0], modalities=(name,), crop=TINY_CROP, with_truth=False)
@@ -121,7 +126,7 @@ def test_disagreement_is_the_deviation_of_the_networks(members, phantoms, tmp_pa
 
 def test_one_network_cannot_disagree(members, phantoms, tmp_path):
     with pytest.raises(InputError, match="Uncertainty needs at least two networks"):
-        predict_cases(members[:1], phantoms[:1], out=tmp_path, extras=PredictionExtras(save_uncertainty=True))
+        predict_cases(members[:1], phantoms[:1], out=tmp_path, options=PredictionOptions(save_uncertainty=True))
     predict_cases(members[:1], phantoms[:1], out=tmp_path)
     assert "uncertainty" not in json.loads((tmp_path / "prediction.json").read_text())["cases"][phantoms[0].id]
 
@@ -151,7 +156,12 @@ def test_a_second_part_of_the_cases_joins_the_record_of_the_same_networks(runs, 
     assert list(recorded()["cases"]) == [case.id for case in phantoms[:2]]
     shutil.copytree(runs / "t2", tmp_path / "runs" / "flair.1")
     others = load_ensemble([runs / "flair", tmp_path / "runs" / "flair.1"])
-    predict_cases(others, phantoms[1:2], out=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(InputError, match=r"holds predictions with other networks \(flair\): name another folder"):
+        predict_cases(others, phantoms[1:2], out=tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+    predict_cases(others, phantoms[1:2], out=tmp_path, options=PredictionOptions(replace=True))
+    assert not (tmp_path / f"{phantoms[0].id}.nii.gz").exists()  # What is not of this prediction is gone.
     assert list(recorded()["cases"]) == [phantoms[1].id]
     assert list(recorded()["networks"]) == recorded()["cases"][phantoms[1].id]["networks"] == ["flair", "flair.1"]
 
@@ -174,7 +184,11 @@ def test_a_stacked_network_needs_all_its_modalities(runs, damaged, phantoms, tmp
     case = next(case for case in damaged if case.id == "no_flair")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "no_flair.nii.gz").write_text("of an earlier run")
-    failures = predict_cases(members, [case, phantoms[0]], out=tmp_path / "out")
+    with pytest.raises(InputError, match=r"no_flair.nii.gz is not of a prediction that prediction.json records"):
+        predict_cases(members, [case, phantoms[0]], out=tmp_path / "out")
+    failures = predict_cases(
+        members, [case, phantoms[0]], out=tmp_path / "out", options=PredictionOptions(replace=True)
+    )
     said = capsys.readouterr().out
     assert "The label map from an earlier prediction was left in place." in said
     assert said.splitlines()[-1] == "Left out: no_flair."
@@ -207,9 +221,81 @@ def test_a_full_disk_leaves_no_half_written_label_map(members, phantoms, tmp_pat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(nib, "save", full)
-    ((_, sentence),) = predict_cases(members, phantoms[:1], out=tmp_path)
-    assert sentence == f"{tmp_path / phantoms[0].id}.nii.gz could not be written: No space left on device."
+    with pytest.raises(WriteError) as raised:  # At once: the next case could not be written either.
+        predict_cases(members, phantoms[:2], out=tmp_path)
+    assert str(raised.value) == f"{tmp_path / phantoms[0].id}.nii.gz could not be written: No space left on device."
     assert [path.name for path in tmp_path.iterdir()] == ["prediction.json"]
+    record = json.loads((tmp_path / "prediction.json").read_text())
+    assert record["pending"] == [case.id for case in phantoms[:2]] and record["cases"] == {}
+    monkeypatch.undo()
+    predict_cases(members, phantoms[:2], out=tmp_path)
+    assert json.loads((tmp_path / "prediction.json").read_text())["pending"] == []
+
+
+def test_a_record_is_true_at_every_moment(members, phantoms, tmp_path, monkeypatch):
+    """Stopped before, between or after any two steps of a prediction that replaces another: whatever lies there is
+    either the recorded map or refused."""
+    predict_cases(members[:1], phantoms[:2], out=tmp_path / "first")
+    truth = {case.id: case for case in phantoms}
+
+    class Killed(BaseException):
+        pass
+
+    replace, states = os.replace, 0
+    for last in range(20):
+        out = tmp_path / f"out{last}"
+        shutil.copytree(tmp_path / "first", out)
+        calls = itertools.count()
+
+        def stop(source, target, calls=calls, last=last):
+            if next(calls) == last:
+                raise Killed
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", stop)
+        try:
+            predict_cases(members[1:2], phantoms[:2], out=out, options=PredictionOptions(replace=True))
+            finished = True
+        except Killed:
+            finished = False
+        monkeypatch.undo()
+        maps = LabelMaps(out)
+        for case_id, facts in maps.record["cases"].items():
+            try:
+                maps.read_classes(truth[case_id])
+            except InputError as error:
+                assert "is not the label map that prediction.json records" in str(error) or "received none" in str(
+                    error
+                )
+            else:
+                assert sha256_of(out / f"{case_id}.nii.gz") == facts["sha256"]
+                states += list(maps.record["networks"]) == ["t1"]
+        assert not (out / ".lock").exists()
+        if finished:
+            break
+        predict_cases(members[1:2], phantoms[:2], out=out, options=PredictionOptions(replace=True))
+        assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "first").iterdir()}
+    assert finished and last == 5 and states > 2  # The record, and for each case the record and its map.
+
+
+def test_notes_on_the_files_are_printed_as_they_are_before_training(members, phantoms, tmp_path, capsys):
+    for path in phantoms[0].folder.iterdir():
+        image = nib.load(path)
+        voxels = np.asanyarray(image.dataobj)
+        (tmp_path / "data" / "a").mkdir(parents=True, exist_ok=True)
+        noisy = nib.Nifti1Image(np.where(voxels == 0, 7, voxels), image.affine)
+        nib.save(noisy, tmp_path / "data" / "a" / f"a_{path.name.rpartition('_')[2]}")
+    predict_cases(members[:1], find_cases(tmp_path / "data")[0], out=tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "Note: hardly any voxel is 0: the skull should be stripped and the background 0: a." in said
+    assert "Note: voxels of 6x6x6 mm, not resampled to 1 mm: a." in said
+
+
+def test_two_predictions_into_one_folder_at_once_are_refused(members, phantoms, tmp_path):
+    with lock(tmp_path):
+        with pytest.raises(InputError, match="is in use by process"):
+            predict_cases(members[:1], phantoms[:1], out=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_network_of_another_spacing_predicts_in_the_files_own_voxels(phantoms, tmp_path):
@@ -220,7 +306,7 @@ def test_a_network_of_another_spacing_predicts_in_the_files_own_voxels(phantoms,
     build_network(config).save_weights(tmp_path / "network.weights.h5")
     members = load_ensemble([tmp_path])
     assert (
-        predict_cases(members, phantoms[:1], out=tmp_path / "out", extras=PredictionExtras(save_probabilities=True))
+        predict_cases(members, phantoms[:1], out=tmp_path / "out", options=PredictionOptions(save_probabilities=True))
         == []
     )
     prepared = prepare_case(phantoms[0], modalities=("t1",), crop=TINY_CROP, with_truth=False, spacing_mm=7.5)

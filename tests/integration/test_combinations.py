@@ -49,7 +49,7 @@ def check(trainings, combination, data, folder):
         assert (code, "on several devices" in printed) == (2, True), printed
         return
     assert code == 0, printed
-    record = json.loads((folder / "flair" / "run.json").read_text())
+    record = json.loads((folder / "embedding-flair" / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["last"]["squeeze_gradient"] > 0 and record["last"]["planes_live"] > 0.5
 

@@ -8,10 +8,11 @@ import pytest
 from conftest import TINY_SPACING_MM
 
 from brats_tf.config.config import Config
-from brats_tf.config.execution import PredictionExtras
+from brats_tf.config.execution import PredictionOptions
 from brats_tf.config.presets import SUBSETS
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import score_case
+from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.preprocessing.preprocess import prepare_case
@@ -45,7 +46,7 @@ def probabilities_of(folder, case):
 
 def test_a_whole_volume_is_predicted_in_windows_and_labelled_by_its_likeliest_class(run, phantoms, tmp_path):
     (member,) = load_ensemble([run])
-    predict_cases([member], phantoms[:1], out=tmp_path, extras=PredictionExtras(save_probabilities=True))
+    predict_cases([member], phantoms[:1], out=tmp_path, options=PredictionOptions(save_probabilities=True))
     whole = prepare_case(phantoms[0], modalities=member.config.data.modalities, crop=None, with_truth=False)
     assert whole.volume.shape == (40, 40, 26, 3)
     classes = member.predict(whole.volume)
@@ -76,10 +77,12 @@ def test_t1c_takes_the_place_of_a_t1_that_no_network_can_do_without(phantoms, tm
     with_t1 = load_ensemble([saved(tmp_path, modalities=("flair", "t1", "t2"))])
     volumes = {name: path for name, path in phantoms[0].volumes.items() if name != "t1"}
     case = dataclasses.replace(phantoms[0], volumes=volumes)
-    assert predict_cases(with_t1, [case], out=tmp_path / "out", extras=PredictionExtras(save_probabilities=True)) == []
+    assert (
+        predict_cases(with_t1, [case], out=tmp_path / "out", options=PredictionOptions(save_probabilities=True)) == []
+    )
     assert f"Case {case.id}: t1 is missing; t1ce takes its place" in capsys.readouterr().out
     swapped = dataclasses.replace(phantoms[0], volumes=phantoms[0].volumes | {"t1": phantoms[0].volumes["t1ce"]})
-    predict_cases(with_t1, [swapped], out=tmp_path / "same", extras=PredictionExtras(save_probabilities=True))
+    predict_cases(with_t1, [swapped], out=tmp_path / "same", options=PredictionOptions(save_probabilities=True))
     np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "same", case))
 
 
@@ -87,10 +90,10 @@ def test_the_subsets_serve_a_case_that_lacks_a_modality(phantoms, tmp_path, caps
     members = load_ensemble([saved(tmp_path, "albunet3d-subsets", modalities=subset) for subset in SUBSETS])
     volumes = {name: path for name, path in phantoms[0].volumes.items() if name != "t1"}
     case = dataclasses.replace(phantoms[0], volumes=volumes)
-    predict_cases(members, [case], out=tmp_path / "out", extras=PredictionExtras(save_probabilities=True))
+    predict_cases(members, [case], out=tmp_path / "out", options=PredictionOptions(save_probabilities=True))
     said = capsys.readouterr().out
     assert "t1 missing, predicted from flair, t1ce, t2." in said and "takes its place" not in said
-    predict_cases(members[:1], [case], out=tmp_path / "one", extras=PredictionExtras(save_probabilities=True))
+    predict_cases(members[:1], [case], out=tmp_path / "one", options=PredictionOptions(save_probabilities=True))
     np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "one", case))
 
 
@@ -147,7 +150,7 @@ def test_whole_cases_are_validated_while_training(phantoms, tmp_path, untraced):
     # The last row is what prediction and evaluation say of the run.
     predict_cases(load_ensemble([run]), phantoms[2:], out=tmp_path / "p")
     for region in ("WT", "TC", "ET"):
-        expected = [score_case(case, tmp_path / "p")[region]["dice"] for case in phantoms[2:]]
+        expected = [score_case(case, LabelMaps(tmp_path / "p"))[region]["dice"] for case in phantoms[2:]]
         assert curves[region][3] == pytest.approx(expected, abs=1e-6)
 
 

@@ -77,4 +77,4 @@ def test_half_precision_learns_nearly_the_same(phantoms, tmp_path):
         losses.append(float(row["loss"]))
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
-    assert load_network(tmp_path / "half" / "flair")[1].compute_dtype == "float32"
+    assert load_network(tmp_path / "half" / "embedding-flair")[1].compute_dtype == "float32"

@@ -30,14 +30,14 @@ def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path):
     runs, out, results = (tmp_path / name for name in ("runs", "out", "results"))
     data = [phantom_folder, "--runs", runs]
     assert call("train", "--modality", "all", *data, *TINY, *LONG) == 0
-    assert {path.name for path in runs.iterdir()} == {*MODALITIES, "cache"}
+    assert {path.name for path in runs.iterdir()} == {*(f"embedding-{name}" for name in MODALITIES), "cache"}
     assert call("predict", *data, "--out", out) == 0
     for case in phantoms:
         image, flair = nib.load(out / f"{case.id}.nii.gz"), nib.load(case.volumes["flair"])
         assert image.shape == flair.shape
         np.testing.assert_array_equal(image.affine, flair.affine)
         assert set(np.unique(np.asanyarray(image.dataobj))) <= {0, 1, 2, 4}
-    assert call("evaluate", *data, "--out", out, "--results", results) == 0
+    assert call("evaluate", out, "--results", results) == 0
     summary = json.loads((results / "summary.json").read_text())
     # Learned from these very cases: far above the 0.1 of untrained networks, or something is not connected.
     assert summary["WT"]["dice"]["mean"] > 0.3
@@ -59,14 +59,15 @@ def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp
     assert "Case truncated" in complaint
     assert "Traceback" not in complaint
     assert call("train", "--modality", "flair", *data, *TINY, "--epochs", 1, "--skip-invalid") == 0
-    assert call("predict", *data, "--networks", "flair,t2", "--out", tmp_path / "out") == 2
+    assert call("predict", *data, "--networks", "embedding-flair,embedding-t2", "--out", tmp_path / "out") == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "good.nii.gz",
         "no_flair.nii.gz",
         "prediction.json",
     ]
-    assert call("evaluate", *data, "--networks", "flair", "--out", tmp_path / "out", "--results", tmp_path / "r") == 2
-    assert json.loads((tmp_path / "r" / "summary.json").read_text())["WT"]["dice"]["n"] == 2
+    assert call("evaluate", tmp_path / "out") == 2
+    summary = json.loads((tmp_path / "out" / "results" / "summary.json").read_text())
+    assert summary["WT"]["dice"]["n"] == 2 and list(summary["left_out"]) == ["truncated"]
 
 
 @pytest.mark.usefixtures("untraced")
@@ -77,7 +78,8 @@ def test_synthetic_cases_have_a_place_of_their_own(tmp_path, capsys, few_phantom
     assert "DATA is missing" in capsys.readouterr().err
     assert call("train", "--modality", "t1", "--phantoms", *tiny) == 0
     assert "Using synthetic cases (training)" in capsys.readouterr().out
-    assert call("predict", "--phantoms", "--networks", "t1") == 0
+    assert call("predict", "--phantoms", "--networks", "embedding-t1") == 0
+    assert call("evaluate", "phantoms/predictions") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["phantoms"]
     names = [path.name for path in sorted((tmp_path / "phantoms" / "predictions").glob("*.nii.gz"))]
     assert names == [f"Phantom_Unseen_{number:03}.nii.gz" for number in (1, 2)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brats_tf.config.config import Config
-from brats_tf.config.execution import PredictionExtras
+from brats_tf.config.execution import PredictionOptions
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
@@ -32,7 +32,7 @@ def predicted(real_data, tmp_path_factory):
     cases = [case for case in find_cases(real_data / "native")[0] if case.id in NAMES]
     assert (
         predict_cases(
-            load_ensemble([folder]), cases, out=folder / "out", extras=PredictionExtras(save_probabilities=True)
+            load_ensemble([folder]), cases, out=folder / "out", options=PredictionOptions(save_probabilities=True)
         )
         == []
     )

@@ -57,7 +57,7 @@ def straight(trainings, arguments, tmp_path_factory):
     """The folder of a run that nobody disturbed."""
     runs = tmp_path_factory.mktemp("straight")
     assert trainings.run([*arguments, "--runs", runs], runs / "log") == 0, (runs / "log").read_text()
-    return runs / "flair"
+    return runs / "embedding-flair"
 
 
 FILES = ("history.csv", "network.weights.h5", "best.weights.h5", "validation.csv", "config.json", "split.json")
@@ -89,23 +89,23 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_bytes(trainings, ar
     command = [*arguments, "--runs", tmp_path, "--checkpoint-minutes", "0.0001"]
     for _ in range(5):
         process = trainings.start(command, log)
-        wait_for(tmp_path / "flair", place(tmp_path / "flair") + moments.integers(1, 6))
+        wait_for(tmp_path / "embedding-flair", place(tmp_path / "embedding-flair") + moments.integers(1, 6))
         time.sleep(moments.uniform(0, 0.3))
         os.kill(process, signal.SIGKILL)
         assert trainings.wait(process) == -signal.SIGKILL
     assert trainings.run(command, log) == 0, log.read_text()
     assert log.read_text().count("Resuming ") == 5
-    assert_same_bytes(tmp_path / "flair", straight)
-    assert not (tmp_path / "flair" / "checkpoints").exists()
-    assert [path.name for path in (tmp_path / "flair").glob(".*")] == []
-    assert json.loads((tmp_path / "flair" / "run.json").read_text())["starts"] == 6
+    assert_same_bytes(tmp_path / "embedding-flair", straight)
+    assert not (tmp_path / "embedding-flair" / "checkpoints").exists()
+    assert [path.name for path in (tmp_path / "embedding-flair").glob(".*")] == []
+    assert json.loads((tmp_path / "embedding-flair" / "run.json").read_text())["starts"] == 6
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_scheduler_s_signal_saves_and_asks_to_be_tried_again(trainings, arguments, straight, tmp_path, number):
     log, command = tmp_path / "log", [*arguments, "--runs", tmp_path]
     process = trainings.start(command, log)
-    wait_for(tmp_path / "flair", 2 * STEPS)
+    wait_for(tmp_path / "embedding-flair", 2 * STEPS)
     os.kill(process, number)
     assert trainings.wait(process) == 75
     said = log.read_text()
@@ -113,16 +113,16 @@ def test_a_scheduler_s_signal_saves_and_asks_to_be_tried_again(trainings, argume
     assert "Run the same command to resume." in said
     assert "Traceback" not in said
     assert trainings.run(command, log) == 0
-    assert_same_bytes(tmp_path / "flair", straight)
+    assert_same_bytes(tmp_path / "embedding-flair", straight)
 
 
 def stopped(trainings, arguments, runs, log, steps=2 * STEPS):
     """Leaves a run with two checkpoints."""
     process = trainings.start([*arguments, "--runs", runs, "--checkpoint-minutes", "0.0001"], log)
-    wait_for(runs / "flair", steps)
+    wait_for(runs / "embedding-flair", steps)
     os.kill(process, signal.SIGTERM)
     assert trainings.wait(process) == 75
-    checkpoints = sorted((runs / "flair" / "checkpoints").iterdir())
+    checkpoints = sorted((runs / "embedding-flair" / "checkpoints").iterdir())
     assert len(checkpoints) == 2
     return checkpoints
 
@@ -139,10 +139,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(trainings, arg
     assert f"The checkpoint {newest} is not used: {data.name} is damaged: expected the SHA-256" in said
     epoch, step = int(before.name.split("-")[1]), int(before.name.split("-")[3])
     assert f" at epoch {epoch}, step {step}." in said
-    assert_same_bytes(tmp_path / "flair", straight)
+    assert_same_bytes(tmp_path / "embedding-flair", straight)
 
 
-def test_a_finished_run_is_kept_and_one_of_other_settings_is_moved_aside(trainings, arguments, straight, tmp_path):
+def test_a_finished_run_is_kept_and_never_displaced_unasked(trainings, arguments, straight, tmp_path):
     log, run = tmp_path / "log", straight
     weights = (run / "network.weights.h5").stat().st_mtime_ns
     assert trainings.run([*arguments, "--runs", run.parent], log) == 0
@@ -150,10 +150,16 @@ def test_a_finished_run_is_kept_and_one_of_other_settings_is_moved_aside(trainin
     assert (run / "network.weights.h5").stat().st_mtime_ns == weights
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", run.parent, copy], check=True)
-    assert trainings.run([*arguments, "--runs", copy, "--learning-rate", "1e-3", "--epochs", 1], log) == 0
-    assert f"moved to {copy / 'flair.1'}: it has epochs " in log.read_text()
-    assert trainings.run([*arguments, "--runs", copy, "--epochs", 1, "--restart"], log) == 0
-    assert f"moved to {copy / 'flair.2'}: --restart was given." in log.read_text()
+    other = [*arguments, "--runs", copy, "--learning-rate", "1e-3", "--epochs", 1]
+    assert trainings.run(other, log) == 2
+    assert f"{copy / run.name} holds a run with epochs " in log.read_text() and "--name" in log.read_text()
+    assert_same_bytes(copy / run.name, straight)
+    assert trainings.run([*other, "--name", "other"], log) == 0
+    assert (copy / "other-flair" / "run.json").is_file()
+    assert trainings.run([*other, "--restart"], log) == 0
+    assert f"moved to {copy / run.name}.1." in log.read_text()
+    assert_same_bytes(copy / f"{run.name}.1", straight)
+    assert not list(copy.rglob(".lock*"))
 
 
 def test_other_data_do_not_go_on_in_an_old_run(trainings, arguments, phantom_folder, tmp_path):
@@ -175,7 +181,7 @@ def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_stay(trainings, ar
     try:
         command = [*arguments, "--runs", disk, "--cache-dir", store, "--checkpoint-minutes", "0.0001"]
         process = trainings.start(command, log)
-        wait_for(disk / "flair", STEPS)
+        wait_for(disk / "embedding-flair", STEPS)
         filler = disk / "filler"
         with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
             while True:
@@ -183,11 +189,11 @@ def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_stay(trainings, ar
         assert trainings.wait(process) == 2, log.read_text()
         said = log.read_text()
         assert "could not be written" in said and "Traceback" not in said
-        assert 1 <= len(list((disk / "flair" / "checkpoints").glob("epoch-*"))) <= 2
-        assert not list((disk / "flair").rglob(".partial*"))
+        assert 1 <= len(list((disk / "embedding-flair" / "checkpoints").glob("epoch-*"))) <= 2
+        assert not list((disk / "embedding-flair").rglob(".partial*"))
         filler.unlink()
         assert trainings.run(command, log) == 0, log.read_text()
-        assert_same_bytes(disk / "flair", straight)
+        assert_same_bytes(disk / "embedding-flair", straight)
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -196,23 +202,23 @@ def test_a_case_without_numbers_is_named_and_the_last_good_state_is_kept(trainin
     log = tmp_path / "log"
     command = [*arguments, "--runs", tmp_path]
     process = trainings.start([*command, "--checkpoint-minutes", "0.0001"], log)
-    wait_for(tmp_path / "flair", STEPS)
+    wait_for(tmp_path / "embedding-flair", STEPS)
     os.kill(process, signal.SIGTERM)
     assert trainings.wait(process) == 75
     (volume,) = (path for path in (tmp_path / "cache").glob("Phantom_003-flair-*.volume"))
-    good, state = volume.read_bytes(), place(tmp_path / "flair")
+    good, state = volume.read_bytes(), place(tmp_path / "embedding-flair")
     volume.write_bytes(b"\xff" * len(good))  # NaN
     assert trainings.run(command, log) == 2
     said = log.read_text()
     assert "The loss must be finite; received nan in epoch" in said
     assert "for Phantom_003." in said
-    assert place(tmp_path / "flair") >= state
+    assert place(tmp_path / "embedding-flair") >= state
 
 
 def test_a_case_that_is_gone_is_a_sentence(trainings, arguments, straight, tmp_path):
     log = tmp_path / "log"
     process = trainings.start([*arguments, "--runs", tmp_path], log)
-    wait_for(tmp_path / "flair", STEPS)
+    wait_for(tmp_path / "embedding-flair", STEPS)
     for path in (tmp_path / "cache").glob("Phantom_002-flair-*.volume"):
         path.unlink()
     assert trainings.wait(process) == 2
@@ -220,12 +226,12 @@ def test_a_case_that_is_gone_is_a_sentence(trainings, arguments, straight, tmp_p
     assert "The cached case" in said and "Phantom_002-flair" in said and "could not be read while training" in said
     assert "Traceback" not in said
     assert trainings.run([*arguments, "--runs", tmp_path], log) == 0
-    assert_same_bytes(tmp_path / "flair", straight)
+    assert_same_bytes(tmp_path / "embedding-flair", straight)
 
 
 def test_the_same_seed_gives_the_same_bytes(trainings, arguments, straight, tmp_path):
     assert trainings.run([*arguments, "--runs", tmp_path], tmp_path / "log") == 0
-    assert_same_bytes(tmp_path / "flair", straight)
+    assert_same_bytes(tmp_path / "embedding-flair", straight)
 
 
 def test_the_history_has_a_line_an_epoch(straight):

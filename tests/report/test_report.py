@@ -13,6 +13,7 @@ import matplotlib.image
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import write_record
 
 from brats_tf.config.config import Config
 from brats_tf.config.execution import ReportOptions
@@ -40,16 +41,12 @@ def reported(phantoms, tmp_path_factory):
         image = nib.load(case.segmentation)
         labels = np.roll(np.asanyarray(image.dataobj), number, axis=0)
         nib.save(nib.Nifti1Image(labels, image.affine), predictions / f"{case.id}.nii.gz")
-    told = {case.id: {"uncertainty": dict.fromkeys(("WT", "TC", "ET"), 0.1 * n)} for n, case in enumerate(phantoms)}
     (run / "best.weights.h5").write_bytes(b"weights of the best epoch")
-    checkpoint = {"checkpoint": "best", "chosen_on": [], "initial_weights": "random weights"}
-    record = {
-        "networks": {"flair": sha256_of(run / "best.weights.h5"), "gone": "4567def"},
-        "checkpoints": {"flair": checkpoint, "gone": checkpoint},
-        "postprocessing": {},
-        "cases": told,
-        "left_out": {"X<1>": "has no <b>FLAIR</b>"},
-    }
+    networks = {"flair": sha256_of(run / "best.weights.h5"), "gone": "4567def"}
+    left_out = {"X<1>": "has no <b>FLAIR</b>", phantoms[0].id: "Case Phantom_001: no modality."}
+    record = write_record(predictions, [case.id for case in phantoms[1:]], networks=networks, left_out=left_out)
+    for number, facts in enumerate(record["cases"].values(), start=1):
+        facts["uncertainty"] = dict.fromkeys(("WT", "TC", "ET"), 0.1 * number)
     (predictions / "prediction.json").write_text(json.dumps(record))
     Config.from_preset("embedding", modalities=("flair",)).save(run)
     (run / "history.csv").write_text("epoch,dice_et,dice_tc,dice_wt,loss\n0,0.1,0.2,0.3,1.0\n1,0.2,0.3,0.4,0.5\n")
@@ -80,7 +77,7 @@ def test_it_says_everything_and_asks_nobody(reported):
         "&#34;spacing_mm&#34;: null",
         "X&lt;1&gt;",
         "has no &lt;b&gt;FLAIR&lt;/b&gt;",
-        "no prediction; expected",
+        "its prediction was left out",
         "Phantom_002",
     ):
         assert words in html, words
@@ -95,9 +92,7 @@ def test_it_says_everything_and_asks_nobody(reported):
 def test_a_report_on_other_networks_than_those_that_predicted_is_refused(reported, phantoms, tmp_path):
     folder = reported.parents[1]
     arguments = {"predictions": folder / "predictions", "results": folder / "results"}
-    with pytest.raises(
-        InputError, match="was predicted by flair, gone; name them with --networks and --runs. Received: t2"
-    ):
+    with pytest.raises(InputError, match="was predicted by flair, gone. Received: the networks t2"):
         write_report(phantoms, runs=[tmp_path / "t2"], **arguments)
     for name in ("flair", "gone"):
         (tmp_path / name).mkdir()

@@ -36,8 +36,8 @@ def arguments(phantom_folder):
 
 def results(runs):
     """The figures of history.csv as an array, and all weights."""
-    rows = list(csv.DictReader((runs / "flair" / "history.csv").read_text().splitlines()))
-    with h5py.File(runs / "flair" / "network.weights.h5") as file:
+    rows = list(csv.DictReader((runs / "embedding-flair" / "history.csv").read_text().splitlines()))
+    with h5py.File(runs / "embedding-flair" / "network.weights.h5") as file:
         weights = {}
         file.visititems(lambda name, one: weights.update({name: one[()]} if isinstance(one, h5py.Dataset) else {}))
     return np.array([[float(row[name]) for name in sorted(row)] for row in rows]), weights
@@ -64,7 +64,7 @@ def test_two_logical_devices_train_as_one(trainings, arguments, single, tmp_path
     assert trainings.run(command, log, DROPOUT="0", LOGICAL_DEVICES="2") == 0, log.read_text()
     assert "on 2 devices, the first CPU" in log.read_text()
     assert_alike(tmp_path, single)
-    assert json.loads((tmp_path / "flair" / "run.json").read_text())["devices"] == 2
+    assert json.loads((tmp_path / "embedding-flair" / "run.json").read_text())["devices"] == 2
 
 
 def free_ports(count):
@@ -92,7 +92,7 @@ def test_two_processes_over_loopback_train_as_one_and_go_on_after_a_stop(trainin
     command = [*arguments, "--runs", tmp_path, "--checkpoint-minutes", "0.0001"]
     processes = start_two(trainings, command, tmp_path)
     until = time.monotonic() + 60
-    while not list((tmp_path / "flair").glob("checkpoints/epoch-00001-*")):
+    while not list((tmp_path / "embedding-flair").glob("checkpoints/epoch-00001-*")):
         assert time.monotonic() < until
         time.sleep(0.01)
     os.kill(processes[1], signal.SIGTERM)  # Both must stop after the same step.

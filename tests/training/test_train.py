@@ -62,7 +62,7 @@ def trained(phantoms, tmp_path_factory):
 
 def test_a_run_holds_config_weights_and_history(trained):
     flair, t1 = trained
-    assert (flair.name, t1.name) == ("flair", "t1")
+    assert (flair.name, t1.name) == ("embedding-flair", "embedding-t1")
     assert sorted(path.name for path in flair.iterdir()) == [
         "config.json",
         "history.csv",
@@ -106,7 +106,7 @@ def test_the_saved_weights_are_those_after_the_last_epoch(trained):
 def test_the_authors_preset_trains_on_stacked_modalities(phantoms, tmp_path):
     config = Config.from_preset("embedding-authors", crop=TINY_CROP, backbone="tiny", weights="none", epochs=1)
     (run,) = train([config], phantoms[:2], runs=tmp_path, cache_dir=tmp_path / "cache")
-    assert run.name == "flair-t1-t1ce-t2"
+    assert run.name == "embedding-authors-flair-t1-t1ce-t2"
     assert (run / "network.weights.h5").is_file()
 
 
@@ -130,7 +130,7 @@ def test_bad_cases_can_be_left_out_and_the_first_line_says_what_is_used(phantoms
     )
     said = capsys.readouterr().out
     assert "Left out: Case truncated" in said
-    line = next(line for line in said.splitlines() if line.startswith("Training flair"))
+    line = next(line for line in said.splitlines() if line.startswith("Training embedding-flair"))
     for words in (
         "(embedding, tiny): 1 cases, crop 32x32x24",
         "parameters",

@@ -1,0 +1,110 @@
+"""The commands that use trained networks on cases: predict, and the papers' figures; see `commands`."""
+
+from brats_tf.cli import options
+from brats_tf.cli.arguments import (
+    cases_in,
+    cases_to_predict,
+    folder,
+    postprocessing_given,
+    runs_given,
+    section_given,
+)
+from brats_tf.cli.commands import FAILED_CASES, Command, add_checkpoint
+from brats_tf.config.config import CONFIG_FILE, Config
+from brats_tf.config.execution import PostProcessing, PredictionOptions
+from brats_tf.errors import InputError
+
+
+def predict(given):
+    """Predict label maps with the averaged networks.
+
+    Writes OUT/<case>.nii.gz with each case's own geometry and label convention. A case that lacks a modality is
+    predicted from the others. OUT/prediction.json records data, networks, the steps after them (none by default), the
+    SHA-256 of each label map and, for several networks, their uncertainty; evaluate, report, tune-postprocessing,
+    paper-figures and package-submission then take OUT alone. Cases join those of the same networks and steps in OUT.
+
+    brats-tf predict BraTS2020_ValidationData --out predictions
+    """
+    from brats_tf.runtime.tensorflow import import_tensorflow
+
+    import_tensorflow()
+    from brats_tf.inference.ensemble import load_ensemble
+    from brats_tf.inference.predict import predict_cases
+
+    runs = runs_given(given)
+    postprocessing = postprocessing_given(given, runs)
+    predictors = load_ensemble(runs, given.checkpoint)
+    cases = cases_to_predict(given, runs, predictors[0].config)
+    failures = predict_cases(
+        predictors,
+        cases,
+        out=folder(given, "out"),
+        postprocessing=postprocessing,
+        options=section_given(given, PredictionOptions),
+        data=given.data or cases[0].folder.parent,  # That of the synthetic cases.
+    )
+    return FAILED_CASES if failures else 0
+
+
+def paper_figures(given):
+    """Draw the papers' figures from trained networks.
+
+    Takes the folder that predict wrote, and draws for each of its networks; or the folder of one run, and then DATA.
+    Writes RUN/figures/overlay-<case>.png (the embedding paper's Figure 2, for that one network) and, for its networks,
+    planes-<case>.png (its Figures 3 and 4).
+
+    brats-tf paper-figures predictions --case BraTS20_Training_001
+    brats-tf paper-figures runs/embedding-flair BraTS2020
+    """
+    from brats_tf.runtime.tensorflow import import_tensorflow
+
+    import_tensorflow()
+    from brats_tf.cli.predictions import cases_predicted, runs_of
+    from brats_tf.evaluation.label_maps import LabelMaps
+    from brats_tf.report.paper_figures import draw_figures, pick_case
+
+    if (given.folder / CONFIG_FILE).is_file():
+        if given.data is None:
+            raise InputError(f"DATA is missing: name the cases to draw with {given.folder}.")
+        chosen, cases = [(given.folder, given.checkpoint)], cases_in(given.data)
+    else:
+        maps = LabelMaps(given.folder)
+        cases, _ = cases_predicted(given, maps)
+        checkpoints = [facts["checkpoint"] for facts in maps.record.get("checkpoints", {}).values()]
+        chosen = list(zip(runs_of(given, maps), checkpoints, strict=True))
+        if not chosen:
+            raise InputError(f"{given.folder} must be the folder of a run, or one that `brats-tf predict` wrote.")
+    for run, checkpoint in chosen:
+        parts = Config.load(run).data.modalities
+        draw_figures(run, pick_case(cases, given.case, parts=parts), checkpoint)
+
+
+def _predict_options(parser):
+    options.add_selection(parser)
+    add_checkpoint(parser)
+    options.add_folder(parser, "out", "folder of the predictions")
+    options.add_settings(parser, PostProcessing)
+    parser.add_argument(
+        "--tuned", action="store_true", help="take --drop-et-below-ml from `brats-tf tune-postprocessing`"
+    )
+    options.add_settings(parser, PredictionOptions)
+
+
+def _figures_options(parser):
+    parser.add_argument(
+        "folder", type=options.parse_path, metavar="FOLDER", help="predictions, or a run, such as runs/embedding-flair"
+    )
+    parser.add_argument(
+        "data", nargs="?", type=options.parse_path, metavar="DATA", help="cases (default: the data that was predicted)"
+    )
+    options.add_runs_of_predictions(parser)
+    parser.add_argument(
+        "--case", metavar="ID", help="which case (default: the first that has the network's modalities)"
+    )
+    add_checkpoint(parser)
+
+
+COMMANDS = (
+    Command("predict", predict, _predict_options),
+    Command("paper-figures", paper_figures, _figures_options),
+)

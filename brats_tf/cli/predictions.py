@@ -1,0 +1,101 @@
+"""What the commands that take PREDICTIONS ask of its record: networks, data, truth."""
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+
+from brats_tf.cli.options import FOLDERS
+from brats_tf.data.case import Case
+from brats_tf.data.discovery import find_cases
+from brats_tf.data.truth import find_truth
+from brats_tf.errors import InputError
+from brats_tf.evaluation.label_maps import LabelMaps
+from brats_tf.inference.prediction_record import PREDICTION_FILE
+from brats_tf.regions import CONVENTIONS, Convention
+
+log = logging.getLogger(__name__)
+NAMED = 5  # Cases that a line names; more are counted.
+
+
+def results_given(given: Namespace) -> Path:
+    """`--results`, or the folder of that name in PREDICTIONS."""
+    return given.results or given.predictions / FOLDERS["results"]
+
+
+def convention_given(given: Namespace) -> Convention | None:
+    """What `--prediction-labels` says."""
+    return CONVENTIONS.get(given.prediction_labels)
+
+
+def cases_to_score(given: Namespace, maps: LabelMaps) -> list[Case]:
+    """The cases with truth that PREDICTIONS are of: from `--truth`, or from the data that its record names.
+
+    Raises:
+        InputError: when neither is there, or has the truth of a prediction.
+    """
+    cases, skipped = [], []
+    for root in _roots(given.truth, maps, "--truth"):
+        found, left_out = find_truth(root, given.labels)
+        cases += found
+        skipped += left_out
+    for path, reason in skipped:
+        log.info(f"Skipped {path}: {reason}.")
+    chosen = [case for case in cases if maps.belongs(case.id)]
+    if not chosen:
+        raise InputError(
+            f"None of the {len(cases)} cases with truth is one of {maps.folder}. Received there: "
+            f"{_named(maps.ids()) or 'no label map'}."
+        )
+    if len(chosen) < len(cases):
+        log.info(f"{len(cases) - len(chosen)} of the {len(cases)} cases with truth were not to be predicted.")
+    without = maps.without_truth(cases)
+    if without:
+        log.info(f"{len(without)} label maps have no truth: {_named(without)}.")
+    return chosen
+
+
+def cases_predicted(given: Namespace, maps: LabelMaps) -> tuple[list[Case], list[tuple[Path, str]]]:
+    """The cases that PREDICTIONS were to be made of, truth or not: from `--data`, or as the record says."""
+    cases: list[Case] = []
+    skipped: list[tuple[Path, str]] = []
+    for root in _roots(given.data, maps, "--data"):
+        found, left_out = find_cases(root)
+        cases += found
+        skipped += left_out
+    chosen = cases if given.data else [case for case in cases if maps.belongs(case.id)]
+    return chosen, skipped if given.data else []
+
+
+def runs_of(given: Namespace, maps: LabelMaps) -> list[Path]:
+    """The folders of the networks that made PREDICTIONS: as the record says, or in `--runs`; none without a record.
+
+    Raises:
+        InputError: when a folder is not there any more.
+    """
+    runs = [Path(facts["run"]) for facts in maps.record.get("checkpoints", {}).values()]
+    if getattr(given, "runs", None):
+        runs = [given.runs / run.name for run in runs]
+    missing = [str(run) for run in runs if not run.is_dir()]
+    if missing:
+        raise InputError(
+            f"{maps.folder} was predicted by {', '.join(missing)}, which is not there: say with --runs where it is."
+        )
+    return runs
+
+
+def _roots(given: Path | None, maps: LabelMaps, option: str) -> list[Path]:
+    if given:
+        return [given]
+    if not maps.record:
+        raise InputError(f"{maps.folder} has no {PREDICTION_FILE}, so say with {option} which cases it is of.")
+    roots = [Path(path) for path in maps.record["data"]]
+    missing = [str(path) for path in roots if not path.exists()]
+    if missing or not roots:
+        where = f"{', '.join(missing)}, which is not there" if missing else "data that its record does not name"
+        raise InputError(f"{maps.folder} was predicted from {where}: say with {option} where the cases are.")
+    return roots
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,94 @@
+"""A folder of predicted label maps: those of `brats-tf predict`, checked against their record, or any others."""
+
+import dataclasses
+from pathlib import Path
+
+from brats_tf.data import volumes
+from brats_tf.data.layouts import is_nifti, stem
+from brats_tf.data.nifti import read_nifti
+from brats_tf.errors import InputError
+from brats_tf.inference.prediction_record import PREDICTION_FILE, read_prediction_record
+from brats_tf.runtime.lock import check_unlocked
+
+NAMES = ("{}.nii.gz", "{}.nii", "{}_seg.nii.gz", "{}-seg.nii.gz", "{}_seg.nii", "{}-seg.nii")  # Of a case's label map.
+
+
+class LabelMaps:
+    """The label maps in a folder.
+
+    Args:
+        folder: with one of `NAMES` for each case, in the geometry of the case.
+        convention: the `regions.Convention` of their labels; None for that of each case.
+
+    Attributes:
+        record: what `prediction_record.read_prediction_record` found; {} for those of other programs.
+
+    Raises:
+        InputError: when the folder is missing or being written, or its record is damaged.
+    """
+
+    def __init__(self, folder, convention=None):
+        self.folder, self.convention = Path(folder), convention
+        if not self.folder.is_dir():
+            raise InputError(f"The folder of predictions {folder} does not exist or is not a folder.")
+        check_unlocked(self.folder)
+        self.record = read_prediction_record(self.folder)
+
+    def path(self, case_id):
+        """The file of a case. Raises `InputError` when there is none, or more than one."""
+        names = NAMES[:1] if self.record else NAMES
+        found = [path for name in names if (path := self.folder / name.format(case_id)).is_file()]
+        if len(found) != 1:
+            received = ", ".join(path.name for path in found) or "none"
+            raise InputError(
+                f"Case {case_id}: expected its label map {self.folder / names[0].format(case_id)}, received {received}."
+            )
+        return found[0]
+
+    def read(self, case_id):
+        """The label map of a case, a `Volume` of unchecked labels.
+
+        Raises:
+            InputError: when the record has no such map, or another one than the file; or the file cannot be read.
+        """
+        self.check_recorded(case_id)
+        file = read_nifti(self.path(case_id), case_id=case_id)
+        expected = self.record["cases"][case_id]["sha256"] if self.record else file.sha256
+        if file.sha256 != expected:
+            raise InputError(
+                f"Case {case_id}: {file.path} is not the label map that {PREDICTION_FILE} records: expected the "
+                f"SHA-256 {expected[:12]}, received {file.sha256[:12]}. Predict it again."
+            )
+        return volumes.as_segmentation(file, case_id=case_id)
+
+    def read_classes(self, case):
+        """The label map of a case as classes (X, Y, Z), uint8, and its `Geometry`. Raises `InputError` as `read`."""
+        labels = self.read(case.id)
+        if self.convention:
+            case = dataclasses.replace(case, layout=dataclasses.replace(case.layout, convention=self.convention))
+        return volumes.read_label_classes(labels, case), labels.geometry
+
+    def check_recorded(self, case_id):
+        """Raises `InputError` where there is a record that says nothing good of a case."""
+        if not self.record or case_id in self.record["cases"]:
+            return
+        if case_id in self.record["left_out"]:
+            raise InputError(f"Case {case_id}: its prediction was left out: {self.record['left_out'][case_id]}")
+        if case_id in self.record["pending"]:
+            raise InputError(f"Case {case_id}: the prediction stopped before it; predict it again.")
+        raise InputError(f"Case {case_id}: no prediction by {', '.join(self.record['networks'])}.")
+
+    def belongs(self, case_id):
+        """Whether these predictions are, or were to be, of a case: what is recorded; without a record, every one."""
+        record = self.record
+        return not record or case_id in record["cases"] or case_id in record["left_out"] or case_id in record["pending"]
+
+    def without_truth(self, cases):
+        """The names of the files that belong to none of the cases, sorted."""
+        expected = {name.format(case.id) for case in cases for name in NAMES}
+        return sorted(path.name for path in self.folder.iterdir() if is_nifti(path.name) and path.name not in expected)
+
+    def ids(self):
+        """The ids of the cases that have a file, as its name tells."""
+        names = (stem(path.name) for path in sorted(self.folder.iterdir()) if is_nifti(path.name))
+        return [name.removesuffix("_seg").removesuffix("-seg") for name in names]

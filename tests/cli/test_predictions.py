@@ -1,0 +1,142 @@
+"""The commands that take PREDICTIONS: of this program, which know their data, and of any other."""
+
+import csv
+import json
+import math
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import REPOSITORY, write_record
+
+from brats_tf.cli.main import main
+from brats_tf.runtime.lock import lock
+
+
+def call(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def bare(phantoms, tmp_path):
+    """Two folders of label maps, `truth` and `other`, with no image and no record."""
+    for name in ("truth", "other"):
+        (tmp_path / name).mkdir()
+    for number, case in enumerate(phantoms):
+        shutil.copy(case.segmentation, tmp_path / "truth" / f"{case.id}.nii.gz")
+        image = nib.load(case.segmentation)
+        labels = np.roll(np.asanyarray(image.dataobj), number, axis=0)
+        nib.save(nib.Nifti1Image(labels, image.affine), tmp_path / "other" / f"{case.id}-seg.nii.gz")
+    return tmp_path
+
+
+def test_two_bare_folders_are_scored_reported_and_compared(bare, phantom_folder, capsys):
+    truth, other = bare / "truth", bare / "other"
+    assert call("evaluate", other, "--truth", truth) == 0
+    summary = json.loads((other / "results" / "summary.json").read_text())
+    assert summary["cases"] == 4 and 0 < summary["WT"]["dice"]["mean"] < 1
+    assert call("report", other, "--truth", truth) == 0
+    assert "There are no images of the scored cases to show." in (other / "results" / "report.html").read_text()
+    assert call("evaluate", other, "--truth", phantom_folder, "--results", bare / "with_images") == 0
+    assert (bare / "with_images" / "cases.csv").read_bytes() == (other / "results" / "cases.csv").read_bytes()
+    assert call("report", other, "--truth", phantom_folder, "--results", bare / "with_images") == 0
+    assert call("compare", other, bare / "with_images", "--results", bare) == 0
+    assert json.loads((bare / "comparison.json").read_text())["mean_ranks"] == [1.5, 1.5]
+
+
+def test_labels_of_the_predictions_may_differ_from_those_of_the_truth(bare):
+    for path in (bare / "other").iterdir():
+        image = nib.load(path)
+        labels = np.asanyarray(image.dataobj)
+        nib.save(nib.Nifti1Image(np.where(labels == 4, 3, labels).astype(np.uint8), image.affine), path)
+    assert call("evaluate", bare / "other", "--truth", bare / "truth") == 2
+    arguments = ["evaluate", bare / "other", "--truth", bare / "truth", "--prediction-labels", "brats2023"]
+    assert call(*arguments) == 0
+
+
+def test_what_is_missing_on_either_side_is_said(bare, capsys):
+    (bare / "truth" / "Phantom_001.nii.gz").unlink()
+    (bare / "other" / "Phantom_002-seg.nii.gz").rename(bare / "other" / "nobody.nii.gz")
+    shutil.copy(bare / "other" / "Phantom_003-seg.nii.gz", bare / "other" / "Phantom_003.nii.gz")
+    assert call("evaluate", bare / "other", "--truth", bare / "truth") == 2
+    said = capsys.readouterr().out
+    assert "2 label maps have no truth: Phantom_001-seg.nii.gz, nobody.nii.gz." in said
+    left_out = json.loads((bare / "other" / "results" / "summary.json").read_text())["left_out"]
+    assert "expected its label map" in left_out["Phantom_002"] and "received none" in left_out["Phantom_002"]
+    assert "received Phantom_003.nii.gz, Phantom_003-seg.nii.gz" in left_out["Phantom_003"]
+
+
+def test_a_folder_that_knows_its_data_asks_for_nothing(phantom_folder, phantoms, tmp_path, capsys):
+    for case in phantoms[:3]:
+        shutil.copy(case.segmentation, tmp_path / f"{case.id}.nii.gz")
+    ids = [case.id for case in phantoms]
+    write_record(tmp_path, ids[:2], data=[str(phantom_folder)], left_out={ids[2]: "no FLAIR."}, pending=[ids[3]])
+    assert call("evaluate", tmp_path) == 2
+    summary = json.loads((tmp_path / "results" / "summary.json").read_text())
+    assert summary["cases"] == 2 and summary["WT"]["dice"]["mean"] == 1
+    assert summary["left_out"] == {
+        ids[2]: f"Case {ids[2]}: its prediction was left out: no FLAIR.",
+        ids[3]: f"Case {ids[3]}: the prediction stopped before it; predict it again.",
+    }
+    shutil.copy(phantoms[2].segmentation, tmp_path / f"{ids[0]}.nii.gz")
+    assert call("evaluate", tmp_path) == 2
+    assert "is not the label map that prediction.json records: expected the SHA-256" in capsys.readouterr().out
+    with lock(tmp_path / "elsewhere"):
+        shutil.copy(tmp_path / "elsewhere" / ".lock", tmp_path / ".lock")
+    (tmp_path / ".lock").write_text(json.dumps({"host": "elsewhere", "process": 1, "began": 0.0, "command": "x"}))
+    assert call("evaluate", tmp_path) == 2
+    assert "is in use by process 1 on elsewhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "command", "sentence"),
+    [
+        ({"data": ["/nowhere"]}, ["evaluate"], "was predicted from /nowhere, which is not there: say with --truth"),
+        ({"data": []}, ["package-submission"], "data that its record does not name: say with --data"),
+        ({}, ["tune-postprocessing"], "predicted by /nowhere/flair, which is not there: say with --runs where it is"),
+        ({}, ["paper-figures"], "predicted by /nowhere/flair, which is not there"),
+    ],
+)
+def test_what_has_moved_is_named(phantom_folder, phantoms, tmp_path, capsys, changes, command, sentence):
+    shutil.copy(phantoms[0].segmentation, tmp_path / f"{phantoms[0].id}.nii.gz")
+    write_record(tmp_path, [phantoms[0].id], **({"data": [str(phantom_folder)]} | changes))
+    assert call(*command, tmp_path) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_labels_without_a_record_cannot_be_tuned_or_drawn(bare, capsys):
+    assert call("tune-postprocessing", bare / "other", "--truth", bare / "truth") == 2
+    assert "without a record of any" in capsys.readouterr().err
+    assert call("paper-figures", bare / "other") == 2
+    assert "has no prediction.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(15, marks=pytest.mark.slow)])
+def test_bare_folders_give_the_reference_values_of_other_tools(tmp_path, count):
+    folder = REPOSITORY / "../shared/metrics"
+    if not (folder / "reference.tsv").is_file():
+        pytest.skip(f"needs reference values of other tools: {folder}/reference.tsv is not there")
+    with open(folder / "reference.tsv", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if "brats20/" in row["prediction"]]
+    for system in ("baseline_attention", "baseline_no_attention", "waveloss_no_attention"):
+        names = sorted(path.name for path in (folder / "pairs" / "brats20" / system).iterdir())[:count]
+        (tmp_path / system).mkdir()
+        for name in names:
+            shutil.copy(folder / "pairs" / "brats20" / system / name, tmp_path / system / name)
+        arguments = ["evaluate", tmp_path / system, "--truth", folder / "pairs" / "brats20" / "truth"]
+        assert call(*arguments) == (0 if len(names) == 15 else 2)  # The truth of 15 cases.
+        with open(tmp_path / system / "results" / "cases.csv", newline="") as file:
+            scored = {(row["case"], row["region"]): row for row in csv.DictReader(file)}
+        checked = 0
+        for row in rows:
+            if f"/{system}/" in row["prediction"] and row["prediction"].rpartition("/")[2] in names:
+                mine = scored[row["prediction"].rpartition("/")[2].removesuffix(".nii.gz"), row["region"]]
+                if row["dice"] != "None":
+                    assert math.isclose(float(mine["dice"]), float(row["dice"]), abs_tol=1e-6)
+                if row["hd95_medpy"] != "None":
+                    assert math.isclose(float(mine["hd95_mm"]), float(row["hd95_medpy"]), abs_tol=1e-5)
+                checked += 1
+        assert checked == 3 * len(names)
+        if system == "baseline_attention" and count == 2:
+            break
