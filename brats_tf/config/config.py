@@ -66,7 +66,7 @@ class Config:
         Raises:
             InputError: on an unknown preset, an unknown setting or a value that is not allowed.
         """
-        if preset not in PRESETS:
+        if preset not in tuple(PRESETS):
             raise InputError(f"`preset` must be one of {', '.join(PRESETS)}. Received: {preset!r}.")
         given = {name: value for name, value in changes.items() if value is not None}
         return cls(**_sections(PRESETS[preset] | given), preset=preset)
@@ -129,7 +129,7 @@ class Config:
             _refuse_unknown(values, settings_of(kind))
             flat |= {"network" if name == "name" else name: value for name, value in values.items()}
         preset = content.get("preset", DEFAULT_PRESET)
-        if preset not in PRESETS:
+        if preset not in tuple(PRESETS):
             raise InputError(f"`preset` must be one of {', '.join(PRESETS)}. Received: {preset!r}.")
         return cls(**_sections(flat | {"seed": content.get("seed", 0)}), preset=preset)
 
@@ -230,7 +230,7 @@ def _sections(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def _network_kind(name: Any) -> type:
-    if name not in NETWORKS:
+    if name not in tuple(NETWORKS):
         raise InputError(f"`network` must be one of {', '.join(NETWORKS)}. Received: {name!r}.")
     return NETWORKS[name]
 

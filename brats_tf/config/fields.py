@@ -85,7 +85,7 @@ def check_value(setting: Setting, value: Any) -> None:
         return
     if setting.choices:
         allowed = " or ".join(setting.choices) if len(setting.choices) < 4 else f"one of {', '.join(setting.choices)}"
-        values = value if setting.kind == Names else (value,)
+        values = value if setting.kind == Names and isinstance(value, tuple) else (value,)
         wrong = next((one for one in values if one not in setting.choices), None) if values else None
         if wrong is not None or not isinstance(value, tuple if setting.kind == Names else str):
             raise InputError(f"`{setting.name}` must be {allowed}. Received: {value if wrong is None else wrong!r}.")

@@ -113,6 +113,11 @@ def _header(content, path, case_id):
         kind, size = nib.Nifti1Header, 348
     else:
         raise InputError(f"Case {case_id}: {path} is no readable NIfTI file: {_what_else(path)}.")
+    if len(content) < size:
+        raise InputError(
+            f"Case {case_id}: {path} is damaged or truncated: expected a header of {size} bytes, received "
+            f"{len(content)}."
+        )
     try:
         header = kind.from_fileobj(io.BytesIO(content[:size] + bytes(4)))
         shape, affine = header.get_data_shape(), header.get_best_affine()

@@ -48,6 +48,8 @@ def with_tuned(settings, runs, checkpoint="last"):
             content = read_json(path)
             tuned_for, volume, tuned_after = sorted(content["networks"]), float(content[TUNED]), dict(content["steps"])
             weights = dict(content["weights"])
+            if not all(isinstance(name, str) for name in tuned_for):
+                raise ValueError("`networks` must be names")
         except FileNotFoundError:
             raise InputError(f"{path} is missing; `brats-tf tune-postprocessing` writes it.") from None
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -166,7 +166,7 @@ def read_cache_record(path):
         counted = [record["crc32"], source["bytes"], source["mtime_ns"], *record["shape"]]
         whole = all(isinstance(one, str) for one in named) and all(isinstance(one, int) for one in counted)
         fitting = places.shape == (2, 3) and np.array(record["affine"], float).shape == (4, 4)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):  # Infinity is no whole number.
         return None
     return record | {"file": path.name.removesuffix(RECORD)} if whole and fitting else None
 

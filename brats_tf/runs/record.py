@@ -12,7 +12,7 @@ from brats_tf.runs.files import RECORD_FILE
 from brats_tf.runtime.files import read_json
 
 TRAINING, FINISHED = "training", "finished"
-_NEEDED = {"status", "epochs", "settings", "data", "validation"}
+_KINDS = {"status": str, "epochs": int, "settings": dict, "data": str, "validation": list}
 
 
 def read_run_record(run: str | Path) -> dict[str, Any] | None:
@@ -20,14 +20,24 @@ def read_run_record(run: str | Path) -> dict[str, Any] | None:
     path = Path(run) / RECORD_FILE
     try:
         record = read_json(path)
-        missing = _NEEDED - set(record)
-        if missing:
-            raise ValueError(f"{', '.join(sorted(missing))} missing")
+        check_kinds(record, _KINDS)
+        if not all(isinstance(case, str) for case in record["validation"]):
+            raise ValueError("`validation` must list ids of cases")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} is no readable record of a run: {error}.") from None
     return record
+
+
+def check_kinds(values: Any, kinds: dict[str, Any]) -> None:
+    """Raises `ValueError` unless a JSON value is an object with these names, each of its kind; a number is no bool."""
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    for name, kind in kinds.items():
+        value = values.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"`{name}` is missing or of another kind")
 
 
 def data_hash(stored: Iterable[Any]) -> str:

@@ -11,10 +11,11 @@ from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import RECORD_FILE, VALIDATION_FILE
 from brats_tf.runs.history import read_validation
-from brats_tf.runs.record import read_run_record
+from brats_tf.runs.record import check_kinds, read_run_record
 from brats_tf.runtime.console import cell, console, printable
 
 log = logging.getLogger(__name__)
+_KINDS = {"last": dict, "began": str, "seconds": int | float, "peak_memory_gb": int | float, "device": str}  # Of a row.
 
 
 def show_runs(folder, *, as_json=False):
@@ -59,6 +60,15 @@ def show_runs(folder, *, as_json=False):
 def summary_of(run, folder):
     """One run in figures: its record, with the best mean of its validation or None. Raises `InputError`."""
     record = read_run_record(run)
+    try:
+        check_kinds(record, _KINDS)
+        check_kinds(record["settings"].get("training"), {"epochs": int})
+        check_kinds(record["settings"].get("compute"), {"precision": str})
+        loss = record["last"].get("loss")
+        if loss is not None and not isinstance(loss, int | float):
+            raise ValueError("`loss` is no number")
+    except ValueError as error:
+        raise InputError(f"{run / RECORD_FILE} is no readable record of a run: {error}.") from None
     best = None
     if (run / VALIDATION_FILE).is_file():
         curves = read_validation(run)
@@ -70,12 +80,14 @@ def summary_of(run, folder):
             epoch = max(means, key=lambda epoch: sum(means[epoch].values()))
             best = means[epoch] | {"epoch": epoch}
     name = str(run.relative_to(folder)) if run != Path(folder) else run.name
-    return record | {"run": name, "best": best, "loss": record["last"].get("loss")}
+    return record | {"run": name, "best": best, "loss": loss}
 
 
 def _show_differences(rows):
     """The settings, data and versions that are not the same in all runs."""
-    columns = {row["run"]: _flat(row["settings"]) | {"data": row["data"], "commit": row["git_commit"]} for row in rows}
+    columns = {
+        row["run"]: _flat(row["settings"]) | {"data": row["data"], "commit": row.get("git_commit")} for row in rows
+    }
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     differing = [name for name in names if len({str(column.get(name)) for column in columns.values()}) > 1]
     if not differing:

@@ -41,9 +41,12 @@ def read_text(path: str | Path) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file. Raises `OSError` or `ValueError` as `read_text`, also for values nested too deep."""
+    """The value in a JSON file. Raises `OSError` or `ValueError` as `read_text`, also for what no file of ours holds.
+
+    That is values nested too deep, and whole numbers of more than 64 bits.
+    """
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), parse_int=_int64)
     except RecursionError:
         raise ValueError("its values are nested too deep") from None
 
@@ -86,6 +89,26 @@ def atomic(path: str | Path, *, before_rename: Callable[[Path], None] | None = N
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
+def check_space(folder: str | Path, size: int) -> None:
+    """Raises `WriteError` unless a file of `size` bytes fits into a folder now, by the disk or by a quota.
+
+    For libraries that do not survive a full disk: HDF5 ends the process in the middle of a file that it cannot finish.
+    """
+    folder = Path(folder)
+    temporary = folder / f"{_partial()}{os.getpid()}-space"
+    try:
+        if hasattr(os, "posix_fallocate"):
+            with open(temporary, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise WriteError(f"{size / 1e6:.3g} MB could not be written to {folder}: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
 def flush(folder: str | Path) -> None:
     """Writes the files of a folder to the disk, in case the power fails after the folder is renamed."""
     for path in Path(folder).iterdir():
@@ -116,6 +139,12 @@ def sha256_of(*paths: str | Path) -> str:
             while block := file.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _int64(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError("a whole number has more than 64 bits")
+    return int(digits)
 
 
 def _partial() -> str:

@@ -147,6 +147,8 @@ def _in_use(path: Path, holder: dict[str, Any]) -> InputError:
 def _words(holder: dict[str, Any]) -> str:
     if not holder:
         return "an unknown process"
-    began = holder.get("began")
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began)) if isinstance(began, int | float) else "?"
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("began")))
+    except (TypeError, ValueError, OverflowError, OSError):
+        since = "?"
     return f"process {holder.get('process')} on {holder.get('host')} since {since} ({holder.get('command')})"

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 
 import keras
 
@@ -9,9 +10,11 @@ from brats_tf.regions import REGIONS
 from brats_tf.runs.files import BEST_WEIGHTS_FILE, HISTORY_FILE, WEIGHTS_FILE
 from brats_tf.runs.history import VALIDATION_DICE
 from brats_tf.runtime.console import console
-from brats_tf.runtime.files import atomic
+from brats_tf.runtime.files import atomic, check_space
 
 log = logging.getLogger(__name__)
+FLOAT32_BYTES = 4
+HDF5_BYTES = 4096  # What HDF5 adds for a layer or a weight, at most.
 
 
 class History(keras.callbacks.Callback):
@@ -79,6 +82,8 @@ class SaveWeights(keras.callbacks.Callback):
     def _save(self, path):
         if not self.writes:
             return
+        size = sum(math.prod(weight.shape) * FLOAT32_BYTES for weight in self.bare.weights)
+        check_space(path.parent, size + HDF5_BYTES * (len(self.bare.weights) + len(self.bare.layers)))
         with atomic(path) as temporary:
             try:
                 self.bare.save_weights(temporary)

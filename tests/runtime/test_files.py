@@ -4,7 +4,7 @@ import os
 import pytest
 
 from brats_tf.errors import InputError
-from brats_tf.runtime.files import atomic, read_csv, read_json
+from brats_tf.runtime.files import atomic, check_space, read_csv, read_json
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
@@ -60,3 +60,10 @@ def test_a_column_that_is_named_twice_is_an_error(tmp_path):
         read_csv(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("id,flair\r\na,b\r\n")
     assert read_csv(tmp_path / "a.csv") == [{"id": "a", "flair": "b"}]
+
+
+def test_what_does_not_fit_is_said_before_it_is_written(tmp_path):
+    check_space(tmp_path, 2**20)
+    with pytest.raises(InputError, match=r"1e\+12 MB could not be written to .*: "):
+        check_space(tmp_path, 10**18)
+    assert list(tmp_path.iterdir()) == []
