@@ -4,6 +4,7 @@ As a program it reads a JSON line a command: {"arguments", "environment", "log"}
 with the process's number; {"wait": number} answers with its exit code.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -52,6 +53,11 @@ class Trainings:
     def wait(self, process):
         """The exit code: -9 after kill -9."""
         return self._ask({"wait": process})
+
+    def signal(self, process, number):
+        """Sends a signal to a process that was started, if it still runs."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
     def run(self, arguments, log, **environment):
         """Starts, waits, and returns the exit code."""

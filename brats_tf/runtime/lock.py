@@ -131,7 +131,10 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     if holder.get("host") != platform.node() or not isinstance(process, int) or not isinstance(began, int | float):
         return False
     try:
-        return abs(psutil.Process(process).create_time() - began) > _SAME_START_S  # Else its number was given again.
+        found = psutil.Process(process)
+        if found.status() == psutil.STATUS_ZOMBIE:
+            return True
+        return abs(found.create_time() - began) > _SAME_START_S  # Its number was given again.
     except (psutil.NoSuchProcess, ValueError, OverflowError):
         return True
     except psutil.AccessDenied:
