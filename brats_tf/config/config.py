@@ -111,7 +111,8 @@ class Config:
         try:
             return cls.from_dict(content)
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            remedy = " A run of another version is used with that version, or trained again."
+            raise InputError(f"{path}: {error}{remedy if path.name == CONFIG_FILE else ''}") from None
 
     @classmethod
     def from_dict(cls, content: Any) -> "Config":

@@ -4,6 +4,7 @@ Command-line options, checks, `--config` and the reference page are all made fro
 """
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def _has_kind(setting: Setting, value: Any) -> bool:
     if setting.kind is int:
         return _is_int(value)
     if setting.kind is float:
-        return _is_int(value) or isinstance(value, float)
+        return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
     return isinstance(value, setting.kind)
 
 

@@ -79,7 +79,7 @@ def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last"
     except Exception as error:  # h5py and Keras raise whatever the damage leads to.
         raise InputError(
             f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. "
-            f"Received: {in_one_line(error)}"
+            f"Received: {in_one_line(error)}. A run of another version is used with that version, or trained again."
         ) from error
     return sha256
 

@@ -5,6 +5,8 @@ metrics. Keras's `save_weights` would leave out metrics and the states of seed g
 whole epochs only. `state.json` beside it has the place, the states of the callbacks, and the hashes of the files.
 """
 
+import hashlib
+import json
 import logging
 import shutil
 import tempfile
@@ -56,7 +58,7 @@ class Checkpoints:
             self._write(temporary)
             hashes = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
             state = {"epoch": epoch, "step": step, "identity": self.identity, "callbacks": callbacks, "files": hashes}
-            write_json(temporary / STATE_FILE, state)
+            write_json(temporary / STATE_FILE, state | {"sha256": _hash(state)})
             flush(temporary)
             shutil.rmtree(folder, ignore_errors=True)  # One of the same place that could not be read.
         for old in self.found()[:-CHECKPOINTS_KEPT]:
@@ -102,6 +104,8 @@ class Checkpoints:
     def _read(self, folder):
         try:
             state = read_json(folder / STATE_FILE)
+            if state.pop("sha256") != _hash(state):
+                raise ValueError("it was changed")
             identity, files = state["identity"], state["files"]
             epoch, step, callbacks = state["epoch"], state["step"], state["callbacks"]
             whole = isinstance(epoch, int) and isinstance(step, int) and isinstance(callbacks, dict)
@@ -121,3 +125,8 @@ class Checkpoints:
                     f"{path.name} is damaged: expected the SHA-256 {expected[:12]}…, received {received[:12]}…"
                 )
         return state
+
+
+def _hash(state):
+    """The SHA-256 of the content of a `state.json`, whatever it was written with."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from brats_tf.errors import InputError, WriteError
 from brats_tf.runs.folder import describe_differences
-from brats_tf.training.checkpoints import Checkpoints
+from brats_tf.training.checkpoints import Checkpoints, _hash
 
 IDENTITY = {"config": {"seed": 0, "epochs": 3}, "data": "abc", "validation": []}
 
@@ -66,6 +66,7 @@ def harm(path):
         (lambda folder: change(folder, callbacks=None), "must hold a place and a state"),
         (lambda folder: change(folder, identity=None), "its state.json could not be read"),
         (lambda folder: change(folder, files={"../../x": "0"}), "x is damaged"),
+        (lambda folder: change(folder, rehash=False, epoch=2**40), "could not be read, ValueError: it was changed"),
     ],
 )
 def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path, capsys, damage, sentence):
@@ -78,9 +79,10 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path, capsys, dam
     assert sentence in said
 
 
-def change(folder, **fields):
-    state = json.loads((folder / "state.json").read_text())
-    (folder / "state.json").write_text(json.dumps(state | fields))
+def change(folder, rehash=True, **fields):
+    state = json.loads((folder / "state.json").read_text()) | fields
+    own = state.pop("sha256")
+    (folder / "state.json").write_text(json.dumps(state | {"sha256": _hash(state) if rehash else own}))
 
 
 def test_one_of_another_training_is_named_and_not_used(tmp_path, capsys):
