@@ -13,6 +13,7 @@ from brats_tf.models.registry import get_network
 from brats_tf.models.remat import fused_graph
 from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import atomic
+from brats_tf.runtime.tensorflow import as_os_error
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def export_saved_model(run, *, out, checkpoint="last"):
         try:
             _save(graph, temporary, outputs=get_network(config.network.name).outputs)
         except tf.errors.OpError as error:  # What TensorFlow makes of a full disk or a missing permission.
-            raise OSError(error.message) from error
+            raise as_os_error(error) from error
         reloaded = tf.saved_model.load(temporary)  # Has to stay alive while its function runs.
         compiled = tf.function(partial(graph, training=False))  # As predictions compute it.
         (probabilities,) = reloaded.serve(volume).values()

@@ -11,8 +11,10 @@ The first must precede TensorFlow's first operation. `import_tensorflow` sets it
 TensorFlow; otherwise `make_deterministic` tries, and logs a warning when it is too late.
 """
 
+import errno
 import logging
 import os
+import re
 import sys
 import tempfile
 from types import ModuleType
@@ -67,6 +69,15 @@ def make_deterministic(seed: int) -> None:
             )
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     keras.utils.set_random_seed(seed)
+
+
+def as_os_error(error: Any) -> OSError:
+    """The `OSError` that an error of TensorFlow's writers was before TensorFlow wrapped it."""
+    message = re.sub(r"\{\{.*?\}\}", "", error.message).strip()
+    for number in (getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EACCES", "EROFS")):
+        if number is not None and os.strerror(number) in message:
+            return OSError(number, os.strerror(number))
+    return OSError(message)
 
 
 def has_gpu() -> bool:

@@ -51,6 +51,36 @@ class StopOnNonFinite(keras.callbacks.Callback):
         check_weights(self.model)
 
 
+class WarnOfDivergence(keras.callbacks.Callback):
+    """Warns when an epoch's mean loss is above that of the first epoch: finite, and yet the training has diverged."""
+
+    name = "divergence"
+
+    def __init__(self, run_name):
+        super().__init__()
+        self.run_name, self.first, self.least = run_name, None, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = float(logs["loss"])
+        if self.first is None:
+            self.first, self.least = loss, (loss, epoch + 1)
+        if loss > self.first:
+            log.warning(
+                f"{self.run_name} epoch {epoch + 1}: the loss is {loss:.2f}, more than in the first epoch; it was "
+                f"{self.least[0]:.2f} in epoch {self.least[1]}. The training may have diverged. A lower "
+                "--learning-rate or --schedule cosine may help."
+            )
+        self.least = min(self.least, (loss, epoch + 1))
+
+    def state(self):
+        """The loss of the first epoch, and the least one with its epoch."""
+        return {"first": self.first, "least": self.least}
+
+    def restore(self, state):
+        """The counterpart of `state`."""
+        self.first, self.least = state["first"], state["least"] and tuple(state["least"])
+
+
 def check_weights(network):
     """Raises `InputError` when a step with a finite loss left NaN or infinity in the weights; before they are saved."""
     for weight in network.trainable_variables:

@@ -18,6 +18,7 @@ from brats_tf.errors import InputError, in_one_line
 from brats_tf.runs.files import CHECKPOINTS_FOLDER
 from brats_tf.runs.folder import describe_differences
 from brats_tf.runtime.files import atomic, flush, read_json, sha256_of, write_json
+from brats_tf.runtime.tensorflow import as_os_error
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Checkpoints:
         try:
             self.saver.write(str(folder / VARIABLES))
         except tf.errors.OpError as error:  # A full disk is a `ResourceExhaustedError`, as too little memory is.
-            raise OSError(error.message) from error
+            raise as_os_error(error) from error
 
     def _read(self, folder):
         try:

@@ -5,7 +5,7 @@ from functools import partial
 
 from brats_tf.inference.predictor import Predictor
 from brats_tf.runtime.tensorflow import device_name
-from brats_tf.training.callbacks import RunRecord, SaveCheckpoint, StopOnNonFinite
+from brats_tf.training.callbacks import RunRecord, SaveCheckpoint, StopOnNonFinite, WarnOfDivergence
 from brats_tf.training.checkpoints import Checkpoints
 from brats_tf.training.distribution import agree, is_first, machines
 from brats_tf.training.epoch_files import History, SaveWeights, ShowProgress
@@ -48,6 +48,7 @@ class RunCallbacks:
             History(run, writes=writes),
             SaveWeights(run, ready.network, averaged, writes=writes),
             *watch,
+            WarnOfDivergence(run.name),
             self.record,
         ]
         if data.validation:

@@ -140,3 +140,30 @@ def test_bare_folders_give_the_reference_values_of_other_tools(tmp_path, count):
         assert checked == 3 * len(names)
         if system == "baseline_attention" and count == 2:
             break
+
+
+@pytest.mark.usefixtures("small")
+def test_after_predict_one_folder_is_enough(phantom_folder, phantoms, tmp_path, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    training = ["--modality", "flair", "--crop", "32x32x24", "--weights", "none", "--epochs", 1]
+    training += ["--validation-split", 0.5, "--runs", runs, "--name", "mine"]
+    assert call("train", phantom_folder, *training) == 0
+    command = ["predict", phantom_folder, "--runs", runs, "--networks", "mine-flair", "--cases", "validation"]
+    assert call(*command, "--out", out) == 0
+    record = json.loads((out / "prediction.json").read_text())
+    assert record["data"] == [str(phantom_folder)] and len(record["cases"]) == 2 and record["pending"] == []
+    assert record["checkpoints"]["mine-flair"]["run"] == str(runs / "mine-flair")
+    assert call("evaluate", out) == 0
+    assert json.loads((out / "results" / "summary.json").read_text())["cases"] == 2
+    assert call("report", out) == 0
+    assert call("paper-figures", out) == 0
+    assert list((runs / "mine-flair" / "figures").glob("planes-*.png"))
+    assert call("tune-postprocessing", out) == 0
+    assert call(*command, "--out", tmp_path / "tuned", "--tuned") == 0
+    said = capsys.readouterr().out
+    assert "2 of the 4 cases with truth were not to be predicted." in said
+    runs.rename(tmp_path / "moved")
+    assert call("report", out) == 2
+    assert call("report", out, "--runs", tmp_path / "moved") == 0
+    assert call("package-submission", out, "--archive", tmp_path / "a.zip") == 2  # Phantoms are none of BraTS.
+    assert "must be named as its case" in capsys.readouterr().out
