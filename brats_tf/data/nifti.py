@@ -165,4 +165,6 @@ def _damaged(case_id, path, error):
 
 
 def _one_line(error):
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # Without the number and the path, which the sentence names.
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
