@@ -20,7 +20,7 @@ from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
 from brats_tf.report.report import write_report
 from brats_tf.runs.files import WEIGHTS_FILE
-from brats_tf.runs.network import build_network, build_with_weights
+from brats_tf.runs.network import build_network, build_with_weights, save_weights
 from brats_tf.runtime.tensorflow import device_name
 from brats_tf.training.train import train
 from brats_tf.visualisation.overlays import save_overlay
@@ -95,6 +95,5 @@ def _save_untrained(configs, folder):
     network, _ = build_with_weights(first)
     for config in configs:
         run = folder / config.run_name
-        run.mkdir(parents=True, exist_ok=True)
         config.save(run)
-        network.save_weights(run / WEIGHTS_FILE)
+        save_weights(network, run / WEIGHTS_FILE)

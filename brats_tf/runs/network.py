@@ -1,6 +1,7 @@
 """From a config, or from the folder of a run, to its network."""
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,11 @@ from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.errors import InputError, format_shape, in_one_line
 from brats_tf.models.registry import get_network
 from brats_tf.runs.files import CHECKPOINT_FILES
-from brats_tf.runtime.files import sha256_of
+from brats_tf.runtime.files import atomic, check_space, sha256_of
 from brats_tf.runtime.tensorflow import device_name
+
+FLOAT32_BYTES = 4
+HDF5_BYTES = 4096  # What HDF5 adds for a layer or a weight, at most.
 
 
 def build_network(config: Config, *, precision: str = "float32") -> keras.Model:
@@ -82,6 +86,21 @@ def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last"
             f"Received: {in_one_line(error)}. A run of another version is used with that version, or trained again."
         ) from error
     return sha256
+
+
+def save_weights(network: keras.Model, path: Path) -> None:
+    """Writes the weights of a network, complete or not at all. Raises `WriteError`, as a full disk also does.
+
+    HDF5 ends the process when the disk fills in the middle of a file, so the space is tried before.
+    """
+    size = sum(math.prod(weight.shape) * FLOAT32_BYTES for weight in network.weights)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_space(path.parent, size + HDF5_BYTES * (len(network.weights) + len(network.layers)))
+    with atomic(path) as temporary:
+        try:
+            network.save_weights(temporary)
+        except RuntimeError as error:  # What h5py makes of a full disk when it closes the file.
+            raise OSError(str(error)) from error
 
 
 @contextmanager

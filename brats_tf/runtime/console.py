@@ -31,8 +31,8 @@ class ConsoleHandler(logging.Handler):
 def printable(text: str) -> str:
     """A text whose control characters are spelt out, so that a file's name cannot steer a terminal; lines stay.
 
-    >>> printable("a" + chr(27) + "[31m")
-    'a\\x1b[31m'
+    >>> print(printable("a" + chr(27) + "[31m"))
+    a\\x1b[31m
     """
     return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
 

@@ -2,19 +2,17 @@
 
 import csv
 import logging
-import math
 
 import keras
 
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import BEST_WEIGHTS_FILE, HISTORY_FILE, WEIGHTS_FILE
 from brats_tf.runs.history import VALIDATION_DICE
+from brats_tf.runs.network import save_weights
 from brats_tf.runtime.console import console
-from brats_tf.runtime.files import atomic, check_space
+from brats_tf.runtime.files import atomic
 
 log = logging.getLogger(__name__)
-FLOAT32_BYTES = 4
-HDF5_BYTES = 4096  # What HDF5 adds for a layer or a weight, at most.
 
 
 class History(keras.callbacks.Callback):
@@ -80,15 +78,8 @@ class SaveWeights(keras.callbacks.Callback):
         self.best = state["best"] and tuple(state["best"])
 
     def _save(self, path):
-        if not self.writes:
-            return
-        size = sum(math.prod(weight.shape) * FLOAT32_BYTES for weight in self.bare.weights)
-        check_space(path.parent, size + HDF5_BYTES * (len(self.bare.weights) + len(self.bare.layers)))
-        with atomic(path) as temporary:
-            try:
-                self.bare.save_weights(temporary)
-            except RuntimeError as error:  # What h5py makes of a full disk when it closes the file.
-                raise OSError(str(error)) from error
+        if self.writes:
+            save_weights(self.bare, path)
 
 
 class ShowProgress(keras.callbacks.Callback):

@@ -15,7 +15,7 @@ CHOICES = {
     "--jit": (False, True),
 }
 ALL = [dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())]
-OFTEN = [one for index, one in enumerate(ALL) if index % 37 == 5 or index == 33]  # A few of all kinds.
+OFTEN = [one for index, one in enumerate(ALL) if index % 61 == 5 or index == 33]  # A few of all kinds.
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def check(trainings, combination, data, folder):
     assert code == 0, printed
     record = json.loads((folder / "embedding-flair" / "run.json").read_text())
     assert record["status"] == "finished"
-    assert record["last"]["squeeze_gradient"] > 0 and record["last"]["planes_live"] > 0.5
+    assert record["last"]["squeeze_gradient"] > 0 and record["last"]["planes_live"] > 0.3
 
 
 @pytest.mark.parametrize("combination", OFTEN, ids=str)

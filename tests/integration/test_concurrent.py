@@ -27,7 +27,7 @@ def trainings():
 @pytest.fixture(scope="module")
 def training(phantom_folder):
     """A command that trains one small network for a second or two."""
-    words = ("train", phantom_folder, "--modality", "flair", "--crop", "32x32x24", "--weights", "none", "--epochs", 40)
+    words = ("train", phantom_folder, "--modality", "flair", "--crop", "32x32x24", "--weights", "none", "--epochs", 25)
     return [str(word) for word in words]
 
 
@@ -63,7 +63,11 @@ def wait_for(path):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("changes", [[], ["--learning-rate", "1e-3"], ["--restart"]], ids=["same", "other", "restart"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param([], marks=pytest.mark.slow), ["--learning-rate", "1e-3"], ["--restart"]],
+    ids=["same", "other", "restart"],
+)
 def test_a_second_training_of_a_run_is_refused_and_the_first_does_not_notice(
     trainings, training, finished, tmp_path, changes
 ):

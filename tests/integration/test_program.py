@@ -46,7 +46,7 @@ def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path):
     assert np.mean(wt) == pytest.approx(summary["WT"]["dice"]["mean"], abs=1e-5)
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.usefixtures("small")
 def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp_path, capsys):
     folder = damaged[0].folder.parent
     for path in phantoms[1].folder.iterdir():
@@ -70,7 +70,7 @@ def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp
     assert summary["WT"]["dice"]["n"] == 2 and list(summary["left_out"]) == ["truncated"]
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.usefixtures("small")
 def test_synthetic_cases_have_a_place_of_their_own(tmp_path, capsys, few_phantoms, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = ["--crop", "32x32x36", "--backbone", "tiny", "--weights", "none", "--epochs", 1]

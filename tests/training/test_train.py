@@ -1,4 +1,7 @@
 import csv
+import errno
+import os
+import shutil
 from contextlib import nullcontext
 
 import h5py
@@ -236,18 +239,28 @@ def test_each_preset_has_its_optimiser(preset, optimizer):
     assert float(network.optimizer.learning_rate) == pytest.approx(1e-4)
 
 
-def test_a_full_disk_while_saving_is_a_sentence(tmp_path):
-    class Network:
-        def save_weights(self, path):
-            path.write_bytes(b"half")
-            raise RuntimeError("Can't decrement id ref count")
-
+def test_a_full_disk_while_saving_is_a_sentence(tmp_path, monkeypatch):
     inputs = keras.Input((1,))
     callback = SaveWeights(tmp_path, keras.Model(inputs, inputs), nullcontext)
-    callback.bare = Network()
+
+    def fail(path):
+        path.write_bytes(b"half")
+        raise RuntimeError("Can't decrement id ref count")
+
+    monkeypatch.setattr(callback.bare, "save_weights", fail)
     with pytest.raises(InputError, match="network.weights.h5 could not be written"):
         callback.on_epoch_end(0)
+    monkeypatch.setattr(shutil if not hasattr(os, "posix_fallocate") else os, *full_disk())
+    with pytest.raises(InputError, match="MB could not be written to .*: No space left on device"):
+        callback.on_epoch_end(0)  # Before HDF5 begins.
     assert list(tmp_path.iterdir()) == []
+
+
+def full_disk():
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return ("posix_fallocate" if hasattr(os, "posix_fallocate") else "disk_usage"), fail
 
 
 def test_the_split_of_a_run_says_what_it_was_trained_on(trained, phantoms):
