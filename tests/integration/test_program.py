@@ -26,6 +26,7 @@ def call(*arguments):
     return main([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path):
     runs, out, results = (tmp_path / name for name in ("runs", "out", "results"))
     data = [phantom_folder, "--runs", runs]

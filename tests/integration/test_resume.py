@@ -101,7 +101,7 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_bytes(trainings, ar
     assert json.loads((tmp_path / "embedding-flair" / "run.json").read_text())["starts"] == 6
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_scheduler_s_signal_saves_and_asks_to_be_tried_again(trainings, arguments, straight, tmp_path, number):
     log, command = tmp_path / "log", [*arguments, "--runs", tmp_path]
     process = trainings.start(command, log)

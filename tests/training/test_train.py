@@ -278,6 +278,7 @@ def test_held_out_cases_are_not_trained_on(phantoms, damaged, tmp_path):
     assert prepared == set(split.training)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_augmented_cases_train_and_a_seed_repeats_them(phantoms, tmp_path):
     config = tiny(epochs=1, augmentation="albunet-authors")
@@ -289,6 +290,7 @@ def test_augmented_cases_train_and_a_seed_repeats_them(phantoms, tmp_path):
     assert (plain / "history.csv").read_bytes() != (runs[0] / "history.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_network_that_augments_in_its_step_learns_what_finished_batches_give(phantoms, tmp_path):
     cache = Cache(tmp_path)
     stored = [cache.add(case, ("flair", "seg"), CacheSettings(TINY_CROP))[0] for case in phantoms]
