@@ -66,7 +66,7 @@ def settings_given(given: Namespace) -> dict[str, Any]:
 
 def section_given(given: Namespace, section: type) -> Any:
     """A settings dataclass of a single command, with what the arguments name."""
-    values = {name: getattr(given, name) for name in settings_of(section)}
+    values = {name: getattr(given, name, None) for name in settings_of(section)}  # A command may have a part of them.
     return section(**{name: value for name, value in values.items() if value is not None})
 
 

@@ -11,7 +11,7 @@ from brats_tf.cli.arguments import (
 )
 from brats_tf.cli.commands import FAILED_CASES, Command, add_checkpoint
 from brats_tf.config.config import CONFIG_FILE, Config
-from brats_tf.config.execution import PostProcessing, PredictionOptions
+from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.errors import InputError
 
 
@@ -33,7 +33,7 @@ def predict(given):
 
     runs = runs_given(given)
     postprocessing = postprocessing_given(given, runs)
-    predictors = load_ensemble(runs, given.checkpoint)
+    predictors = load_ensemble(runs, given.checkpoint, forward=section_given(given, ForwardOptions))
     cases = cases_to_predict(given, runs, predictors[0].config)
     failures = predict_cases(
         predictors,
@@ -83,6 +83,7 @@ def _predict_options(parser):
     options.add_selection(parser)
     add_checkpoint(parser)
     options.add_folder(parser, "out", "folder of the predictions")
+    options.add_settings(parser, ForwardOptions)
     options.add_settings(parser, PostProcessing)
     parser.add_argument(
         "--tuned", action="store_true", help="take --drop-et-below-ml from `brats-tf tune-postprocessing`"

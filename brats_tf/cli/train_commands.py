@@ -14,7 +14,7 @@ from brats_tf.cli.arguments import (
 )
 from brats_tf.cli.commands import Command, add_checkpoint
 from brats_tf.config.config import NETWORKS, SECTIONS, Config
-from brats_tf.config.execution import TrainingOptions
+from brats_tf.config.execution import ForwardOptions, TrainingOptions
 from brats_tf.config.fields import settings_of
 from brats_tf.config.settings import ComputeSettings, DataSettings
 
@@ -112,7 +112,8 @@ def export(given):
     import_tensorflow()
     from brats_tf.inference.export import export_saved_model
 
-    export_saved_model(given.run, checkpoint=given.checkpoint, out=given.out)
+    precision = section_given(given, ForwardOptions).precision
+    export_saved_model(given.run, checkpoint=given.checkpoint, out=given.out, precision=precision)
 
 
 def _train_options(parser):
@@ -163,6 +164,7 @@ def _export_options(parser):
     parser.add_argument("run", type=options.parse_path, metavar="RUN", help="folder of a trained network")
     parser.add_argument("--out", type=options.parse_path, metavar="DIR", required=True, help="for the SavedModel")
     add_checkpoint(parser)
+    options.add_settings(parser, ForwardOptions, ("precision",))
 
 
 COMMANDS = (

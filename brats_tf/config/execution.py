@@ -19,6 +19,22 @@ class TrainingOptions(Section):
 
 
 @dataclass(frozen=True)
+class ForwardOptions(Section):
+    """How trained networks run; a little of it shows in the last digits of the probabilities."""
+
+    precision: str = setting(
+        "float32",
+        "number format of the layers; auto: bfloat16 where the processor or the GPU computes in it",
+        choices=("float32", "bfloat16", "auto"),
+    )
+    mirror: str = setting(
+        "none",
+        "also predict mirrored volumes and average: left-right takes twice as long, along all axes eight times",
+        choices=("none", "lr", "all"),
+    )
+
+
+@dataclass(frozen=True)
 class PostProcessing(Section):
     """Steps after the networks, in this order; neither paper post-processes, so the defaults do nothing."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from brats_tf.config.execution import PostProcessing, PredictionOptions
+from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER, read_pair
 from brats_tf.evaluation.label_maps import LabelMaps
@@ -79,7 +79,7 @@ def _load_blinded(runs, record, predictions):
     """The networks that made the predictions, with blinded classifiers."""
     check_networks(record, runs, predictions)
     checkpoints = {facts["checkpoint"] for facts in record["checkpoints"].values()}
-    predictors = load_ensemble(runs, checkpoints.pop(), blind=True)
+    predictors = load_ensemble(runs, checkpoints.pop(), forward=ForwardOptions(**record["forward"]), blind=True)
     for predictor in predictors:
         if not has_planes(predictor.network):
             raise InputError(f"`blind_classifier` needs networks with planes. Received: {predictor.name}, without any.")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf.config.config import CONFIG_FILE, Config
+from brats_tf.config.execution import ForwardOptions
 from brats_tf.errors import InputError
 from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.outputs import to_regions
@@ -20,9 +21,11 @@ from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import REGIONS
 from brats_tf.runs.network import build_network, explain_lack_of_memory, load_weights
 from brats_tf.runs.record import read_run_record
+from brats_tf.runtime.tensorflow import device_name, has_bfloat16
 
 log = logging.getLogger(__name__)
 POSSIBLE_PROBABILITY = 0.05  # Uncertainty counts where a region's average probability is above this.
+DEFAULT_FORWARD = ForwardOptions()
 SUBSTITUTE = {"t1": "t1ce"}  # AlbuNet paper, Section 3.2: T1c in place of a missing T1.
 
 
@@ -63,11 +66,17 @@ class EnsemblePrediction:
         return np.sqrt(np.maximum(self._squares / len(self.networks) - np.square(self.regions()), 0))
 
 
-def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last", *, blind: bool = False) -> list[Predictor]:
+def load_ensemble(
+    runs: Sequence[str | Path],
+    checkpoint: str = "last",
+    *,
+    forward: ForwardOptions = DEFAULT_FORWARD,
+    blind: bool = False,
+) -> list[Predictor]:
     """Loads the networks of several runs' folders; those that differ only in their weights share one Keras model.
 
     So the ensemble takes the memory of one network and of all weights. `checkpoint` is "last", or "best" of the
-    validation. With `blind` the classifiers see nothing of the volume, see `planes.blinded`.
+    validation; `forward` is how they run. With `blind` the classifiers see nothing of the volume, see `planes.blinded`.
 
     Raises:
         InputError: when a folder holds no run, or weights that do not fit its config.
@@ -78,6 +87,7 @@ def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last", *, blind
             f"{', '.join(missing)} hold no trained networks: {CONFIG_FILE} is missing. Train them first, or choose "
             "trained networks with --networks."
         )
+    precision = resolved_precision(forward.precision)
     predictors: list[Predictor] = []
     shared: dict = {}
     for run in runs:
@@ -86,7 +96,7 @@ def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last", *, blind
             _check_alike(run, config, predictors[0].config)
         key = (config.network.name, *config.network_settings().values())
         if key not in shared:
-            network = build_network(config)
+            network = build_network(config, precision=precision)
             shared[key] = (network, compiled_forward(network, blind=blind))
         network, run_network = shared[key]
         sha256 = load_weights(network, run, checkpoint)
@@ -96,8 +106,18 @@ def load_ensemble(runs: Sequence[str | Path], checkpoint: str = "last", *, blind
         chosen = checkpoint == "best" or config.training.plateau_monitor == "validation"
         chosen_on = tuple(record.get("validation", ())) if chosen else ()
         known = {"checkpoint": checkpoint, "initial_weights": origin, "chosen_on": chosen_on}
+        known |= {"precision": precision, "mirror": forward.mirror}
         predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run), **known))
     return predictors
+
+
+def resolved_precision(precision: str) -> str:
+    """The number format that "auto" stands for on this machine; says so where another one is slow here."""
+    if precision == "bfloat16" and not has_bfloat16():
+        log.warning(f"--precision bfloat16: {device_name()} does not compute in it, so it is slower than float32 here.")
+    if precision == "auto":
+        return "bfloat16" if has_bfloat16() else "float32"
+    return precision
 
 
 def predict_case(predictors, case):

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from brats_tf.errors import InputError
+from brats_tf.inference.ensemble import resolved_precision
 from brats_tf.models.registry import get_network
 from brats_tf.models.remat import fused_graph
 from brats_tf.runs.network import load_network
@@ -20,12 +21,13 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-5
 
 
-def export_saved_model(run, *, out, checkpoint="last"):
+def export_saved_model(run, *, out, checkpoint="last", precision="float32"):
     """Writes `<out>`, reloads it and compares both on one random volume, before it gets its name.
 
     The SavedModel's `serve` takes a `volume` (B, H, W, D, C) float32, z-scored and cropped as the run's config says (a
     window of a network that sees patches), and returns a dictionary of the last layer's probabilities: `regions` (B, H,
-    W, D, 3) or `classes` (B, H, W, D, 4). It is also the signature `serving_default`.
+    W, D, 3) or `classes` (B, H, W, D, 4). It is also the signature `serving_default`. `precision` is that of the layers
+    inside, as `ForwardOptions` has it; volumes and probabilities stay float32.
 
     Returns:
         The largest difference between network and SavedModel.
@@ -36,7 +38,7 @@ def export_saved_model(run, *, out, checkpoint="last"):
     out = Path(out)
     if out.exists() and not (out / "saved_model.pb").is_file():
         raise InputError(f"{out} exists and is no SavedModel; it would be replaced. Choose another --out.")
-    config, network = load_network(run, checkpoint)
+    config, network = load_network(run, checkpoint, precision=resolved_precision(precision))
     graph = fused_graph(network)
     volume = np.random.default_rng(config.seed).standard_normal((1, *config.input_shape))
     volume = tf.constant(volume, tf.float32)

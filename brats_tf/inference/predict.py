@@ -15,7 +15,7 @@ from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.ensemble import mean_uncertainty, predict_case
 from brats_tf.inference.postprocessing import postprocess
 from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, PredictionRecord
-from brats_tf.inference.predictor import Predictor
+from brats_tf.inference.predictor import MIRRORED, Predictor
 from brats_tf.models.cost import prediction_bytes
 from brats_tf.models.outputs import to_classes
 from brats_tf.regions import classes_to_labels
@@ -110,8 +110,10 @@ def _write(predicted, case, record, postprocessing, options):
 
 def _first_line(predictors, cases):
     largest = max((one.network for one in predictors), key=lambda network: network.count_params())
+    first, passes = predictors[0], len(MIRRORED[predictors[0].mirror])
+    mirrored = f", {passes} passes each, mirrored" if passes > 1 else ""
     memory = prediction_bytes(largest, networks=len(predictors)) / 1e9
     return (
         f"Predicting {cases} case(s) with {len(predictors)} network(s) of {largest.count_params():,} parameters on "
-        f"{device_name()}, about {memory:.1f} GB of memory."
+        f"{device_name()} in {first.precision}{mirrored}, about {memory:.1f} GB of memory."
     )

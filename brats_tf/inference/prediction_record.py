@@ -14,7 +14,7 @@ from brats_tf.runtime.files import read_json, sha256_of, write_json
 
 PREDICTION_FILE = "prediction.json"
 PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = "probabilities", "uncertainty"
-_MADE_BY = ("networks", "postprocessing")
+_MADE_BY = ("networks", "postprocessing", "forward")
 _FACTS = {"checkpoint", "chosen_on", "initial_weights", "run"}  # Of each network.
 
 
@@ -38,6 +38,7 @@ class PredictionRecord:
         before = {} if replace and not _is_readable(out) else read_prediction_record(out)
         made_by = {"networks": {one.name: one.weights_sha256 for one in predictors}}
         made_by |= {"postprocessing": asdict(postprocessing)}
+        made_by |= {"forward": {"precision": predictors[0].precision, "mirror": predictors[0].mirror}}
         same = all(before.get(name) == value for name, value in made_by.items())
         if before and not same and not replace:
             raise InputError(
@@ -149,7 +150,8 @@ def _differing(before, made_by):
     if before["networks"].keys() != made_by["networks"].keys():
         return f"networks ({', '.join(before['networks'])})"
     names = [name for name, sha256 in made_by["networks"].items() if before["networks"][name] != sha256]
-    return f"weights of {', '.join(names)}" if names else f"steps ({before['postprocessing']})"
+    steps = before["postprocessing"] | before["forward"]
+    return f"weights of {', '.join(names)}" if names else f"steps ({steps})"
 
 
 def _check_kinds(record):
@@ -167,6 +169,7 @@ def _check_kinds(record):
     if not all(isinstance(one["chosen_on"], list) and texts(one["chosen_on"]) for one in checkpoints.values()):
         raise ValueError("`chosen_on` must list ids of cases")
     named = [one[name] for one in checkpoints.values() for name in ("checkpoint", "initial_weights", "run")]
+    named += [record["forward"].get(name) for name in ("precision", "mirror")]
     hashes = [*record["networks"].values(), *(one.get("sha256") for one in cases.values())]
     if not texts([*named, *hashes, *record["left_out"].values(), *record["data"], *record["pending"]]):
         raise ValueError("a name, a path or a hash is no text")

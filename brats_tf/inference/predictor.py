@@ -1,5 +1,6 @@
 """A trained network that predicts whole volumes: at once, or in sliding windows when it sees patches."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,13 @@ from brats_tf.models.registry import get_network
 from brats_tf.models.remat import fused_graph
 
 SMALLEST_PROBABILITY = 1e-30  # That has a logarithm here.
+LEFT_RIGHT = 1  # The axis of (H, W, D) along which the brain is nearly symmetric.
+# The axes along which each image of a volume is mirrored, by the setting `mirror`.
+MIRRORED = {
+    "none": [()],
+    "lr": [(), (LEFT_RIGHT,)],
+    "all": [axes for count in range(4) for axes in itertools.combinations(range(3), count)],
+}
 
 
 @dataclass
@@ -34,6 +42,8 @@ class Predictor:
     label: str | None = None  # Its name in records, where that is not the folder's.
     checkpoint: str = "last"
     initial_weights: str = "unknown"  # Where the training began, in words.
+    precision: str = "float32"  # Of the layers.
+    mirror: str = "none"  # A key of `MIRRORED`.
     chosen_on: tuple = ()  # The ids of the validation cases that chose the checkpoint or lowered the learning rate.
 
     @property
@@ -53,7 +63,17 @@ class Predictor:
         return get_network(self.config.network.name).outputs
 
     def predict(self, volume):
-        """Probabilities of one volume: (H, W, D, C) -> (H, W, D, 3) regions or (H, W, D, 4) classes, float32."""
+        """Probabilities of one volume: (H, W, D, C) -> (H, W, D, 3) regions or (H, W, D, 4) classes, float32.
+
+        With `mirror` the mean over the volume and its mirror images, each mirrored back.
+        """
+        images = MIRRORED[self.mirror]
+        if len(images) == 1:
+            return self._predict(volume)
+        back = (np.flip(self._predict(np.ascontiguousarray(np.flip(volume, axes))), axes) for axes in images)
+        return sum(back, np.float32(0)) / np.float32(len(images))
+
+    def _predict(self, volume):
         config = self.config
         if config.data.patch_size is None:
             return self.run_network(self.weights, volume[None])[0]

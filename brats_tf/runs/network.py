@@ -50,10 +50,12 @@ def classifier_hash(network: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def load_network(run: str | Path, checkpoint: str = "last") -> tuple[Config, keras.Model]:
+def load_network(
+    run: str | Path, checkpoint: str = "last", *, precision: str = "float32"
+) -> tuple[Config, keras.Model]:
     """Loads a run: (config, network with its trained weights). Raises `InputError` as `load_weights` does."""
     config = Config.load(run)
-    network = build_network(config)
+    network = build_network(config, precision=precision)
     load_weights(network, run, checkpoint)
     return config, network
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+CPU_INFO = Path("/proc/cpuinfo")
 # Memory limits of a container: cgroup v2, then v1. "max" or a huge number means none.
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -14,11 +15,21 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 def machine() -> str:
     """The processor and its number of cores, as tables name it."""
     try:
-        model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+        model = next(line for line in CPU_INFO.read_text().splitlines() if line.startswith("model name"))
         name = model.partition(":")[2].strip()
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16, as Linux lists its abilities; False where nobody lists them."""
+    try:
+        lines = CPU_INFO.read_text().splitlines()
+    except OSError:
+        return False
+    listed = [line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))]
+    return any(set(flags) & {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"} for flags in listed)
 
 
 def available_cores() -> int:

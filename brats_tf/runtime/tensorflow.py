@@ -20,6 +20,8 @@ import tempfile
 from types import ModuleType
 from typing import Any
 
+from brats_tf.runtime.system import cpu_has_bfloat16
+
 log = logging.getLogger(__name__)
 INTER_OP_VARIABLE = "TF_NUM_INTEROP_THREADS"
 
@@ -83,6 +85,15 @@ def as_os_error(error: Any) -> OSError:
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
     return bool(import_tensorflow().config.list_physical_devices("GPU"))
+
+
+def has_bfloat16() -> bool:
+    """Whether the device that computes has matrix units for bfloat16: the first GPU, or the processor."""
+    tf = import_tensorflow()
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) >= (8, 0)
+    return cpu_has_bfloat16()
 
 
 def device_name() -> str:

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import TINY_CROP
 
 from brats_tf.cli.main import main
@@ -73,3 +74,14 @@ def test_a_folder_with_something_else_in_it_is_not_replaced(run, tmp_path):
     with pytest.raises(InputError, match="is no SavedModel"):
         export.export_saved_model(run, out=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+def test_a_network_in_bfloat16_takes_and_gives_float32(run, tmp_path):
+    difference = export.export_saved_model(run, out=tmp_path / "half", precision="bfloat16")
+    assert difference <= 1e-5
+    export.export_saved_model(run, out=tmp_path / "whole")
+    volume = np.random.default_rng(1).normal(size=(1, *TINY_CROP, 1)).astype("float32")
+    networks = [tf.saved_model.load(tmp_path / name) for name in ("half", "whole")]  # They must stay alive.
+    half, whole = (network.serve(volume)["regions"].numpy() for network in networks)
+    assert half.dtype == whole.dtype == np.float32
+    assert 0 < np.abs(half - whole).max() < 0.05

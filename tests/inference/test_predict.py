@@ -10,12 +10,13 @@ import pytest
 from conftest import TINY_CROP
 
 from brats_tf.config.config import Config
-from brats_tf.config.execution import PostProcessing, PredictionOptions
+from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import HYPHENED
 from brats_tf.errors import InputError, WriteError
 from brats_tf.evaluation.label_maps import LabelMaps
-from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference import ensemble
+from brats_tf.inference.ensemble import load_ensemble, resolved_precision
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models.remat import fused_graph
 from brats_tf.preprocessing.preprocess import prepare_case
@@ -317,3 +318,46 @@ def test_a_network_of_another_spacing_predicts_in_the_files_own_voxels(phantoms,
     with pytest.raises(InputError, match="must share `spacing_mm`. Received: None in .*, 7.5 before"):
         Config.from_preset("embedding", modalities=("t2",), crop=TINY_CROP, backbone="tiny").save(tmp_path / "t2")
         load_ensemble([tmp_path, tmp_path / "t2"])
+
+
+def test_mirrored_volumes_are_mirrored_back_and_averaged(runs, members, phantoms):
+    prepared = prepare_case(phantoms[0], modalities=("flair",), crop=TINY_CROP, with_truth=False)
+    (mirrored,) = load_ensemble([runs / "flair"], forward=ForwardOptions(mirror="lr"))
+    (every,) = load_ensemble([runs / "flair"], forward=ForwardOptions(mirror="all"))
+    plain = members[0].predict
+    volume = prepared.volume
+    expected = (plain(volume) + plain(volume[:, ::-1].copy())[:, ::-1]) / 2  # Left and right.
+    np.testing.assert_allclose(mirrored.predict(volume), expected, atol=1e-6)
+    assert np.abs(expected - plain(volume)).max() > 1e-3
+    expected = 0
+    for h, w, d in itertools.product((1, -1), repeat=3):
+        expected = expected + plain(volume[::h, ::w, ::d].copy())[::h, ::w, ::d] / 8
+    np.testing.assert_allclose(every.predict(volume), expected, atol=1e-6)
+
+
+def test_bfloat16_predicts_nearly_the_same_and_is_recorded(runs, members, phantoms, tmp_path, capsys, monkeypatch):
+    options = PredictionOptions(save_probabilities=True)
+    half = load_ensemble([runs / "flair"], forward=ForwardOptions(precision="bfloat16"))
+    predict_cases(members[:1], phantoms[:1], out=tmp_path / "whole", options=options)
+    predict_cases(half, phantoms[:1], out=tmp_path / "half", options=options)
+    whole, rounded = (
+        nib.load(tmp_path / name / "probabilities" / f"{phantoms[0].id}.nii.gz").get_fdata()
+        for name in ("whole", "half")
+    )
+    assert 0 < np.abs(whole - rounded).max() < 0.1
+    assert json.loads((tmp_path / "half" / "prediction.json").read_text())["forward"] == {
+        "precision": "bfloat16",
+        "mirror": "none",
+    }
+    with pytest.raises(InputError, match="holds predictions with other steps .*'precision': 'bfloat16'"):
+        predict_cases(members[:1], phantoms[:1], out=tmp_path / "half")
+    assert half[0].network.weights[0].dtype == "float32"
+    assert "in bfloat16, about" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("able", "auto"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_asks_the_machine(able, auto, monkeypatch, capsys):
+    monkeypatch.setattr(ensemble, "has_bfloat16", lambda: able)
+    assert resolved_precision("auto") == auto
+    assert resolved_precision("bfloat16") == "bfloat16"
+    assert ("slower than float32 here" in " ".join(capsys.readouterr().out.split())) != able

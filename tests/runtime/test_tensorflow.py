@@ -2,6 +2,7 @@ import errno
 
 import pytest
 
+from brats_tf.runtime import system
 from brats_tf.runtime.tensorflow import as_os_error, import_tensorflow
 
 tf = import_tensorflow()
@@ -19,3 +20,19 @@ def test_an_error_of_a_writer_is_what_it_was_before(message, number, sentence):
     error = as_os_error(tf.errors.ResourceExhaustedError(None, None, message))
     assert error.errno == number
     assert (error.strerror or str(error)).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("content", "able"),
+    [
+        ("flags\t: fpu avx512_bf16 avx2", True),
+        ("Features\t: fp asimd bf16", True),
+        ("flags\t: avx2\nbugs\t: bf16", False),
+    ],
+)
+def test_the_processor_is_asked_for_bfloat16(tmp_path, monkeypatch, content, able):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: bf16\n{content}\n")
+    monkeypatch.setattr(system, "CPU_INFO", tmp_path / "cpuinfo")
+    assert system.cpu_has_bfloat16() == able
+    monkeypatch.setattr(system, "CPU_INFO", tmp_path / "none")
+    assert not system.cpu_has_bfloat16()
