@@ -8,8 +8,8 @@ from rich.table import Table
 
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import TABLE_ORDER, read_pair
-from brats_tf.evaluation.label_maps import LabelMaps
+from brats_tf.evaluation.evaluate import TABLE_ORDER
+from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import dice
 from brats_tf.evaluation.scores import format_score
 from brats_tf.evaluation.statistics import summarise, wilcoxon_p
@@ -111,8 +111,8 @@ def _scored(cases, maps, empty):
     scored, left_out = {}, {}
     for case in track(cases, "Evaluating"):
         try:
-            truth, labels, _ = read_pair(case, maps)
-            scored[case.id] = {region: dice(truth[..., i], labels[..., i], empty) for i, region in enumerate(REGIONS)}
+            regions = read_pair(case, maps).regions
+            scored[case.id] = {region: dice(*pair, empty) for region, pair in regions.items()}
         except InputError as error:
             left_out[case.id] = str(error)
     return scored, left_out

@@ -12,16 +12,14 @@ from rich.table import Table
 
 from brats_tf import __version__
 from brats_tf.config.execution import EvaluationOptions
-from brats_tf.data import volumes
 from brats_tf.data.case import Case
-from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.errors import InputError
-from brats_tf.evaluation.label_maps import LabelMaps
+from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score, score_region
 from brats_tf.evaluation.statistics import format_correlation, spearman, summarise
 from brats_tf.inference.prediction_record import chosen_on, uncertainties
-from brats_tf.regions import REGIONS, Convention, classes_to_regions
+from brats_tf.regions import REGIONS, Convention
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import atomic, read_csv, read_json, sha256_of
@@ -127,20 +125,12 @@ def score_case(case, maps, empty="brats"):
     Raises:
         InputError: when truth or prediction is missing, differs in geometry, or holds unknown labels.
     """
-    expected, received, spacing_mm = read_pair(case, maps)
+    pair = read_pair(case, maps)
+    spacing_mm, voxels = pair.spacing_mm, pair.voxels
     return {
-        region: score_region(expected[..., i], received[..., i], spacing_mm, empty) for i, region in enumerate(REGIONS)
+        region: score_region(truth, prediction, spacing_mm, empty, voxels=voxels)
+        for region, (truth, prediction) in pair.regions.items()
     }
-
-
-def read_pair(case, maps):
-    """Truth and prediction as regions (X, Y, Z, 3), bool, and the edges of their voxels in mm."""
-    maps.check_recorded(case.id)
-    truth = volumes.read_segmentation(case.require(SEGMENTATION), case_id=case.id)
-    predicted, geometry = maps.read_classes(case)
-    volumes.check_same_geometry(truth.geometry, geometry, case_id=case.id)
-    expected = classes_to_regions(volumes.read_label_classes(truth, case))
-    return expected, classes_to_regions(predicted), volumes.spacing_of(truth.affine)
 
 
 def _uncertainty(record, scored):

@@ -1,13 +1,18 @@
 """A folder of predicted label maps: those of `brats-tf predict`, checked against their record, or any others."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from brats_tf.data import volumes
-from brats_tf.data.layouts import is_nifti, stem
+from brats_tf.data.layouts import SEGMENTATION, is_nifti, stem
 from brats_tf.data.nifti import read_nifti
 from brats_tf.errors import InputError
+from brats_tf.evaluation.lesionwise import DILATION
 from brats_tf.inference.prediction_record import PREDICTION_FILE, read_prediction_record
+from brats_tf.regions import REGIONS, classes_to_regions
 from brats_tf.runtime.lock import check_unlocked
 
 NAMES = ("{}.nii.gz", "{}.nii", "{}_seg.nii.gz", "{}-seg.nii.gz", "{}_seg.nii", "{}-seg.nii")  # Of a case's label map.
@@ -92,3 +97,41 @@ class LabelMaps:
         """The ids of the cases that have a file, as its name tells."""
         names = (stem(path.name) for path in sorted(self.folder.iterdir()) if is_nifti(path.name))
         return [name.removesuffix("_seg").removesuffix("-seg") for name in names]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Truth and prediction of a case in the box around both, with a margin for what lesion-wise scores look at.
+
+    Attributes:
+        regions: {region: (truth, prediction)}, masks (X, Y, Z), bool.
+        spacing_mm: the edges of a voxel along the file's axes.
+        voxels: the size of the whole volume.
+    """
+
+    regions: dict
+    spacing_mm: tuple
+    voxels: int
+
+
+def read_pair(case, maps):
+    """The `Pair` of a case, read and checked."""
+    maps.check_recorded(case.id)
+    truth = volumes.read_segmentation(case.require(SEGMENTATION), case_id=case.id)
+    predicted, geometry = maps.read_classes(case)
+    volumes.check_same_geometry(truth.geometry, geometry, case_id=case.id)
+    expected = volumes.read_label_classes(truth, case)
+    box = box_around((expected != 0) | (predicted != 0), margin=DILATION)
+    pairs = [np.moveaxis(classes_to_regions(np.asarray(one[box])), -1, 0) for one in (expected, predicted)]
+    regions = dict(zip(REGIONS, zip(*map(np.ascontiguousarray, pairs), strict=True), strict=True))
+    return Pair(regions, volumes.spacing_of(truth.affine), expected.size)
+
+
+def box_around(mask, *, margin):
+    """The slices of the box around a mask (X, Y, Z), bool, with a margin in voxels; one voxel where it is empty."""
+    box = []
+    for axis, size in enumerate(mask.shape):
+        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        first, last = (found[0], found[-1] + 1) if found.size else (0, 1)
+        box.append(slice(max(0, first - margin), min(size, last + margin)) if found.size else slice(0, 1))
+    return tuple(box)

@@ -29,12 +29,14 @@ class LesionScore:
     false: int
 
 
-def lesion_wise(truth, prediction, spacing_mm, empty="brats"):
+def lesion_wise(truth, prediction, spacing_mm, empty="brats", *, hd95_mm=None):
     """Scores two masks (X, Y, Z), bool, lesion by lesion.
 
     Args:
         spacing_mm: the edges of a voxel along the three axes.
         empty: with nothing to count, "brats" scores 1 and 0 mm, "nan" has no score (NaN).
+        hd95_mm: of both masks as they are, where it is known: a single lesion that all of the prediction touches
+            has it.
     """
     spacing_mm = tuple(spacing_mm)
     if not (truth.any() or prediction.any()):
@@ -43,7 +45,7 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats"):
     grown = ndimage.binary_dilation(truth, structure=_GROWN, iterations=DILATION)
     lesions, count = ndimage.label(grown, structure=_CONNECTED)
     lesions[~truth] = 0
-    parts, _ = ndimage.label(prediction, structure=_CONNECTED)
+    parts, part_count = ndimage.label(prediction, structure=_CONNECTED)
     scores, matched, found, missed = [], set(), 0, 0
     for lesion, where in enumerate(ndimage.find_objects(lesions, count), start=1):
         mask, box = lesions == lesion, _with_margin(where, lesions.shape)
@@ -54,9 +56,12 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats"):
         if np.count_nonzero(mask) * np.prod(spacing_mm) <= SMALLEST_MM3:
             continue
         found, missed = found + bool(touching.size), missed + (not touching.size)
+        if hd95_mm is not None and count == 1 and len(touching) == part_count:  # One lesion, and all that was found.
+            scores.append((dice(truth, prediction), hd95_mm))
+            continue
         matching = np.isin(parts, touching)
         scores.append((dice(mask, matching), hausdorff95(mask, matching, spacing_mm)))
-    false = int(parts.max()) - len(matched)
+    false = part_count - len(matched)
     return _score(scores, found, missed, false, empty)
 
 

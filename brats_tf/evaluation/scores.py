@@ -45,22 +45,24 @@ METRICS = {
 }
 
 
-def score_region(truth, prediction, spacing_mm, empty="brats"):
+def score_region(truth, prediction, spacing_mm, empty="brats", *, voxels=None):
     """All `METRICS` of two masks (X, Y, Z), bool: {column: float}.
 
     Args:
         spacing_mm: the edges of a voxel along the three axes.
         empty: what an empty region scores, a key of `metrics.EMPTY_MASK_RULES`.
+        voxels: the size of the whole volume where the masks are cut out of it, with `lesionwise.DILATION` around them.
     """
     rule = EMPTY_MASK_RULES[empty]
     distances = surface_distances(truth, prediction, spacing_mm)
-    lesions = lesion_wise(truth, prediction, spacing_mm, empty)
+    hd95_mm = hausdorff95_from_distances(distances, rule)
+    lesions = lesion_wise(truth, prediction, spacing_mm, empty, hd95_mm=hd95_mm)
     truth_ml, prediction_ml = (np.count_nonzero(mask) * np.prod(spacing_mm) / 1000 for mask in (truth, prediction))
     values = (
         dice(truth, prediction, empty),
-        hausdorff95_from_distances(distances, rule),
+        hd95_mm,
         sensitivity(truth, prediction, empty),
-        specificity(truth, prediction),
+        specificity(truth, prediction, voxels=voxels),
         normalised_surface_dice(distances, rule),
         lesions.dice,
         lesions.hd95_mm,

@@ -10,17 +10,14 @@ from rich.table import Table
 from brats_tf.config.execution import PostProcessing
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import read_pair
-from brats_tf.evaluation.label_maps import LabelMaps
+from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import dice
 from brats_tf.inference.postprocessing import TUNED
-from brats_tf.regions import REGIONS
 from brats_tf.runs.files import POSTPROCESSING_FILE
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
 
 log = logging.getLogger(__name__)
-ET = REGIONS.index("ET")
 # Of enhancing tumour below which it is relabelled as necrosis; 0 drops nothing.
 THRESHOLDS_ML = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 
@@ -40,8 +37,8 @@ def tune_postprocessing(cases, *, predictions, runs):
     pairs, failures = [], []
     for case in track(cases, "Reading"):
         try:
-            truth, prediction, spacing_mm = read_pair(case, maps)
-            pairs.append((truth[..., ET], prediction[..., ET], spacing_mm))
+            pair = read_pair(case, maps)
+            pairs.append((*pair.regions["ET"], pair.spacing_mm))
         except InputError as error:
             failures.append((case.id, str(error)))
             log.info(f"Left out: {error}")

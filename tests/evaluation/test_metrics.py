@@ -7,8 +7,11 @@ import math
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from brats_tf.evaluation.label_maps import box_around
+from brats_tf.evaluation.lesionwise import DILATION
 from brats_tf.evaluation.metrics import (
     EMPTY_MASK_RULES,
     WORST_MM,
@@ -19,6 +22,7 @@ from brats_tf.evaluation.metrics import (
     specificity,
     surface_distances,
 )
+from brats_tf.evaluation.scores import score_region
 
 LABELS = {"WT": (1, 2, 3, 4), "TC": (1, 3, 4), "ET": (3, 4)}  # Of every pair in the reference: ET is 3 or 4.
 
@@ -175,3 +179,27 @@ def test_the_challenges_own_hausdorff_example():
     truth, prediction = (np.asanyarray(image.dataobj) > 0 for image in images)
     spacing_mm = nib.affines.voxel_sizes(images[0].affine)
     assert hausdorff95(truth, prediction, spacing_mm) == pytest.approx(1.41421356, abs=1e-6)
+
+
+def test_masks_cut_out_of_their_volume_score_as_the_whole_ones():
+    random = np.random.default_rng(4)
+    for _ in range(20):
+        truth, prediction = np.zeros((2, 20, 18, 16), bool)
+        for mask in (truth, prediction):
+            for _ in range(random.integers(0, 3)):
+                corner = random.integers(0, 12, 3)
+                mask[tuple(slice(start, start + random.integers(1, 5)) for start in corner)] = True
+        box = box_around(truth | prediction, margin=DILATION)
+        whole = score_region(truth, prediction, (1, 2, 0.5))
+        cut = score_region(truth[box], prediction[box], (1, 2, 0.5), voxels=truth.size)
+        assert cut == pytest.approx(whole, abs=1e-12, nan_ok=True)
+
+
+def test_distances_are_those_of_the_distance_transform():
+    random = np.random.default_rng(5)
+    truth, prediction = random.random((2, 12, 14, 10)) > 0.6
+    borders = [mask & ~ndimage.binary_erosion(mask) for mask in (truth, prediction)]
+    fields = [ndimage.distance_transform_edt(~border, sampling=(1, 2, 0.5)) for border in borders]
+    found = surface_distances(truth, prediction, (1, 2, 0.5))
+    np.testing.assert_allclose(found[0], fields[1][borders[0]], atol=1e-12)
+    np.testing.assert_allclose(found[1], fields[0][borders[1]], atol=1e-12)
