@@ -11,8 +11,9 @@ from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import RECORD_FILE, VALIDATION_FILE
 from brats_tf.runs.history import read_validation
-from brats_tf.runs.record import check_kinds, read_run_record
+from brats_tf.runs.record import TRAINING, check_kinds, read_run_record
 from brats_tf.runtime.console import cell, console, printable
+from brats_tf.runtime.lock import is_locked
 
 log = logging.getLogger(__name__)
 _KINDS = {"last": dict, "began": str, "seconds": int | float, "peak_memory_gb": int | float, "device": str}  # Of a row.
@@ -45,7 +46,7 @@ def show_runs(folder, *, as_json=False):
         table.add_row(
             cell(row["run"]),
             f"{row['epochs']}/{row['settings']['training']['epochs']}",
-            cell(row["status"]),
+            cell(row["status"] if row["running"] or row["status"] != TRAINING else "interrupted"),
             loss,
             dice,
             took,
@@ -80,7 +81,7 @@ def summary_of(run, folder):
             epoch = max(means, key=lambda epoch: sum(means[epoch].values()))
             best = means[epoch] | {"epoch": epoch}
     name = str(run.relative_to(folder)) if run != Path(folder) else run.name
-    return record | {"run": name, "best": best, "loss": loss}
+    return record | {"running": is_locked(run), "run": name, "best": best, "loss": loss}
 
 
 def _show_differences(rows):

@@ -65,6 +65,15 @@ def check_unlocked(folder: str | Path) -> None:
         raise _in_use(path, holder)
 
 
+def is_locked(folder: str | Path) -> bool:
+    """Whether another process writes into a folder, as far as can be known."""
+    try:
+        check_unlocked(folder)
+    except InputError:
+        return True
+    return False
+
+
 def move_lock(old: Path, new: Path) -> None:
     """Takes this process's lock from a folder that was renamed to the one that is new in its place."""
     if (old / LOCK_FILE).is_file():
