@@ -17,7 +17,7 @@ from brats_tf.config.execution import ForwardOptions
 from brats_tf.errors import InputError
 from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.outputs import to_regions
-from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.preprocessing.preprocess import PreparedCase, prepare_case
 from brats_tf.regions import REGIONS
 from brats_tf.runs.network import build_network, explain_lack_of_memory, load_weights
 from brats_tf.runs.record import read_run_record
@@ -32,12 +32,11 @@ SUBSTITUTE = {"t1": "t1ce"}  # AlbuNet paper, Section 3.2: T1c in place of a mis
 class EnsemblePrediction:
     """What the networks predict of one case: the sum of their probabilities (H, W, D, K), and of the regions' squares.
 
-    The channels are regions, or classes where all networks have classes. `started` is the time, in seconds, when the
-    case was begun.
+    The channels are regions, or classes where all networks have classes. `seconds` is the time that it took so far.
     """
 
-    def __init__(self, prepared, outputs, *, several, started):
-        self.prepared, self.outputs, self.networks, self.started = prepared, outputs, [], started
+    def __init__(self, prepared, outputs, *, several):
+        self.prepared, self.outputs, self.networks, self.seconds = prepared, outputs, [], 0.0
         self._sum, self._squares = 0, 0 if several else None
 
     def add(self, predictor, probabilities):
@@ -120,13 +119,29 @@ def resolved_precision(precision: str) -> str:
     return precision
 
 
-def predict_case(predictors, case):
-    """Predicts one case with those networks whose modalities it has.
+@dataclasses.dataclass(frozen=True)
+class ReadyCase:
+    """A case as the networks that fit it take it.
+
+    Attributes:
+        prepared: a `PreparedCase` of the modalities.
+        predictors: the networks whose modalities the case has.
+        modalities: the channels of the volume, in order.
+        messages: what a person should know about the choice.
+        seconds: what reading took.
+    """
+
+    prepared: PreparedCase
+    predictors: list
+    modalities: list
+    messages: list
+    seconds: float
+
+
+def read_case(predictors, case):
+    """Reads a case for those networks whose modalities it has: a `ReadyCase`.
 
     A missing T1 is replaced by T1c where no network can do without it (AlbuNet paper, Section 3.2).
-
-    Returns:
-        An `EnsemblePrediction`.
 
     Raises:
         InputError: when no network fits, or the case is bad.
@@ -134,9 +149,9 @@ def predict_case(predictors, case):
     started = time.monotonic()
     usable = [one for one in predictors if set(one.config.data.modalities) <= set(case.volumes)]
     wanted = _modalities(predictors)
-    missing = [modality for modality in wanted if modality not in case.volumes]
+    missing, messages = [modality for modality in wanted if modality not in case.volumes], []
     if not usable:
-        case, usable = _substitute(predictors, case)
+        case, usable, messages = _substitute(predictors, case)
     if not usable:
         raise InputError(
             f"Case {case.id}: no network fits; expected {', '.join(wanted)} in {case.folder}, "
@@ -144,15 +159,22 @@ def predict_case(predictors, case):
         )
     modalities = _modalities(usable)
     if missing:
-        log.info(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
+        messages.append(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
     settings = predictors[0].config.preprocessing() | {"modalities": modalities}
     prepared = prepare_case(case, **settings, with_truth=False)
-    outputs = "classes" if all(one.outputs == "classes" for one in usable) else "regions"
-    predicted = EnsemblePrediction(prepared, outputs, several=len(usable) > 1, started=started)
-    for predictor in usable:
-        channels = [modalities.index(modality) for modality in predictor.config.data.modalities]
+    return ReadyCase(prepared, usable, modalities, messages, time.monotonic() - started)
+
+
+def predict_case(ready):
+    """Runs the networks on a `ReadyCase`: an `EnsemblePrediction`. Raises `InputError` when the memory is too small."""
+    started = time.monotonic()
+    outputs = "classes" if all(one.outputs == "classes" for one in ready.predictors) else "regions"
+    predicted = EnsemblePrediction(ready.prepared, outputs, several=len(ready.predictors) > 1)
+    for predictor in ready.predictors:
+        channels = [ready.modalities.index(modality) for modality in predictor.config.data.modalities]
         with explain_lack_of_memory(predictor.config):
-            predicted.add(predictor, predictor.predict(prepared.volume[..., channels]))
+            predicted.add(predictor, predictor.predict(ready.prepared.volume[..., channels]))
+    predicted.seconds = ready.seconds + time.monotonic() - started
     return predicted
 
 
@@ -181,7 +203,7 @@ def _check_alike(run, config, first):
 
 
 def _substitute(predictors, case):
-    """The case with T1c in place of a missing T1, and the networks that can be used then."""
+    """The case with T1c in place of a missing T1, the networks that can be used then, and what to say."""
     borrowed = {
         name: case.volumes[other]
         for name, other in SUBSTITUTE.items()
@@ -191,9 +213,11 @@ def _substitute(predictors, case):
     usable = [one for one in predictors if len(one.config.data.modalities) > 1]
     usable = [one for one in usable if set(one.config.data.modalities) <= available]
     if not usable:
-        return case, []
-    for name in borrowed:
-        log.info(f"Case {case.id}: {name} is missing; {SUBSTITUTE[name]} takes its place, as in the AlbuNet paper.")
+        return case, [], []
+    messages = [
+        f"Case {case.id}: {name} is missing; {SUBSTITUTE[name]} takes its place, as in the AlbuNet paper."
+        for name in borrowed
+    ]
     channels = {name: case.channels[SUBSTITUTE[name]] for name in borrowed if SUBSTITUTE[name] in case.channels}
     changed = dataclasses.replace(case, volumes=case.volumes | borrowed, channels=case.channels | channels)
-    return changed, usable
+    return changed, usable, messages

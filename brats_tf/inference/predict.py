@@ -2,7 +2,11 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from brats_tf.data.case import Case
 from brats_tf.data.notes import log_notes
 from brats_tf.data.volumes import spacing_of, write_volume
 from brats_tf.errors import InputError, WriteError
-from brats_tf.inference.ensemble import mean_uncertainty, predict_case
+from brats_tf.inference.ensemble import mean_uncertainty, predict_case, read_case
 from brats_tf.inference.postprocessing import postprocess
 from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, PredictionRecord
 from brats_tf.inference.predictor import MIRRORED, Predictor
@@ -56,27 +60,13 @@ def predict_cases(
     """
     if options.save_uncertainty and len(predictors) < 2:
         raise InputError("Uncertainty needs at least two networks. Received: 1.")
-    failures: list[tuple[str, str]] = []
-    notes: dict[str, list[str]] = {}
     with lock(out):
         remove_partial(out)
         ids = [case.id for case in cases]
         record = PredictionRecord(out, predictors, postprocessing, ids, data=data, replace=options.replace)
         log.info(_first_line(predictors, len(cases)))
-        for number, case in enumerate(track(cases, "Predicting")):
-            try:
-                predicted = predict_case(predictors, case)
-                for note in predicted.prepared.notes:
-                    notes.setdefault(note, []).append(case.id)
-                _write(predicted, case, record, postprocessing, options)
-            except WriteError:
-                log.info(f"{number - len(failures)} of {len(cases)} label maps written to {out}.")
-                raise
-            except InputError as error:
-                older = " The label map from an earlier prediction was left in place."
-                log.info(f"Left out: {error}{older if record.path(case.id).exists() else ''}")
-                failures.append((case.id, str(error)))
-                record.leave_out(case.id, str(error))
+        save = partial(_write, record=record, postprocessing=postprocessing, options=options)
+        failures, notes = _predict_all(predictors, cases, record, save)
     log_notes(notes)
     log.info(f"{len(cases) - len(failures)} of {len(cases)} label maps written to {out}.")
     if failures:
@@ -84,8 +74,50 @@ def predict_cases(
     return failures
 
 
-def _write(predicted, case, record, postprocessing, options):
-    """Writes the prediction of a case and what the record says of it."""
+def _predict_all(predictors, cases, record, save):
+    """Predicts the cases one after another; meanwhile the next one is read and the last one written.
+
+    Everything that changes the record or the folder happens in one thread, in order. Returns ([(case id, sentence)] of
+    those that failed, {note: case ids}).
+    """
+    failures, notes, written = [], {}, 0
+    reader, writer = (ThreadPoolExecutor(1) for _ in range(2))
+    reading = deque(reader.submit(read_case, predictors, case) for case in cases[:1])
+    writing = None
+    try:
+        for case, following in track(list(zip_longest(cases, cases[1:])), "Predicting"):
+            if following:
+                reading.append(reader.submit(read_case, predictors, following))
+            if writing and writing.done():
+                written += writing.result()  # A full disk shows before the networks run in vain.
+                writing = None
+            try:
+                ready = reading.popleft().result()
+                for message in ready.messages:
+                    log.info(message)
+                for note in ready.prepared.notes:
+                    notes.setdefault(note, []).append(case.id)
+                job = partial(save, predict_case(ready), case)
+            except InputError as error:
+                older = " The label map from an earlier prediction was left in place."
+                log.info(f"Left out: {error}{older if record.path(case.id).exists() else ''}")
+                failures.append((case.id, str(error)))
+                job = partial(record.leave_out, case.id, str(error))
+            written += writing.result() if writing else 0
+            writing = writer.submit(job)
+        written += writing.result() if writing else 0
+    except WriteError:
+        log.info(f"{written} of {len(cases)} label maps written to {record.out}.")
+        raise
+    finally:
+        for pool in (reader, writer):
+            pool.shutdown(cancel_futures=True)
+    return failures, notes
+
+
+def _write(predicted, case, *, record, postprocessing, options):
+    """Writes the prediction of a case and what the record says of it. Returns the number of label maps, 1."""
+    started = time.monotonic()
     prepared, facts = predicted.prepared, {"networks": predicted.networks}
     reference = prepared.reference
     classes = prepared.to_file_axes(to_classes(predicted.average, predicted.outputs))
@@ -103,9 +135,11 @@ def _write(predicted, case, record, postprocessing, options):
         write_volume(path.parent / UNCERTAINTY_FOLDER / path.name, prepared.to_file_axes(uncertainty), like=reference)
 
     def record_it(label_map):
-        record.add(case.id, facts | {"seconds": round(time.monotonic() - predicted.started, 2)}, label_map)
+        seconds = predicted.seconds + time.monotonic() - started
+        record.add(case.id, facts | {"seconds": round(seconds, 2)}, label_map)
 
     write_volume(path, classes_to_labels(classes, case.convention), like=reference, before_rename=record_it)
+    return 1
 
 
 def _first_line(predictors, cases):

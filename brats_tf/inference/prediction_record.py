@@ -79,10 +79,11 @@ class PredictionRecord:
         self._done(case_id)
 
     def leave_out(self, case_id, sentence):
-        """Records why a case has no prediction; a label map of an earlier one counts no more."""
+        """Records why a case has no prediction; a label map of an earlier one counts no more. Returns 0 label maps."""
         self.content["cases"].pop(case_id, None)
         self.content["left_out"][case_id] = sentence
         self._done(case_id)
+        return 0
 
     def _done(self, case_id):
         if case_id in self.content["pending"]:

@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import shutil
+import time
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,7 @@ from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import HYPHENED
 from brats_tf.errors import InputError, WriteError
 from brats_tf.evaluation.label_maps import LabelMaps
-from brats_tf.inference import ensemble
+from brats_tf.inference import ensemble, predict
 from brats_tf.inference.ensemble import load_ensemble, resolved_precision
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models.remat import fused_graph
@@ -361,3 +362,27 @@ def test_auto_asks_the_machine(able, auto, monkeypatch, capsys):
     assert resolved_precision("auto") == auto
     assert resolved_precision("bfloat16") == "bfloat16"
     assert ("slower than float32 here" in " ".join(capsys.readouterr().out.split())) != able
+
+
+def test_the_next_case_is_read_and_the_last_one_written_while_the_networks_work(
+    members, phantoms, tmp_path, monkeypatch
+):
+    events = []
+
+    def told(name, function, pause=0.0):
+        def call(*arguments, **settings):
+            events.append(f"{name} begins")
+            time.sleep(pause)
+            result = function(*arguments, **settings)
+            events.append(f"{name} ends")
+            return result
+
+        monkeypatch.setattr(predict, function.__name__, call)
+
+    told("reading", predict.read_case)
+    told("networks", predict.predict_case, pause=0.3)
+    told("writing", predict._write, pause=0.1)
+    assert predict_cases(members[:1], phantoms[:3], out=tmp_path) == []
+    first, second, third = (number for number, event in enumerate(events) if event == "networks ends")
+    assert events[:second].count("reading ends") == 3  # The third is read before the second is predicted.
+    assert events[:third].count("writing ends") == 2 and first < events.index("writing begins") < second
