@@ -19,6 +19,7 @@ PAGES = (
     REPOSITORY / "docs" / "how-to" / "save-memory.md",
     REPOSITORY / "docs" / "explanation" / "scaling-and-batch-norm.md",
     REPOSITORY / "docs" / "explanation" / "planes.md",
+    REPOSITORY / "docs" / "explanation" / "exact-normalisation.md",
 )
 PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
 # What lies in a results folder, and where it is published.
@@ -41,6 +42,7 @@ PUBLISHED = {
         for name in ("variants", "modalities")
     },
     "scaling_and_batch_norm/figure.png": "experiments/results/scaling_and_batch_norm.png",
+    "exact_normalisation.json": "experiments/results/exact_normalisation.json",
     "albunet_table1/summary.json": "experiments/results/albunet_table1.json",
     "albunet_table1/curves.png": "experiments/results/albunet_curves.png",
     "albunet_table1/boxplot.png": "experiments/results/albunet_boxplot.png",
@@ -351,6 +353,24 @@ def training():
     return lines
 
 
+def normalisation():
+    """Error and time of group normalisation, Keras's and ours, over sizes."""
+    run = read("exact_normalisation")
+    return [
+        f"Measured on {run['machine']}, Keras {run['versions']['keras']}, TensorFlow {run['versions']['tensorflow']}, "
+        f"commit {run['commit']}; {run['channels']} channels.",
+        "",
+        "| volume | error, Keras | ours | error of the gradient, Keras | ours | seconds, Keras | ours |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+        *(f"| {row['size']} | {' | '.join(_figures(row))} |" for row in run["rows"]),
+    ]
+
+
+def _figures(row):
+    """The columns of one size, Keras's figure beside ours."""
+    return [f"{row[kind][what]:.2g}" for what in ("error", "gradient_error", "seconds") for kind in ("keras", "ours")]
+
+
 def _current(name):
     """The name that a preset has now."""
     return OLD_NAMES.get(name, name)
@@ -383,6 +403,7 @@ def filled(text):
         albunet,
         windows,
         training,
+        normalisation,
     ):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:

@@ -1,4 +1,9 @@
-"""Group normalisation with its ReLU, with a gradient that keeps less than the one derived from Keras's operations."""
+"""Group normalisation with its ReLU, with a gradient that keeps less than the one derived from Keras's operations.
+
+Keras's layer sums a volume in float32 one value after another, and the last digits of each are lost: at 192x160x108 its
+output is wrong by up to 0.036, where this function is wrong by 6e-6, in less than half the time (measured against
+float64 on a CPU by `experiments/exact_normalisation.py`).
+"""
 
 import math
 
