@@ -17,6 +17,7 @@ def experiment():
     return module
 
 
+@pytest.mark.slow
 def test_it_leaves_curve_pictures_and_summary(experiment, phantoms, tmp_path):
     config = Config.from_preset("embedding", modalities=("flair",), crop=TINY_CROP, backbone="tiny", weights="none")
     experiment.learn(phantoms[0], config, steps=3, folder=tmp_path)

@@ -36,8 +36,11 @@ def untrained(run, **settings):
     return run
 
 
-@pytest.mark.parametrize("backbone", ["tiny", pytest.param("efficientnetb0", marks=pytest.mark.slow)])
-def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys):
+@pytest.mark.parametrize("backbone", ["small", pytest.param("efficientnetb0", marks=pytest.mark.slow)])
+def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys, request):
+    if backbone == "small":
+        request.getfixturevalue("small")
+        backbone = "tiny"
     run = tmp_path / "flair"
     run.mkdir()
     untrained(run, backbone=backbone)

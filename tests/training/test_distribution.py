@@ -88,6 +88,7 @@ def start_two(trainings, command, folder):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_over_loopback_train_as_one_and_go_on_after_a_stop(trainings, arguments, single, tmp_path):
     command = [*arguments, "--runs", tmp_path, "--checkpoint-minutes", "0.0001"]
     processes = start_two(trainings, command, tmp_path)
