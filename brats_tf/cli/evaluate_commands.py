@@ -41,7 +41,13 @@ def evaluate(given):
         import_tensorflow()
         from brats_tf.evaluation.contribution import classifier_contribution
 
-        classifier_contribution(cases, runs=runs_of(given, maps), **folders, empty=scoring.empty_masks)
+        classifier_contribution(
+            cases,
+            runs=runs_of(given, maps),
+            **folders,
+            empty=scoring.empty_masks,
+            convention=convention_given(given),
+        )
     return FAILED_CASES if failures else 0
 
 
@@ -82,7 +88,7 @@ def tune_postprocessing(given):
     brats-tf tune-postprocessing tuning
     brats-tf predict BraTS2020_ValidationData --tuned
     """
-    from brats_tf.cli.predictions import cases_to_score, runs_of
+    from brats_tf.cli.predictions import cases_to_score, convention_given, runs_of
     from brats_tf.evaluation.label_maps import LabelMaps
     from brats_tf.evaluation.tune import tune_postprocessing as tune
 
@@ -90,7 +96,8 @@ def tune_postprocessing(given):
     runs = runs_of(given, maps)
     if not runs:
         raise InputError(f"Tuning belongs to networks. Received: {given.predictions}, without a record of any.")
-    return FAILED_CASES if tune(cases_to_score(given, maps), predictions=given.predictions, runs=runs) else 0
+    cases, convention = cases_to_score(given, maps), convention_given(given)
+    return FAILED_CASES if tune(cases, predictions=given.predictions, runs=runs, convention=convention) else 0
 
 
 def compare(given):

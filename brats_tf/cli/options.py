@@ -161,10 +161,10 @@ def add_predictions(parser: argparse.ArgumentParser, *, truth: bool = True) -> N
             metavar="DATA",
             help="cases, or segmentations alone: a folder, .csv or .json (default: the data that was predicted)",
         )
-        for option, whose in (("--labels", "the truth"), ("--prediction-labels", "the predictions")):
-            parser.add_argument(
-                option, choices=tuple(CONVENTIONS), help=f"convention of the labels in {whose} (default: as names tell)"
-            )
+        whose = {"--labels": "the truth (default: as names tell)"}
+        whose["--prediction-labels"] = "the predictions (default: as recorded, else those of the truth)"
+        for option, text in whose.items():
+            parser.add_argument(option, choices=tuple(CONVENTIONS), help=f"convention of the labels in {text}")
 
 
 def add_runs_of_predictions(parser: argparse.ArgumentParser) -> None:

@@ -61,6 +61,7 @@ def paper_figures(given):
     import_tensorflow()
     from brats_tf.cli.predictions import cases_predicted, runs_of
     from brats_tf.evaluation.label_maps import LabelMaps
+    from brats_tf.inference.prediction_record import check_weights
     from brats_tf.report.paper_figures import draw_figures, pick_case
 
     if (given.folder / CONFIG_FILE).is_file():
@@ -69,11 +70,12 @@ def paper_figures(given):
         chosen, cases = [(given.folder, given.checkpoint)], cases_in(given.data)
     else:
         maps = LabelMaps(given.folder)
-        cases, _ = cases_predicted(given, maps)
-        checkpoints = [facts["checkpoint"] for facts in maps.record.get("checkpoints", {}).values()]
-        chosen = list(zip(runs_of(given, maps), checkpoints, strict=True))
-        if not chosen:
+        if not maps.record:
             raise InputError(f"{given.folder} must be the folder of a run, or one that `brats-tf predict` wrote.")
+        cases, _ = cases_predicted(given, maps, "DATA")
+        checkpoints = [facts["checkpoint"] for facts in maps.record["checkpoints"].values()]
+        chosen = list(zip(runs_of(given, maps), checkpoints, strict=True))
+        check_weights(maps.record, [run for run, _ in chosen], given.folder)
     for run, checkpoint in chosen:
         parts = Config.load(run).data.modalities
         draw_figures(run, pick_case(cases, given.case, parts=parts), checkpoint)

@@ -33,11 +33,22 @@ def cases_to_score(given: Namespace, maps: LabelMaps) -> list[Case]:
     Raises:
         InputError: when neither is there, or has the truth of a prediction.
     """
-    cases, skipped = [], []
+    cases: list[Case] = []
+    skipped: list[tuple[Path, str]] = []
+    complaints: list[InputError] = []
     for root in _roots(given.truth, maps, "--truth"):
-        found, left_out = find_truth(root, given.labels)
+        try:
+            found, left_out = find_truth(root, given.labels)
+        except InputError as error:  # Of several recorded folders, one may have no truth.
+            complaints.append(error)
+            continue
         cases += found
         skipped += left_out
+    if not cases and complaints:
+        raise complaints[0]
+    for complaint in complaints:
+        log.info(str(complaint))
+    cases = _each_once(cases)
     for path, reason in skipped:
         log.info(f"Skipped {path}: {reason}.")
     chosen = [case for case in cases if maps.belongs(case.id)]
@@ -54,14 +65,17 @@ def cases_to_score(given: Namespace, maps: LabelMaps) -> list[Case]:
     return chosen
 
 
-def cases_predicted(given: Namespace, maps: LabelMaps) -> tuple[list[Case], list[tuple[Path, str]]]:
-    """The cases that PREDICTIONS were to be made of, truth or not: from `--data`, or as the record says."""
+def cases_predicted(
+    given: Namespace, maps: LabelMaps, option: str = "--data"
+) -> tuple[list[Case], list[tuple[Path, str]]]:
+    """The cases that PREDICTIONS were to be made of, truth or not: from `option`, or as the record says."""
     cases: list[Case] = []
     skipped: list[tuple[Path, str]] = []
-    for root in _roots(given.data, maps, "--data"):
+    for root in _roots(given.data, maps, option):
         found, left_out = find_cases(root)
         cases += found
         skipped += left_out
+    cases = _each_once(cases)
     chosen = cases if given.data else [case for case in cases if maps.belongs(case.id)]
     return chosen, skipped if given.data else []
 
@@ -81,6 +95,16 @@ def runs_of(given: Namespace, maps: LabelMaps) -> list[Path]:
             f"{maps.folder} was predicted by {', '.join(missing)}, which is not there: say with --runs where it is."
         )
     return runs
+
+
+def _each_once(cases: list[Case]) -> list[Case]:
+    """The cases without those that several folders hold. Raises `InputError` where one id names different files."""
+    known: dict[str, Case] = {}
+    for case in cases:
+        other = known.setdefault(case.id, case)
+        if other.segmentation != case.segmentation or other.volumes != case.volumes:
+            raise InputError(f"Case {case.id} is in {other.folder} and, with other files, in {case.folder}.")
+    return list(known.values())
 
 
 def _roots(given: Path | None, maps: LabelMaps, option: str) -> list[Path]:

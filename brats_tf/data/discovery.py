@@ -70,6 +70,8 @@ def find_cases(root: str | Path, *, images: bool = True) -> tuple[list[Case], li
             cases[case.id] = replace(case, grade=grades.get(case.id) or _grade_of(case.folder, root))
     if not cases and not images:
         cases = _unnamed_segmentations(root)
+        used = {case.segmentation for case in cases.values()}
+        skipped = [(path, reason) for path, reason in skipped if path not in used]
     if not cases:
         raise InputError(
             f"No BraTS case in {root}: expected a folder per case with files such as "

@@ -90,8 +90,9 @@ def unpacked(raw, limit):
     size = int.from_bytes(raw[-4:], "little")
     if size <= min(limit, len(raw) * DEFLATE_LIMIT) and raw.find(_GZIP + b"\x08", 10) < 0:
         with suppress(isal_zlib.error):
-            content = isal_zlib.decompress(raw, wbits=31, bufsize=size)
-            if len(content) == size:
+            inflate = isal_zlib.decompressobj(wbits=31)
+            content = inflate.decompress(raw, size + 1)  # The size may be a lie: never more than it says.
+            if len(content) == size and inflate.eof:
                 return content
     # Perhaps several members, or damage, which it says in clear words.
     with igzip.open(io.BytesIO(raw)) as file:

@@ -17,8 +17,8 @@ def find_truth(root: str | Path, labels: str | None = None) -> tuple[list[Case],
     """Finds the cases with a segmentation below a folder or in a list; images are not needed.
 
     Args:
-        root: what `find_cases` takes. Files whose names follow no BraTS layout count where the folder holds no other
-            segmentation: `<case>.nii.gz` is the truth of `<case>`.
+        root: what `find_cases` takes. Where it holds no case of a BraTS layout, each NIfTI file in the folder itself
+            counts: `<case>.nii.gz` is the truth of `<case>`.
         labels: the convention of the labels, a key of `regions.CONVENTIONS`; None for what names tell, and where they
             tell nothing, what the labels tell.
 

@@ -26,7 +26,7 @@ BLINDED_FOLDER = "blinded"  # In the folder of predictions.
 CONTRIBUTION_FILE = "classifier.json"
 
 
-def classifier_contribution(cases, *, runs, predictions, results, empty="brats"):
+def classifier_contribution(cases, *, runs, predictions, results, empty="brats", convention=None):
     """Predicts the cases with blinded classifiers into `<predictions>/blinded` and compares Dice case by case.
 
     A classifier that sees the mean of each plane instead of the plane knows nothing of the case; what the networks
@@ -38,6 +38,7 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats")
         predictions: the folder that `predict_cases` wrote.
         results: the folder for `classifier.json`.
         empty: the rule for empty regions, a key of `metrics.EMPTY_MASK_RULES`.
+        convention: of the labels in the predictions; None for that of each case.
 
     Returns:
         What it wrote: {region: {"normal", "blinded", "difference" (normal minus blinded): `statistics.summarise`, "p"
@@ -48,10 +49,16 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats")
         InputError: when the predictions have no record or are of other networks, a network has no planes, or no case
             can be scored.
     """
-    maps = LabelMaps(predictions)
+    maps = LabelMaps(predictions, convention)
     record = maps.record
     if not record:
         raise InputError(f"{predictions} must hold what `brats-tf predict` writes. Received: no prediction.json.")
+    bare = [case.id for case in cases if not case.volumes]
+    if bare:
+        raise InputError(
+            f"--blind-classifier predicts again and needs images. Received: {len(bare)} cases with truth alone, "
+            f"such as {bare[0]}; leave --truth away, or name the data with images."
+        )
     predictors = _load_blinded(runs, record, predictions)
     blinded = Path(predictions) / BLINDED_FOLDER
     normal, left_out = _scored([case for case in cases if case.id in record["cases"]], maps, empty)

@@ -12,7 +12,7 @@ from brats_tf.data.nifti import read_nifti
 from brats_tf.errors import InputError
 from brats_tf.evaluation.lesionwise import DILATION
 from brats_tf.inference.prediction_record import PREDICTION_FILE, read_prediction_record
-from brats_tf.regions import REGIONS, classes_to_regions
+from brats_tf.regions import CONVENTIONS, REGIONS, classes_to_regions
 from brats_tf.runtime.lock import check_unlocked
 
 NAMES = ("{}.nii.gz", "{}.nii", "{}_seg.nii.gz", "{}-seg.nii.gz", "{}_seg.nii", "{}-seg.nii")  # Of a case's label map.
@@ -23,7 +23,7 @@ class LabelMaps:
 
     Args:
         folder: with one of `NAMES` for each case, in the geometry of the case.
-        convention: the `regions.Convention` of their labels; None for that of each case.
+        convention: the `regions.Convention` of their labels; None for the recorded one, else that of each case.
 
     Attributes:
         record: what `prediction_record.read_prediction_record` found; {} for those of other programs.
@@ -69,8 +69,10 @@ class LabelMaps:
     def read_classes(self, case):
         """The label map of a case as classes (X, Y, Z), uint8, and its `Geometry`. Raises `InputError` as `read`."""
         labels = self.read(case.id)
-        if self.convention:
-            case = dataclasses.replace(case, layout=dataclasses.replace(case.layout, convention=self.convention))
+        recorded = self.record["cases"][case.id].get("convention") if self.record else None
+        convention = self.convention or next((one for one in CONVENTIONS.values() if one.name == recorded), None)
+        if convention:
+            case = dataclasses.replace(case, layout=dataclasses.replace(case.layout, convention=convention))
         return volumes.read_label_classes(labels, case), labels.geometry
 
     def check_recorded(self, case_id):

@@ -56,7 +56,8 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats", *, hd95_mm=None):
         if np.count_nonzero(mask) * np.prod(spacing_mm) <= SMALLEST_MM3:
             continue
         found, missed = found + bool(touching.size), missed + (not touching.size)
-        if hd95_mm is not None and count == 1 and len(touching) == part_count:  # One lesion, and all that was found.
+        alone = count == 1 and touching.size == part_count > 0  # One lesion, and all that was found.
+        if alone and hd95_mm is not None:
             scores.append((dice(truth, prediction), hd95_mm))
             continue
         matching = np.isin(parts, touching)

@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 THRESHOLDS_ML = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 
 
-def tune_postprocessing(cases, *, predictions, runs):
+def tune_postprocessing(cases, *, predictions, runs, convention=None):
     """Tunes the ET volume of `PostProcessing` on predictions of cases with truth, and stores it with the runs.
+
+    `convention` is that of the labels in the predictions; None for that of each case.
 
     Returns:
         A list of (case id, sentence) of the cases that could not be read.
@@ -31,7 +33,7 @@ def tune_postprocessing(cases, *, predictions, runs):
     Raises:
         InputError: when a network was trained on one of the cases, or ET was dropped from the predictions already.
     """
-    maps = LabelMaps(predictions)
+    maps = LabelMaps(predictions, convention)
     record = maps.record
     _check_tuning(cases, maps, runs)
     pairs, failures = [], []

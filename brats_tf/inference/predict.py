@@ -118,7 +118,8 @@ def _predict_all(predictors, cases, record, save):
 def _write(predicted, case, *, record, postprocessing, options):
     """Writes the prediction of a case and what the record says of it. Returns the number of label maps, 1."""
     started = time.monotonic()
-    prepared, facts = predicted.prepared, {"networks": predicted.networks}
+    prepared = predicted.prepared
+    facts = {"networks": predicted.networks, "convention": case.convention.name}
     reference = prepared.reference
     classes = prepared.to_file_axes(to_classes(predicted.average, predicted.outputs))
     if postprocessing:

@@ -8,7 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from brats_tf import __version__
+from brats_tf.config.config import CONFIG_FILE
+from brats_tf.config.execution import ForwardOptions, PostProcessing
+from brats_tf.data.layouts import is_safe
 from brats_tf.errors import InputError
+from brats_tf.regions import REGIONS
+from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.files import read_json, sha256_of, write_json
 
@@ -122,6 +127,16 @@ def check_networks(record, runs, predictions):
         )
 
 
+def check_weights(record, runs, predictions):
+    """Raises `InputError` when other networks than those of `runs`, or other weights, made the predictions."""
+    check_networks(record, runs, predictions)
+    for run in map(Path, runs):
+        files = [run / name for name in CHECKPOINT_FILES.values() if (run / name).is_file()]
+        unfinished = (run / CONFIG_FILE).is_file()  # A training that has no weights yet.
+        if (files or unfinished) and record["networks"][run.name] not in {sha256_of(file) for file in files}:
+            raise InputError(f"{predictions} was predicted with other weights than those of {run}. Predict again.")
+
+
 def chosen_on(record):
     """The ids of the cases whose scores chose the checkpoint of a network, so that theirs are too good."""
     return {case for facts in record.get("checkpoints", {}).values() for case in facts["chosen_on"]}
@@ -167,6 +182,15 @@ def _check_kinds(record):
         raise ValueError("a case or a network is no JSON object")
     if set(checkpoints) != set(record["networks"]) or not all(_FACTS <= set(one) for one in checkpoints.values()):
         raise ValueError(f"each network needs {', '.join(sorted(_FACTS))}")
+    if not record["networks"]:
+        raise ValueError("`networks` is empty")
+    ids = [*cases, *record["left_out"], *record["pending"]]
+    if not all(isinstance(one, str) and is_safe(one) for one in ids):
+        raise ValueError("the id of a case cannot be the name of a file")
+    try:
+        ForwardOptions(**record["forward"]), PostProcessing(**record["postprocessing"])
+    except (TypeError, InputError) as error:
+        raise ValueError(str(error)) from None
     if not all(isinstance(one["chosen_on"], list) and texts(one["chosen_on"]) for one in checkpoints.values()):
         raise ValueError("`chosen_on` must list ids of cases")
     named = [one[name] for one in checkpoints.values() for name in ("checkpoint", "initial_weights", "run")]
@@ -177,6 +201,6 @@ def _check_kinds(record):
     for one in cases.values():
         uncertainty = one.get("uncertainty")
         if uncertainty is not None and not (
-            isinstance(uncertainty, dict) and all(isinstance(value, int | float) for value in uncertainty.values())
+            isinstance(uncertainty, dict) and all(isinstance(uncertainty.get(one), int | float) for one in REGIONS)
         ):
             raise ValueError("`uncertainty` must hold a number for each region")

@@ -15,11 +15,10 @@ from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ReportOptions
 from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.data import volumes
-from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.scores import format_score
-from brats_tf.inference.prediction_record import check_networks
+from brats_tf.inference.prediction_record import check_weights
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.report.blocks import Details, Image, Paragraph, Viewer, render_page
 from brats_tf.report.sections import (
@@ -32,7 +31,6 @@ from brats_tf.report.sections import (
     training_section,
     uncertainty_section,
 )
-from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic, sha256_of
 from brats_tf.runtime.system import machine
@@ -69,7 +67,8 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
     scored, summary = read_scores(results), read_summary(results)
     maps = LabelMaps(predictions, convention)
     record = maps.record
-    _check_weights(runs, record, predictions)
+    if record:
+        check_weights(record, runs, predictions)
     configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / CONFIG_FILE).is_file()}
     order = sorted(scored, key=lambda case: _mean_dice(scored[case]))
     known = {case.id: case for case in cases}
@@ -113,18 +112,6 @@ def _mean_dice(regions):
     """The mean over the regions that have a Dice; 1 where all are empty in truth and prediction."""
     found = [regions[region]["dice"] for region in TABLE_ORDER if not np.isnan(regions[region]["dice"])]
     return float(np.mean(found)) if found else 1.0
-
-
-def _check_weights(runs, record, predictions):
-    """Raises `InputError` when other networks than those of `runs`, or other weights, made the predictions."""
-    if not record:
-        return
-    check_networks(record, runs, predictions)
-    for run in runs:
-        files = [Path(run) / name for name in CHECKPOINT_FILES.values() if (Path(run) / name).is_file()]
-        unfinished = (Path(run) / CONFIG_FILE).is_file()  # A training that has no weights yet.
-        if (files or unfinished) and record["networks"][Path(run).name] not in {sha256_of(file) for file in files}:
-            raise InputError(f"{predictions} was predicted with other weights than those of {run}. Predict again.")
 
 
 @dataclasses.dataclass(frozen=True)

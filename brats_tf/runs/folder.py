@@ -93,8 +93,11 @@ def _set_aside(run: Path) -> Path:
     number = 1
     while (aside := run.with_name(f"{run.name}.{number}")).exists():
         number += 1
-    run.rename(aside)
-    run.mkdir()
+    try:
+        run.rename(aside)
+        run.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The run's folder {run} could not be renamed to {aside}: {error.strerror}.") from error
     move_lock(aside, run)
     log.info(f"The earlier run {run} was moved to {aside}.")
     return run

@@ -1,8 +1,9 @@
 """Locks of folders: who writes into one, so that nobody else does.
 
-A lock is the file `.lock` in the folder: host, process id, the time when that process began, its command. It is made
-whole under another name and then linked, so that it is there or not. One whose process on this host is gone is taken
-over. Nobody can see from here whether a process of another host lives, so its lock stays until somebody removes it.
+A lock is the file `.lock` in the folder: host, boot, container, process id, when that process began, its command. It
+is made whole under another name and then linked, so that it is there or not. One whose process on this host is gone is
+taken over. Nobody can see from here whether a process of another host lives, so its lock stays until somebody removes
+it.
 """
 
 import json
@@ -24,7 +25,7 @@ from brats_tf.runtime.files import read_json
 
 log = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
-_SAME_START_S = 2.0  # A clock that is set while a process runs moves its start a little.
+_SAME_START = 2.0  # Ticks, or seconds where psutil tells the start.
 
 
 @contextmanager
@@ -84,10 +85,36 @@ def move_lock(old: Path, new: Path) -> None:
 
 def _holder() -> dict[str, Any]:
     """What a lock says of this process."""
-    process = psutil.Process()
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    began = process.create_time()
-    return {"host": platform.node(), "process": process.pid, "began": began, "command": shlex.join(words)[:200]}
+    own = {"process": os.getpid(), "start": _start_of(os.getpid()), "began": psutil.Process().create_time()}
+    return _place() | own | {"command": shlex.join(words)[:200]}
+
+
+def _place() -> dict[str, Any]:
+    """Where a process's number means that process: the host, its boot, and the namespace of a container."""
+    found: dict[str, Any] = {"host": platform.node(), "boot": None, "namespace": None}
+    with suppress(OSError):
+        found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        found["namespace"] = os.readlink("/proc/self/ns/pid")
+    return found
+
+
+def _start_of(process: int) -> float | None:
+    """When a process began, in a clock that nobody sets; None where it does not run any more."""
+    try:
+        # Linux: state, and ticks since boot. psutil adds the time of the boot, which moves when the clock is set.
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else float(fields[19])
+    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        found = psutil.Process(process)
+        return None if found.status() == psutil.STATUS_ZOMBIE else found.create_time()
+    except (psutil.NoSuchProcess, ValueError, OverflowError):
+        return None
+    except psutil.AccessDenied:
+        return float("nan")  # It runs, and is somebody else's.
 
 
 def _linked(temporary: Path, path: Path) -> bool:
@@ -136,22 +163,19 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _is_dead(holder: dict[str, Any]) -> bool:
     """Whether the process of a lock is one of this host that does not run any more."""
-    process, began = holder.get("process"), holder.get("began")
-    if holder.get("host") != platform.node() or not isinstance(process, int) or not isinstance(began, int | float):
+    process, start, place = holder.get("process"), holder.get("start"), _place()
+    if holder.get("host") != place["host"] or not isinstance(process, int) or not isinstance(start, int | float):
         return False
-    try:
-        found = psutil.Process(process)
-        if found.status() == psutil.STATUS_ZOMBIE:
-            return True
-        return abs(found.create_time() - began) > _SAME_START_S  # Its number was given again.
-    except (psutil.NoSuchProcess, ValueError, OverflowError):
-        return True
-    except psutil.AccessDenied:
-        return False
+    if holder.get("boot") != place["boot"]:
+        return True  # Before the host was started again.
+    if holder.get("namespace") != place["namespace"]:
+        return False  # In another container, whose processes cannot be seen from here.
+    found = _start_of(process)
+    return found is None or abs(found - start) > _SAME_START  # Its number was given again.
 
 
 def _in_use(path: Path, holder: dict[str, Any]) -> InputError:
-    here = holder.get("host") == platform.node()
+    here = all(holder.get(name) == value for name, value in _place().items())
     remedy = "Wait for it, or name another folder." if here else f"If it is gone, remove {path}."
     return InputError(f"{path.parent} is in use by {_words(holder)}. {remedy}")
 

@@ -109,7 +109,48 @@ def test_labels_without_a_record_cannot_be_tuned_or_drawn(bare, capsys):
     assert call("tune-postprocessing", bare / "other", "--truth", bare / "truth") == 2
     assert "without a record of any" in capsys.readouterr().err
     assert call("paper-figures", bare / "other") == 2
-    assert "has no prediction.json" in capsys.readouterr().err
+    assert "must be the folder of a run, or one that `brats-tf predict` wrote" in capsys.readouterr().err
+
+
+def test_folders_that_hold_the_same_case_count_it_once_and_one_without_truth_is_no_obstacle(
+    phantom_folder, phantoms, tmp_path, capsys
+):
+    images = tmp_path / "images" / "New_001"
+    images.mkdir(parents=True)
+    for modality, path in phantoms[0].volumes.items():
+        shutil.copy(path, images / f"New_001_{modality}.nii.gz")
+    out = tmp_path / "out"
+    out.mkdir()
+    for case in phantoms[:2]:
+        shutil.copy(case.segmentation, out / f"{case.id}.nii.gz")
+    part = str(phantoms[0].folder)
+    write_record(out, [case.id for case in phantoms[:2]], data=[part, str(phantom_folder), str(images.parent)])
+    assert call("evaluate", out) == 0
+    said = capsys.readouterr().out
+    assert "images must hold truth: a segmentation for each case" in said
+    assert "2 of the 4 cases with truth were not to be predicted." in said
+    shutil.copytree(phantoms[0].folder, tmp_path / "copy" / phantoms[0].id)
+    write_record(out, [phantoms[0].id], data=[part, str(tmp_path / "copy")])
+    assert call("evaluate", out) == 2
+    assert f"Case {phantoms[0].id} is in {part} and, with other files, in" in capsys.readouterr().err
+
+
+def test_a_record_remembers_the_labels_of_its_maps(phantoms, tmp_path):
+    """Scored against truth of another convention, the maps of this program keep their own."""
+    for name in ("truth", "out"):
+        (tmp_path / name).mkdir()
+    image = nib.load(phantoms[0].segmentation)
+    labels = np.asanyarray(image.dataobj)
+    nib.save(image, tmp_path / "truth" / "a.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.where(labels == 4, 3, labels).astype(np.uint8), image.affine), tmp_path / "out" / "a.nii.gz"
+    )
+    record = write_record(tmp_path / "out", ["a"])
+    record["cases"]["a"]["convention"] = "BraTS 2023"
+    (tmp_path / "out" / "prediction.json").write_text(json.dumps(record))
+    assert call("evaluate", tmp_path / "out", "--truth", tmp_path / "truth") == 0
+    summary = json.loads((tmp_path / "out" / "results" / "summary.json").read_text())
+    assert summary["ET"]["dice"]["mean"] == summary["TC"]["dice"]["mean"] == 1
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(15, marks=pytest.mark.slow)])

@@ -28,7 +28,8 @@ def test_segmentations_alone_are_truth_whatever_else_is_missing(tmp_path):
 def test_files_named_by_their_case_are_truth_where_names_tell_the_labels(tmp_path):
     write(tmp_path / "BraTS20_Training_001.nii.gz", 1)
     write(tmp_path / "BraTS-GLI-00001-000.nii", 1)
-    cases, _ = find_truth(tmp_path)
+    cases, skipped = find_truth(tmp_path)
+    assert skipped == []
     assert [(case.id, case.convention) for case in cases] == [
         ("BraTS-GLI-00001-000", BRATS_2023),
         ("BraTS20_Training_001", BRATS_2017),

@@ -377,6 +377,13 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path, voxels):
         read_volume(tmp_path / "bomb.nii.gz", case_id="a")
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
+    content = (tmp_path / "bomb.nii.gz").read_bytes()
+    (tmp_path / "liar.nii.gz").write_bytes(content[:-4] + (2000).to_bytes(4, "little"))  # Of a size that fits.
+    tracemalloc.start()
+    with pytest.raises(InputError, match="is damaged or truncated"):
+        read_volume(tmp_path / "liar.nii.gz", case_id="a")
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
     with open(tmp_path / "a.nii", "ab") as file:  # A sparse file of a terabyte.
         file.truncate(2**40)
     with pytest.raises(InputError, match="received at least"):

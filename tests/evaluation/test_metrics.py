@@ -195,6 +195,13 @@ def test_masks_cut_out_of_their_volume_score_as_the_whole_ones():
         assert cut == pytest.approx(whole, abs=1e-12, nan_ok=True)
 
 
+def test_a_missed_lesion_costs_the_worst_distance_under_every_rule():
+    truth = np.zeros((12, 12, 12), bool)
+    truth[2:8, 2:8, 2:8] = True
+    for rule in EMPTY_MASK_RULES:
+        assert score_region(truth, np.zeros_like(truth), (1, 1, 1), rule)["lesion_hd95_mm"] == WORST_MM
+
+
 def test_distances_are_those_of_the_distance_transform():
     random = np.random.default_rng(5)
     truth, prediction = random.random((2, 12, 14, 10)) > 0.6

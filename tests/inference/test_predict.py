@@ -280,6 +280,20 @@ def test_a_record_is_true_at_every_moment(members, phantoms, tmp_path, monkeypat
     assert finished and last == 5 and states > 2  # The record, and for each case the record and its map.
 
 
+def test_a_record_cannot_delete_what_lies_elsewhere(members, phantoms, tmp_path):
+    (tmp_path / "victim.nii.gz").write_text("mine")
+    predict_cases(members[:1], phantoms[:1], out=tmp_path / "out")
+    path = tmp_path / "out" / "prediction.json"
+    record = json.loads(path.read_text())
+    record["cases"]["../victim"] = record["cases"][phantoms[0].id]
+    path.write_text(json.dumps(record))
+    predict_cases(members[1:2], phantoms[:1], out=tmp_path / "out", options=PredictionOptions(replace=True))
+    assert (tmp_path / "victim.nii.gz").read_text() == "mine"
+    with pytest.raises(InputError, match="the id of a case cannot be the name of a file"):
+        path.write_text(json.dumps(record))
+        LabelMaps(tmp_path / "out")
+
+
 def test_notes_on_the_files_are_printed_as_they_are_before_training(members, phantoms, tmp_path, capsys):
     for path in phantoms[0].folder.iterdir():
         image = nib.load(path)

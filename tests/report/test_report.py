@@ -43,7 +43,7 @@ def reported(phantoms, tmp_path_factory):
         nib.save(nib.Nifti1Image(labels, image.affine), predictions / f"{case.id}.nii.gz")
     (run / "best.weights.h5").write_bytes(b"weights of the best epoch")
     networks = {"flair": sha256_of(run / "best.weights.h5"), "gone": "4567def"}
-    left_out = {"X<1>": "has no <b>FLAIR</b>", phantoms[0].id: "Case Phantom_001: no modality."}
+    left_out = {"X&1": "has no <b>FLAIR</b>", phantoms[0].id: "Case Phantom_001: no modality."}
     record = write_record(predictions, [case.id for case in phantoms[1:]], networks=networks, left_out=left_out)
     for number, facts in enumerate(record["cases"].values(), start=1):
         facts["uncertainty"] = dict.fromkeys(("WT", "TC", "ET"), 0.1 * number)
@@ -75,7 +75,7 @@ def test_it_says_everything_and_asks_nobody(reported):
         "gone: no history.csv",
         "4567def",
         "&#34;spacing_mm&#34;: null",
-        "X&lt;1&gt;",
+        "X&amp;1",
         "has no &lt;b&gt;FLAIR&lt;/b&gt;",
         "its prediction was left out",
         "Phantom_002",

@@ -1,15 +1,13 @@
 import json
 import os
-import platform
 import subprocess
 import sys
 import threading
 
-import psutil
 import pytest
 
 from brats_tf.errors import InputError
-from brats_tf.runtime.lock import LOCK_FILE, check_unlocked, lock
+from brats_tf.runtime.lock import LOCK_FILE, _holder, check_unlocked, lock
 
 HOLD = """
 import sys
@@ -21,8 +19,7 @@ with lock(sys.argv[1]):
 
 
 def holder(**changes):
-    own = {"host": platform.node(), "process": os.getpid(), "began": psutil.Process().create_time(), "command": "x"}
-    return own | changes
+    return _holder() | changes
 
 
 @pytest.fixture
@@ -61,6 +58,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, other, capsys):
     ("content", "sentence"),
     [
         (holder(host="elsewhere"), f"on elsewhere since .*If it is gone, remove .*{LOCK_FILE}"),
+        (holder(namespace="pid:[1]", process=2**22), f"If it is gone, remove .*{LOCK_FILE}"),
         ({}, "an unknown process"),
         ([1], "an unknown process"),
     ],
@@ -75,13 +73,21 @@ def test_a_lock_of_which_nobody_can_know_stays(tmp_path, content, sentence):
 
 
 def test_the_number_of_a_process_that_was_given_again_is_not_the_process(tmp_path):
-    (tmp_path / LOCK_FILE).write_text(json.dumps(holder(began=1e9)))
+    (tmp_path / LOCK_FILE).write_text(json.dumps(holder(start=-1e9)))
+    with lock(tmp_path):
+        pass
+
+
+def test_a_lock_of_before_the_last_boot_is_dead(tmp_path):
+    if _holder()["boot"] is None:
+        pytest.skip("needs a system that names its boot")
+    (tmp_path / LOCK_FILE).write_text(json.dumps(holder(boot="another")))
     with lock(tmp_path):
         pass
 
 
 def test_of_many_that_take_over_one_dead_lock_one_succeeds(tmp_path):
-    (tmp_path / LOCK_FILE).write_text(json.dumps(holder(began=1e9)))
+    (tmp_path / LOCK_FILE).write_text(json.dumps(holder(start=-1e9)))
     code = "import sys, time\nfrom brats_tf.runtime.lock import lock\nfrom brats_tf.errors import InputError\ntry:\n"
     code += "    with lock(sys.argv[1]):\n        print('held', flush=True)\n        time.sleep(3)\n"
     code += "except InputError:\n    print('refused')\n"
