@@ -16,7 +16,7 @@ show_log()
 gc.set_threshold(200_000, 50, 1000)  # Traced networks are millions of objects that stay: looking at them takes 6 %.
 
 import keras
-from forked_trainings import small_networks
+from forked_trainings import Trainings, small_networks
 
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.phantoms import write_phantoms
@@ -143,6 +143,14 @@ def untraced(monkeypatch):
 
     monkeypatch.setattr(loop, "compile_network", compile_untraced)
     monkeypatch.setattr(train, "_between_steps", eager)
+
+
+@pytest.fixture(scope="module")
+def trainings():
+    """Runs `brats-tf` in processes that can be killed, with networks of two convolutions."""
+    running = Trainings()
+    yield running
+    running.close()
 
 
 @pytest.fixture

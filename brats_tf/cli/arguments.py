@@ -102,10 +102,10 @@ def cases_from(given: Namespace, part: str, config: Config) -> list:
 def cases_in(data: Path) -> list:
     """The cases of a folder or list; logs what was skipped."""
     from brats_tf.data.discovery import find_cases
+    from brats_tf.data.notes import log_skipped
 
     found, skipped = find_cases(data)
-    for path, reason in skipped:
-        log.info(f"Skipped {path}: {reason}.")
+    log_skipped(skipped)
     return found
 
 

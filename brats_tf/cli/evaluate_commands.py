@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from brats_tf.cli import options
-from brats_tf.cli.arguments import (
-    section_given,
-)
+from brats_tf.cli.arguments import section_given
 from brats_tf.cli.commands import FAILED_CASES, Command
 from brats_tf.config.execution import EvaluationOptions, ReportOptions
 from brats_tf.errors import InputError

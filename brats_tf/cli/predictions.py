@@ -7,6 +7,7 @@ from pathlib import Path
 from brats_tf.cli.options import FOLDERS
 from brats_tf.data.case import Case
 from brats_tf.data.discovery import find_cases
+from brats_tf.data.notes import log_skipped, name_some
 from brats_tf.data.truth import find_truth
 from brats_tf.errors import InputError
 from brats_tf.evaluation.label_maps import LabelMaps
@@ -14,7 +15,6 @@ from brats_tf.inference.prediction_record import PREDICTION_FILE
 from brats_tf.regions import CONVENTIONS, Convention
 
 log = logging.getLogger(__name__)
-NAMED = 5  # Cases that a line names; more are counted.
 
 
 def results_given(given: Namespace) -> Path:
@@ -49,19 +49,18 @@ def cases_to_score(given: Namespace, maps: LabelMaps) -> list[Case]:
     for complaint in complaints:
         log.info(str(complaint))
     cases = _each_once(cases)
-    for path, reason in skipped:
-        log.info(f"Skipped {path}: {reason}.")
+    log_skipped(skipped)
     chosen = [case for case in cases if maps.belongs(case.id)]
     if not chosen:
         raise InputError(
             f"None of the {len(cases)} cases with truth is one of {maps.folder}. Received there: "
-            f"{_named(maps.ids()) or 'no label map'}."
+            f"{name_some(maps.ids()) or 'no label map'}."
         )
     if len(chosen) < len(cases):
         log.info(f"{len(cases) - len(chosen)} of the {len(cases)} cases with truth were not to be predicted.")
     without = maps.without_truth(cases)
     if without:
-        log.info(f"{len(without)} label maps have no truth: {_named(without)}.")
+        log.info(f"{len(without)} label maps have no truth: {name_some(without)}.")
     return chosen
 
 
@@ -118,8 +117,3 @@ def _roots(given: Path | None, maps: LabelMaps, option: str) -> list[Path]:
         where = f"{', '.join(missing)}, which is not there" if missing else "data that its record does not name"
         raise InputError(f"{maps.folder} was predicted from {where}: say with {option} where the cases are.")
     return roots
-
-
-def _named(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

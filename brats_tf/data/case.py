@@ -1,7 +1,7 @@
 """One scan of one patient: its files, and what its name and place tell."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from brats_tf.data.layouts import SEGMENTATION, Layout, ListLayout, MsdLayout
@@ -31,6 +31,10 @@ class Case:
     def convention(self):
         """The label convention, which follows from the layout."""
         return self.layout.convention
+
+    def with_convention(self, convention):
+        """The same case with another `regions.Convention`."""
+        return replace(self, layout=replace(self.layout, convention=convention))
 
     def require(self, part):
         """The path of a modality, or of "seg". Raises `InputError` when the case has no such file."""

@@ -10,7 +10,7 @@ from brats_tf.data import volumes
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.nifti import read_header
-from brats_tf.data.notes import log_notes
+from brats_tf.data.notes import log_notes, log_skipped
 from brats_tf.errors import InputError, format_shape
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.console import cell, console, track
@@ -112,8 +112,7 @@ def _show(root, described, skipped):
             notes.setdefault(note, []).append(one["id"])
     log.info(f"Labels: {', '.join(f'{name}: {len(ids)} cases' for name, ids in conventions.items())}.")
     log_notes(notes)
-    for path, reason in skipped:
-        log.info(f"Skipped {path}: {reason}.")
+    log_skipped(skipped)
     refused = [one["problem"] for one in described if one["problem"]]
     for problem in refused:
         log.info(f"Refused: {problem}")

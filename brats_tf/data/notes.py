@@ -1,4 +1,4 @@
-"""Notes on the geometry of cases, collected over a data set."""
+"""Notes on cases, collected over a data set, as lines of the log."""
 
 import logging
 
@@ -9,6 +9,16 @@ NAMED_CASES = 5  # Case ids named in a note; more are counted.
 def log_notes(notes):
     """Logs {note: case ids}, one line each."""
     for note, ids in notes.items():
-        more = len(ids) - NAMED_CASES
-        names = ", ".join(sorted(ids)[:NAMED_CASES]) + (f" and {more} more" if more > 0 else "")
-        log.info(f"Note: {note}: {names}.")
+        log.info(f"Note: {note}: {name_some(sorted(ids))}.")
+
+
+def log_skipped(skipped):
+    """Logs what `find_cases` skipped, one line each."""
+    for path, reason in skipped:
+        log.info(f"Skipped {path}: {reason}.")
+
+
+def name_some(names):
+    """The first of some names in words; more are counted."""
+    more = len(names) - NAMED_CASES
+    return ", ".join(names[:NAMED_CASES]) + (f" and {more} more" if more > 0 else "")

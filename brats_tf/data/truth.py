@@ -1,13 +1,12 @@
 """Finds truth to score against: BraTS cases, or a folder or list of segmentations alone."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from brats_tf.data.case import Case
 from brats_tf.data.discovery import find_cases
-from brats_tf.data.layouts import ListLayout
+from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.volumes import read_segmentation
 from brats_tf.errors import InputError
 from brats_tf.regions import BRATS_2017, BRATS_2023, CONVENTIONS, Convention
@@ -33,11 +32,11 @@ def find_truth(root: str | Path, labels: str | None = None) -> tuple[list[Case],
     if not cases:
         raise InputError(f"{root} must hold truth: a segmentation for each case. Received {len(found)} cases, none.")
     if labels:
-        return [_with_convention(case, CONVENTIONS[labels]) for case in cases], skipped
+        return [case.with_convention(CONVENTIONS[labels]) for case in cases], skipped
     unknown = [case for case in cases if case.convention is None]
     if unknown:
         convention = convention_of(unknown, root)
-        cases = [_with_convention(case, convention) if case.convention is None else case for case in cases]
+        cases = [case.with_convention(convention) if case.convention is None else case for case in cases]
     return cases, skipped
 
 
@@ -49,15 +48,9 @@ def convention_of(cases: list[Case], root: str | Path) -> Convention:
     """
     received: set[float] = set()
     for case in cases:
-        received |= set(np.unique(read_segmentation(case.require("seg"), case_id=case.id).voxels).tolist())
+        received |= set(np.unique(read_segmentation(case.require(SEGMENTATION), case_id=case.id).voxels).tolist())
     if 4 in received and received <= set(BRATS_2017.labels):
         return BRATS_2017
     possible = "brats2023 or msd" if 3 in received and received <= set(BRATS_2023.labels) else ", ".join(CONVENTIONS)
     listed = ", ".join(f"{label:g}" for label in sorted(received)[:10])
     raise InputError(f"What the labels in {root} mean is open: say it with --labels ({possible}). Received: {listed}.")
-
-
-def _with_convention(case: Case, convention: Convention) -> Case:
-    if isinstance(case.layout, ListLayout):
-        return dataclasses.replace(case, layout=ListLayout(convention))
-    return dataclasses.replace(case, layout=dataclasses.replace(case.layout, convention=convention))

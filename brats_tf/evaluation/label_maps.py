@@ -1,6 +1,5 @@
 """A folder of predicted label maps: those of `brats-tf predict`, checked against their record, or any others."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from brats_tf.data import volumes
 from brats_tf.data.layouts import SEGMENTATION, is_nifti, stem
 from brats_tf.data.nifti import read_nifti
 from brats_tf.errors import InputError
-from brats_tf.evaluation.lesionwise import DILATION
+from brats_tf.evaluation.lesionwise import with_margin
 from brats_tf.inference.prediction_record import PREDICTION_FILE, read_prediction_record
+from brats_tf.preprocessing.transforms import brain_box
 from brats_tf.regions import CONVENTIONS, REGIONS, classes_to_regions
 from brats_tf.runtime.lock import check_unlocked
 
@@ -72,7 +72,7 @@ class LabelMaps:
         recorded = self.record["cases"][case.id].get("convention") if self.record else None
         convention = self.convention or next((one for one in CONVENTIONS.values() if one.name == recorded), None)
         if convention:
-            case = dataclasses.replace(case, layout=dataclasses.replace(case.layout, convention=convention))
+            case = case.with_convention(convention)
         return volumes.read_label_classes(labels, case), labels.geometry
 
     def check_recorded(self, case_id):
@@ -123,17 +123,8 @@ def read_pair(case, maps):
     predicted, geometry = maps.read_classes(case)
     volumes.check_same_geometry(truth.geometry, geometry, case_id=case.id)
     expected = volumes.read_label_classes(truth, case)
-    box = box_around((expected != 0) | (predicted != 0), margin=DILATION)
+    found = brain_box((expected != 0) | (predicted != 0))
+    box = with_margin(found or (slice(0, 1),) * expected.ndim, expected.shape)
     pairs = [np.moveaxis(classes_to_regions(np.asarray(one[box])), -1, 0) for one in (expected, predicted)]
     regions = dict(zip(REGIONS, zip(*map(np.ascontiguousarray, pairs), strict=True), strict=True))
     return Pair(regions, volumes.spacing_of(truth.affine), expected.size)
-
-
-def box_around(mask, *, margin):
-    """The slices of the box around a mask (X, Y, Z), bool, with a margin in voxels; one voxel where it is empty."""
-    box = []
-    for axis, size in enumerate(mask.shape):
-        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        first, last = (found[0], found[-1] + 1) if found.size else (0, 1)
-        box.append(slice(max(0, first - margin), min(size, last + margin)) if found.size else slice(0, 1))
-    return tuple(box)

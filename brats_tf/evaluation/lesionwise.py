@@ -48,7 +48,7 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats", *, hd95_mm=None):
     parts, part_count = ndimage.label(prediction, structure=_CONNECTED)
     scores, matched, found, missed = [], set(), 0, 0
     for lesion, where in enumerate(ndimage.find_objects(lesions, count), start=1):
-        mask, box = lesions == lesion, _with_margin(where, lesions.shape)
+        mask, box = lesions == lesion, with_margin(where, lesions.shape)
         # Grown alone: where two lesions grow into each other, they are one lesion already.
         near = ndimage.binary_dilation(mask[box], structure=_GROWN, iterations=DILATION)
         touching = np.setdiff1d(np.unique(parts[box][near]), [0])
@@ -78,11 +78,11 @@ def _score(scores, found, missed, false, empty):
 def _cropped(truth, prediction):
     """Both masks in the box around them, with a margin for the dilation; nothing outside it can change a score."""
     (box,) = ndimage.find_objects((truth | prediction).astype(np.uint8))
-    box = _with_margin(box, truth.shape)
+    box = with_margin(box, truth.shape)
     return truth[box], prediction[box]
 
 
-def _with_margin(box, shape):
+def with_margin(box, shape):
     """A box with a margin for the dilation of a lesion."""
     return tuple(
         slice(max(0, part.start - DILATION), min(size, part.stop + DILATION))

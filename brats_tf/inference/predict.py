@@ -80,7 +80,7 @@ def _predict_all(predictors, cases, record, save):
     Everything that changes the record or the folder happens in one thread, in order. Returns ([(case id, sentence)] of
     those that failed, {note: case ids}).
     """
-    failures, notes, written = [], {}, 0
+    failures, notes = [], {}
     reader, writer = (ThreadPoolExecutor(1) for _ in range(2))
     reading = deque(reader.submit(read_case, predictors, case) for case in cases[:1])
     writing = None
@@ -89,8 +89,7 @@ def _predict_all(predictors, cases, record, save):
             if following:
                 reading.append(reader.submit(read_case, predictors, following))
             if writing and writing.done():
-                written += writing.result()  # A full disk shows before the networks run in vain.
-                writing = None
+                writing.result()  # A full disk shows before the networks run in vain.
             try:
                 ready = reading.popleft().result()
                 for message in ready.messages:
@@ -103,11 +102,14 @@ def _predict_all(predictors, cases, record, save):
                 log.info(f"Left out: {error}{older if record.path(case.id).exists() else ''}")
                 failures.append((case.id, str(error)))
                 job = partial(record.leave_out, case.id, str(error))
-            written += writing.result() if writing else 0
+            if writing:
+                writing.result()
             writing = writer.submit(job)
-        written += writing.result() if writing else 0
+        if writing:
+            writing.result()
     except WriteError:
-        log.info(f"{written} of {len(cases)} label maps written to {record.out}.")
+        done = record.written(case.id for case in cases)
+        log.info(f"{done} of {len(cases)} label maps written to {record.out}.")
         raise
     finally:
         for pool in (reader, writer):
@@ -116,7 +118,7 @@ def _predict_all(predictors, cases, record, save):
 
 
 def _write(predicted, case, *, record, postprocessing, options):
-    """Writes the prediction of a case and what the record says of it. Returns the number of label maps, 1."""
+    """Writes the prediction of a case and what the record says of it."""
     started = time.monotonic()
     prepared = predicted.prepared
     facts = {"networks": predicted.networks, "convention": case.convention.name}
@@ -140,7 +142,6 @@ def _write(predicted, case, *, record, postprocessing, options):
         record.add(case.id, facts | {"seconds": round(seconds, 2)}, label_map)
 
     write_volume(path, classes_to_labels(classes, case.convention), like=reference, before_rename=record_it)
-    return 1
 
 
 def _first_line(predictors, cases):

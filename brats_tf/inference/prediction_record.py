@@ -14,13 +14,14 @@ from brats_tf.data.layouts import is_safe
 from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import CHECKPOINT_FILES
-from brats_tf.runs.record import git_commit
+from brats_tf.runs.record import check_kinds, git_commit
 from brats_tf.runtime.files import read_json, sha256_of, write_json
 
 PREDICTION_FILE = "prediction.json"
 PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = "probabilities", "uncertainty"
 _MADE_BY = ("networks", "postprocessing", "forward")
-_FACTS = {"checkpoint", "chosen_on", "initial_weights", "run"}  # Of each network.
+_KINDS = dict.fromkeys((*_MADE_BY, "checkpoints", "cases", "left_out"), dict) | {"data": list, "pending": list}
+_FACTS = {"checkpoint": str, "chosen_on": list, "initial_weights": str, "run": str}  # Of each network.
 
 
 class PredictionRecord:
@@ -84,11 +85,14 @@ class PredictionRecord:
         self._done(case_id)
 
     def leave_out(self, case_id, sentence):
-        """Records why a case has no prediction; a label map of an earlier one counts no more. Returns 0 label maps."""
+        """Records why a case has no prediction; a label map of an earlier one counts no more."""
         self.content["cases"].pop(case_id, None)
         self.content["left_out"][case_id] = sentence
         self._done(case_id)
-        return 0
+
+    def written(self, case_ids):
+        """How many of the cases have their label map."""
+        return sum(case in self.content["cases"] and case not in self.content["pending"] for case in case_ids)
 
     def _done(self, case_id):
         if case_id in self.content["pending"]:
@@ -108,7 +112,7 @@ def read_prediction_record(predictions):
         record = read_json(path)
         if not isinstance(record, dict):
             raise ValueError("no JSON object")
-        missing = {*_MADE_BY, "checkpoints", "cases", "left_out", "data", "pending"} - set(record)
+        missing = set(_KINDS) - set(record)
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} missing, as in an older version; predict again")
         _check_kinds(record)
@@ -172,18 +176,17 @@ def _differing(before, made_by):
 
 def _check_kinds(record):
     """Raises `ValueError` unless every part of a record has the kind that its readers expect."""
-    texts = lambda values: all(isinstance(one, str) for one in values)  # noqa: E731
     cases, checkpoints = record["cases"], record["checkpoints"]
-    mappings = [*(record[name] for name in (*_MADE_BY, "left_out")), cases, checkpoints]
-    lists = [record["data"], record["pending"]]
-    if not all(isinstance(one, dict) for one in mappings) or not all(isinstance(one, list) for one in lists):
-        raise ValueError("a part of it is no list or no JSON object")
-    if not all(isinstance(one, dict) for one in [*cases.values(), *checkpoints.values()]):
-        raise ValueError("a case or a network is no JSON object")
-    if set(checkpoints) != set(record["networks"]) or not all(_FACTS <= set(one) for one in checkpoints.values()):
-        raise ValueError(f"each network needs {', '.join(sorted(_FACTS))}")
+    check_kinds(record, _KINDS)
+    check_kinds(record["forward"], {"precision": str, "mirror": str})
     if not record["networks"]:
         raise ValueError("`networks` is empty")
+    if set(checkpoints) != set(record["networks"]):
+        raise ValueError(f"each network needs {', '.join(_FACTS)}")
+    for one in checkpoints.values():
+        check_kinds(one, _FACTS)
+    for one in cases.values():
+        check_kinds(one, {"sha256": str})
     ids = [*cases, *record["left_out"], *record["pending"]]
     if not all(isinstance(one, str) and is_safe(one) for one in ids):
         raise ValueError("the id of a case cannot be the name of a file")
@@ -191,13 +194,10 @@ def _check_kinds(record):
         ForwardOptions(**record["forward"]), PostProcessing(**record["postprocessing"])
     except (TypeError, InputError) as error:
         raise ValueError(str(error)) from None
-    if not all(isinstance(one["chosen_on"], list) and texts(one["chosen_on"]) for one in checkpoints.values()):
-        raise ValueError("`chosen_on` must list ids of cases")
-    named = [one[name] for one in checkpoints.values() for name in ("checkpoint", "initial_weights", "run")]
-    named += [record["forward"].get(name) for name in ("precision", "mirror")]
-    hashes = [*record["networks"].values(), *(one.get("sha256") for one in cases.values())]
-    if not texts([*named, *hashes, *record["left_out"].values(), *record["data"], *record["pending"]]):
-        raise ValueError("a name, a path or a hash is no text")
+    texts = [*record["networks"].values(), *record["left_out"].values(), *record["data"]]
+    texts += [case for one in checkpoints.values() for case in one["chosen_on"]]
+    if not all(isinstance(one, str) for one in texts):
+        raise ValueError("a sentence, a path or a hash is no text")
     for one in cases.values():
         uncertainty = one.get("uncertainty")
         if uncertainty is not None and not (

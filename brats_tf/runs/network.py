@@ -74,20 +74,25 @@ def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last"
         raise InputError(f"{run} holds no best checkpoint: {path.name} is missing. Train it with validation.")
     if not path.is_file():
         raise InputError(f"{run} holds no trained network: {path.name} is missing. Train it first.")
-    sha256, loaded = "", None
     try:
-        while sha256 != loaded:
-            sha256 = sha256_of(path)
+        before = None
+        while before != _identity(path):  # Until nobody has replaced it meanwhile.
+            before, sha256 = _identity(path), sha256_of(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # What Keras says before it fails; the failure says more.
                 network.load_weights(path)
-            loaded = sha256_of(path)
     except Exception as error:  # h5py and Keras raise whatever the damage leads to.
         raise InputError(
             f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. "
             f"Received: {in_one_line(error)}. A run of another version is used with that version, or trained again."
         ) from error
     return sha256
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def save_weights(network: keras.Model, path: Path) -> None:

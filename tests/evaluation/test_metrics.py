@@ -10,8 +10,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from brats_tf.evaluation.label_maps import box_around
-from brats_tf.evaluation.lesionwise import DILATION
+from brats_tf.evaluation.lesionwise import with_margin
 from brats_tf.evaluation.metrics import (
     EMPTY_MASK_RULES,
     WORST_MM,
@@ -23,6 +22,7 @@ from brats_tf.evaluation.metrics import (
     surface_distances,
 )
 from brats_tf.evaluation.scores import score_region
+from brats_tf.preprocessing.transforms import brain_box
 
 LABELS = {"WT": (1, 2, 3, 4), "TC": (1, 3, 4), "ET": (3, 4)}  # Of every pair in the reference: ET is 3 or 4.
 
@@ -189,7 +189,7 @@ def test_masks_cut_out_of_their_volume_score_as_the_whole_ones():
             for _ in range(random.integers(0, 3)):
                 corner = random.integers(0, 12, 3)
                 mask[tuple(slice(start, start + random.integers(1, 5)) for start in corner)] = True
-        box = box_around(truth | prediction, margin=DILATION)
+        box = with_margin(brain_box(truth | prediction) or (slice(0, 1),) * 3, truth.shape)
         whole = score_region(truth, prediction, (1, 2, 0.5))
         cut = score_region(truth[box], prediction[box], (1, 2, 0.5), voxels=truth.size)
         assert cut == pytest.approx(whole, abs=1e-12, nan_ok=True)

@@ -4,7 +4,6 @@ import itertools
 import json
 
 import pytest
-from forked_trainings import Trainings
 
 CHOICES = {
     "--precision": ("float32", "bfloat16", "float16"),
@@ -16,13 +15,6 @@ CHOICES = {
 }
 ALL = [dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())]
 OFTEN = [one for index, one in enumerate(ALL) if index % 61 == 5 or index == 33]  # A few of all kinds.
-
-
-@pytest.fixture(scope="module")
-def trainings():
-    running = Trainings()
-    yield running
-    running.close()
 
 
 def is_refused(combination):

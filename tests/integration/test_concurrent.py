@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-from forked_trainings import Trainings
 
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.runtime.files import sha256_of
@@ -15,13 +14,6 @@ from brats_tf.runtime.lock import lock
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 KILLS = 10
 WEIGHTS = "network.weights.h5"
-
-
-@pytest.fixture(scope="module")
-def trainings():
-    running = Trainings()
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forked_trainings import Trainings
 
 EPOCHS, STEPS = 10, 4
 SEED = 20  # Of the moments to kill at.
-
-
-@pytest.fixture(scope="module")
-def trainings():
-    running = Trainings()
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,12 @@ import time
 import h5py
 import numpy as np
 import pytest
-from forked_trainings import Trainings
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.training import distribution as devices
 
 ALIKE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def trainings():
-    running = Trainings()
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")
