@@ -76,7 +76,7 @@ def _trainer(config, changes):
     config = config.replace(**changes)
     make_deterministic(config.seed)
     network, _ = build_with_weights(config)
-    trainer = make_trainer(with_planes(network, rematerialise=config.compute.rematerialise), config)
+    trainer = make_trainer(with_planes(network, keep="block" if config.compute.rematerialise else "step"), config)
     trainer.prepare(tf.distribute.get_strategy(), jit=False)
     return network, trainer
 

@@ -17,6 +17,7 @@ gc.set_threshold(200_000, 50, 1000)  # Traced networks are millions of objects t
 
 import keras
 from forked_trainings import Trainings, small_networks
+from tiny_networks import register
 
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.phantoms import write_phantoms
@@ -26,25 +27,11 @@ from brats_tf.training import loop, train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SLOWEST_FIRST = ("integration", "training", "experiments", "inference", "models")  # Both then end together.
-TINY_CROP = (32, 32, 24)
 TINY_SPACING_MM = 6
 
 
-def tiny_classifier(weights=None, input_shape=(None, None, 3)):
-    """A classifier with the five scales of a real one and hardly any weights."""
-    image = x = keras.Input(input_shape, name="image")
-    x = keras.layers.Rescaling(1 / 255, name="hidden_scaling")(x)
-    x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="stem_pad")(x)
-    for scale in range(1, 6):
-        padding = "valid" if scale == 1 else "same"
-        x = keras.layers.Conv2D(8, 3, strides=2, padding=padding, name=f"conv{scale}")(x)
-        x = keras.layers.BatchNormalization(name=f"norm{scale}")(x)
-        x = keras.layers.Activation("relu", name=f"relu{scale}")(x)
-    return keras.Model(image, x, name="tiny_classifier")
-
-
 REGISTERED = tuple(backbones.BACKBONES)
-backbones.BACKBONES["tiny"] = backbones.Backbone("tests", tiny_classifier, "torch")
+register()
 
 
 def pytest_collection_modifyitems(items):

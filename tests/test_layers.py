@@ -19,7 +19,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-TENSORFLOW = {"pipeline", "training", "inference", "runs.network", "runtime.tensorflow"}
+TENSORFLOW = {"models.normalisation", "pipeline", "training", "inference", "runs.network", "runtime.tensorflow"}
 # Who may import which library, by package or module; everything else is the stdlib or NumPy.
 ONLY_IN = {
     "tensorflow": TENSORFLOW,
@@ -35,7 +35,10 @@ ONLY_IN = {
     "segmentation_models": {"models.backbones"},
     "efficientnet": {"models.backbones"},
 }
-KERAS_ALONE_BUT_FOR = {"models.backbones": {"segmentation_models", "efficientnet"}}
+KERAS_ALONE_BUT_FOR = {
+    "models.backbones": {"segmentation_models", "efficientnet"},
+    "models.normalisation": {"tensorflow"},
+}
 PACKAGE = REPOSITORY / "brats_tf"
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 

@@ -11,7 +11,6 @@ import tensorflow as tf
 from brats_tf.errors import InputError
 from brats_tf.inference.ensemble import resolved_precision
 from brats_tf.models.registry import get_network
-from brats_tf.models.remat import fused_graph
 from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import atomic
 from brats_tf.runtime.tensorflow import as_os_error
@@ -39,17 +38,16 @@ def export_saved_model(run, *, out, checkpoint="last", precision="float32"):
     if out.exists() and not (out / "saved_model.pb").is_file():
         raise InputError(f"{out} exists and is no SavedModel; it would be replaced. Choose another --out.")
     config, network = load_network(run, checkpoint, precision=resolved_precision(precision))
-    graph = fused_graph(network)
     volume = np.random.default_rng(config.seed).standard_normal((1, *config.input_shape))
     volume = tf.constant(volume, tf.float32)
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
     with atomic(out) as temporary, tf.device("/cpu:0"):
         try:
-            _save(graph, temporary, outputs=get_network(config.network.name).outputs)
+            _save(network, temporary, outputs=get_network(config.network.name).outputs)
         except tf.errors.OpError as error:  # What TensorFlow makes of a full disk or a missing permission.
             raise as_os_error(error) from error
         reloaded = tf.saved_model.load(temporary)  # Has to stay alive while its function runs.
-        compiled = tf.function(partial(graph, training=False))  # As predictions compute it.
+        compiled = tf.function(partial(network, training=False))  # As predictions compute it.
         (probabilities,) = reloaded.serve(volume).values()
         difference = np.abs(probabilities.numpy() - compiled(volume).numpy()).max()
         if not difference <= TOLERANCE:

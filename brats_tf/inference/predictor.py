@@ -14,7 +14,6 @@ from brats_tf.inference.sliding_window import Windows, sliding_window_inference
 from brats_tf.models.outputs import BACKGROUND
 from brats_tf.models.planes import blinded
 from brats_tf.models.registry import get_network
-from brats_tf.models.remat import fused_graph
 
 SMALLEST_PROBABILITY = 1e-30  # That has a logarithm here.
 LEFT_RIGHT = 1  # The axis of (H, W, D) along which the brain is nearly symmetric.
@@ -106,7 +105,7 @@ def compiled_forward(network, *, blind=False):
 
     With `blind` the classifier sees nothing of the volume, see `planes.blinded`.
     """
-    graph = blinded(fused_graph(network)) if blind else fused_graph(network)
+    graph = blinded(network) if blind else network
     forward = tf.function(
         lambda volumes: graph(volumes, training=False),
         input_signature=[tf.TensorSpec(network.input.shape)],

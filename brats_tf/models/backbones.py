@@ -19,6 +19,7 @@ from brats_tf.config.fields import choices_of
 from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
 from brats_tf.models import feature_pyramid as pyramid
+from brats_tf.models.normalisation import GroupNormalization
 
 BATCH_NORM = choices_of(EmbeddingSettings, "batch_norm")
 INPUT_SCALING = choices_of(EmbeddingSettings, "input_scaling")
@@ -201,7 +202,7 @@ def scale_input(planes, *, scaling, backbone):
         return planes
     if scaling == "standardise":
         settings = {"epsilon": PLANE_EPSILON, "center": False, "scale": False, "name": SCALING_LAYER}
-        return layers.GroupNormalization(planes.shape[-1], **settings)(planes)
+        return GroupNormalization(planes.shape[-1], **settings)(planes)
     constants = SCALINGS[get_backbone(backbone).scaling]
     if constants is None:
         # Its statistics are filled in with the weights; until then it passes the planes through.

@@ -2,6 +2,8 @@
 
 from keras import layers
 
+from brats_tf.models.normalisation import GroupNormalization
+
 GROUPS = 8  # Of a group normalisation, or one per channel where there are fewer (authors' code; Myronenko 2018).
 
 
@@ -22,7 +24,7 @@ def residual_block(x, filters, *, name):
     """
     shortcut = conv(x, filters, kernel=1, name=f"{name}_shortcut")
     for step in (1, 2):
-        x = layers.GroupNormalization(min(GROUPS, x.shape[-1]), name=f"{name}_norm{step}")(x)
+        x = GroupNormalization(min(GROUPS, x.shape[-1]), name=f"{name}_norm{step}")(x)
         x = layers.Activation("relu", name=f"{name}_relu{step}")(x)
         x = conv(x, filters, kernel=3, name=f"{name}_conv{step}")
     return layers.Add(name=f"{name}_add")([x, shortcut])

@@ -1,63 +1,135 @@
-"""Group normalisation with its ReLU, with a gradient that keeps less than the one derived from Keras's operations.
+"""Group normalisation whose sums are right at full size, in a third of the time of Keras's layer.
 
 Keras's layer sums a volume in float32 one value after another, and the last digits of each are lost: at 192x160x108 its
-output is wrong by up to 0.036, where this function is wrong by 6e-6, in less than half the time (measured against
-float64 on a CPU by `experiments/exact_normalisation.py`).
+output is wrong by up to 0.036, where this one is wrong by 1e-5 (`experiments/exact_normalisation.py` measures both
+against float64). Weights, names and settings are the same, so either layer loads what the other has saved.
 """
 
-import math
-
-import numpy as np
+import keras
 from keras import ops
 
+EPSILON = 1e-3  # Keras's default, and the authors'.
+# Of what is added up in bfloat16: the more chunks, the less their rounding matters.
+WIDTH, LEAST_ROWS, MOST_ROWS, LEAST_CHUNKS = 64, 256, 4096, 64
 
-def normalise_and_rectify(x, gamma, beta, *, groups, epsilon):
-    """GroupNormalization and ReLU, (B, ..., C) -> the same shape and type, statistics in float32.
 
-    Equal to Keras's layers but for rounding. With x̂ = (x - mean) / deviation and g the gradient behind the ReLU,
-    dx = (γ g - mean(γ g) - x̂ mean(γ g x̂)) / deviation, means over a group (Wu and He 2018).
+class GroupNormalization(keras.layers.GroupNormalization):
+    """Normalises the channels, the last axis, in groups: (B, ..., C) -> the same shape and type.
+
+    Takes the arguments of Keras's layer but `axis`, and has its weights under its names. Statistics are float32 in any
+    precision. Source: Wu and He 2018; the embedding paper's Section 2.2 asks for it before each convolution.
     """
-    channels, axes = x.shape[-1], tuple(range(1, len(x.shape) - 1))
-    size = math.prod(x.shape[1:-1])
-    count, grouped = size * channels // groups, (-1, groups, channels // groups)
 
-    def over_space(values):
-        """Sums of (B, ..., C) over all axes between: (B, G, C/G). As a matrix product, faster than a reduction."""
-        flat = ops.reshape(values, (-1, size, channels))
-        return ops.reshape(ops.matmul(ops.ones((1, size), flat.dtype), flat), grouped)
+    def build(self, input_shape):
+        if self.axis not in (-1, len(input_shape) - 1):
+            raise ValueError(f"Channels must be the last axis. Received: axis={self.axis}.")
+        super().build(input_shape)
+
+    def call(self, inputs):
+        channels = inputs.shape[-1]
+        # Times one, because a gradient of our own must be given values, not variables.
+        gamma = ops.ones(channels) if self.gamma is None else 1.0 * ops.cast(self.gamma, "float32")
+        beta = ops.zeros(channels) if self.beta is None else 1.0 * ops.cast(self.beta, "float32")
+        flat = ops.reshape(inputs, (ops.shape(inputs)[0], _size(inputs), channels))
+        flat = group_normalise(flat, gamma, beta, groups=self.groups, epsilon=self.epsilon)
+        return ops.reshape(flat, ops.shape(inputs))
+
+
+def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON):
+    """(B, N, C) -> the same shape and type, normalised over N and each group of channels, times gamma, plus beta.
+
+    With x̂ = (x - mean) / deviation and g the gradient behind it, dx = (γ g - mean(γ g) - x̂ mean(γ g x̂)) / deviation,
+    means over a group (Wu and He 2018). What the backward pass keeps is `x`.
+    """
+    channels = x.shape[-1]
+    count = ops.cast(_size(x) * channels // groups, "float32")
 
     def over_group(values):
-        """Sums of (B, G, C/G) over each group: (B, G, 1)."""
-        return ops.sum(values, axis=-1, keepdims=True)
-
-    def everywhere(values):
-        """(B, G, C/G), or (B, G, 1), which all channels of a group share, beside (B, ..., C)."""
-        full = values + np.zeros(grouped[1:], "float32") if values.shape[-1] != grouped[-1] else values
-        return ops.reshape(full, (-1, *[1] * len(axes), channels))
+        """Mean of a group in each of its channels, from the sums of each channel: (B, C) -> (B, C)."""
+        sums = ops.sum(ops.reshape(values, (-1, groups, channels // groups)), axis=-1, keepdims=True)
+        return ops.reshape(ops.repeat(sums / count, channels // groups, axis=-1), (-1, channels))
 
     @ops.custom_gradient
     def function(x, gamma, beta):
-        full = ops.cast(x, "float32")
-        gamma, beta = (ops.reshape(weight, grouped) for weight in (gamma, beta))
-        mean = over_group(over_space(full)) / count
-        variance = over_group(over_space(ops.square(full - everywhere(mean)))) / count
-        inverse = ops.rsqrt(variance + epsilon)
-        factor = gamma * inverse
-        slope, offset = everywhere(factor), everywhere(beta - mean * factor)
-        y = ops.relu(full * slope + offset)
+        mean = over_group(sums_over_space(x))
+        centred = scale_and_shift(x, ops.ones_like(mean), -mean)
+        inverse = ops.rsqrt(over_group(sums_over_space(ops.square(centred))) + epsilon)
+        slope = gamma * inverse
+        y = scale_and_shift(x, slope, beta - mean * slope)
 
         def gradient(*args, upstream=None):
-            g = ops.cast(args[0] if upstream is None else upstream, "float32")
-            full = ops.cast(x, "float32")
-            g = ops.where(full * slope + offset > 0, g, 0.0)
-            g_sum = over_space(g)
-            gx_sum = (over_space(g * full) - mean * g_sum) * inverse  # Of g x̂.
-            along = -inverse * inverse * over_group(gamma * gx_sum) / count
-            constant = -inverse * over_group(gamma * g_sum) / count - along * mean
-            dx = g * slope + (full * everywhere(along) + everywhere(constant))
-            of_weights = (ops.reshape(ops.sum(sums, axis=0), (channels,)) for sums in (gx_sum, g_sum))
-            return ops.cast(dx, x.dtype), *of_weights
+            g = args[0] if upstream is None else upstream
+            g_sum = sums_over_space(g)
+            gx_sum = (sums_over_space(g * x) - mean * g_sum) * inverse  # Of g x̂.
+            along = -inverse * inverse * over_group(gamma * gx_sum)
+            constant = -inverse * over_group(gamma * g_sum) - along * mean
+            dx = scale_and_shift(g, slope, constant) + scale_and_shift(x, along, ops.zeros_like(along))
+            return dx, ops.sum(gx_sum, axis=0), ops.sum(g_sum, axis=0)
 
-        return ops.cast(y, x.dtype), gradient
+        return y, gradient
 
     return function(x, gamma, beta)
+
+
+def sums_over_space(x):
+    """The float32 sums of (B, N, C) over N: (B, C).
+
+    As products with ones: a processor's matrix products add in blocks, so that they lose less than its reductions, and
+    are faster. A GPU's reductions add in a tree, and its products may round their factors.
+    """
+    size, channels = _size(x), x.shape[-1]
+    rows = _rows_of_chunks(size, channels) if keras.backend.standardize_dtype(x.dtype) == "bfloat16" else None
+    if any(device.startswith("gpu") for device in keras.distribution.list_devices()):
+        return ops.sum(ops.cast(x, "float32"), axis=1)
+    if rows is None:
+        return ops.matmul(ops.ones((ops.shape(x)[0], 1, size)), ops.cast(x, "float32"))[:, 0]
+    # A product of bfloat16 is bfloat16: rounded once for each chunk, added up in float32.
+    width = max(channels, WIDTH)
+    chunks = ops.matmul(ops.ones((1, 1, rows), x.dtype), ops.reshape(x, (-1, rows, width)))
+    sums = ops.cast(ops.reshape(chunks, (-1, size * channels // rows // width, width)), "float32")
+    return ops.sum(ops.reshape(ops.sum(sums, axis=1), (-1, width // channels, channels)), axis=1)
+
+
+def _rows_of_chunks(size, channels):
+    """How many rows of `WIDTH` values a chunk has, or None where there is no good number."""
+    width = max(channels, WIDTH)
+    if not isinstance(size, int) or width % channels or size * channels % width:
+        return None
+    rows = size * channels // width
+    most = min(MOST_ROWS, rows // LEAST_CHUNKS)
+    return next((count for count in range(most, LEAST_ROWS - 1, -1) if rows % count == 0), None)
+
+
+def scale_and_shift(x, slope, offset):
+    """x slope + offset for (B, N, C) and (B, C), computed in float32: the shape and type of `x`.
+
+    In TensorFlow and for one volume it is a batch normalisation with given statistics, whose one pass takes a quarter
+    of the time of the two (a sixth in bfloat16). Other backends compile it to one pass themselves.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return _two_passes(x, slope, offset)
+    import tensorflow as tf
+
+    def fused():
+        flat = tf.reshape(x, (1, 1, -1, x.shape[-1]))
+        scale, one = slope[0], tf.sign(1.0 + tf.abs(offset[0]))
+        # Scale and variance are no constants, or TensorFlow would take the operation apart again.
+        settings = {"scale": scale * one, "offset": offset[0], "mean": tf.zeros_like(one), "variance": one}
+        y = tf.raw_ops.FusedBatchNormV3(x=flat, **settings, epsilon=0.0, is_training=False).y
+        return tf.reshape(y, tf.shape(x))
+
+    if x.shape[0] is None:
+        return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset))
+    return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset)
+
+
+def _two_passes(x, slope, offset):
+    return ops.cast(ops.cast(x, "float32") * slope[:, None] + offset[:, None], x.dtype)
+
+
+def _size(x):
+    """How many values a channel of (B, ..., C) has, a number where the shape is known."""
+    size = 1
+    for length in ops.shape(x)[1:-1]:
+        size = size * length
+    return size

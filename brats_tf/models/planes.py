@@ -5,7 +5,7 @@ from keras import layers, ops
 
 from brats_tf.models.decoder2d import DECODED_PLANES_LAYER
 from brats_tf.models.interslice import PLANES_LAYER
-from brats_tf.models.remat import fused_graph
+from brats_tf.models.remat import rematerialised
 
 
 def has_planes(network):
@@ -13,13 +13,13 @@ def has_planes(network):
     return PLANES_LAYER in {layer.name for layer in network.layers}
 
 
-def with_planes(network, *, rematerialise=False):
-    """The `remat.fused_graph` of a network with more outputs: probabilities, and where there are planes, those from the
-    3D encoder (B, H, W, planes) and those into the 3D decoder (B, H, W, planes).
+def with_planes(network, *, keep="all"):
+    """A network with more outputs: probabilities, and where there are planes, those from the 3D encoder
+    (B, H, W, planes) and those into the 3D decoder (B, H, W, planes). `keep` is that of `remat.rematerialised`.
     """
     names = (PLANES_LAYER, DECODED_PLANES_LAYER) if has_planes(network) else ()
     outputs = [network.outputs[0], *(network.get_layer(name).output for name in names)]
-    return fused_graph(keras.Model(network.inputs[0], outputs), rematerialise=rematerialise)
+    return rematerialised(keras.Model(network.inputs[0], outputs), keep)
 
 
 def blinded(graph):

@@ -1,34 +1,29 @@
-"""The graph that computes: residual blocks with fused normalisation, kept or recomputed in the backward pass.
+"""What a training keeps of its forward pass, and what it computes again in the backward pass.
 
-`fused_graph` changes neither layers nor weights nor their names. Normalisation and ReLU of a residual block become one
-function with exact sums and a written-out gradient (see `normalisation`): a prediction takes less than half the time,
-and differs from Keras's layers in the third digit at full size, where their float32 mean is inexact. With
-`rematerialise`, `keras.RematScope` recomputes the insides of a block in the backward pass.
+A residual block at full size makes five tensors of 200 MB on its way. `rematerialised` changes neither layers nor
+weights nor their names, only which of them stay in memory: by "step" the normalised inputs of the convolutions do not,
+which is next to free, because a normalisation is; by "block" nothing but the input of each block does, at the price of
+one more convolution for each block.
 """
 
-from contextlib import nullcontext
+from functools import partial
 
 import keras
-from keras import ops
-
-from brats_tf.models.normalisation import normalise_and_rectify
 
 BLOCK = ("_shortcut", "_add")  # The first and the last layer of `blocks.residual_block`.
-STEPS = (1, 2)
+PARTS, STEPS = ("norm", "relu", "conv"), (1, 2)
+KEEP = ("all", "step", "block")
 
 
-def fused_graph(network, *, rematerialise=False):
-    """The layers and weights of `network` in a `keras.Model` whose residual blocks normalise in one function.
+def rematerialised(network, keep="step"):
+    """The layers and weights of `network` in a `keras.Model` for training. `keep` is one of `KEEP`.
 
-    Training, prediction and export all use it. With `rematerialise` it keeps only the inputs of residual blocks.
-    Networks without such blocks (AlbuNet, or a graph that is fused already) are returned unchanged.
+    Networks without residual blocks (AlbuNet) are returned unchanged, as all are with "all".
     """
-    scope = keras.RematScope if rematerialise else nullcontext
-    settings = {"mode": "full"} if rematerialise else {}
     names, inputs = {layer.name for layer in network.layers}, {}
     blocks = {name.removesuffix(BLOCK[1]) for name in names if name.endswith(BLOCK[1])}
     blocks = {block for block in blocks if block + BLOCK[0] in names}
-    if not blocks:
+    if keep == "all" or not blocks:
         return network
 
     def call(layer, *args, **kwargs):
@@ -37,8 +32,7 @@ def fused_graph(network, *, rematerialise=False):
             inputs[block] = args[0]
         if block in blocks and f"_{part}" == BLOCK[1]:
             # What a block computed on the way to its last layer leads nowhere and is not part of the new model.
-            with scope(**settings):  # Layers made inside it are computed again.
-                return Block(network, block)(inputs[block])
+            return Block(network, block, keep)(inputs[block])
         return layer(*args, **kwargs)
 
     return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
@@ -47,33 +41,23 @@ def fused_graph(network, *, rematerialise=False):
 class Block(keras.layers.Layer):
     """The layers of a residual block as one: (B, H, W[, D], C) -> (B, H, W[, D], filters)."""
 
-    def __init__(self, network, block):
+    def __init__(self, network, block, keep):
         super().__init__(name=f"{block}_remat")
-        self.shortcut = network.get_layer(block + BLOCK[0])
-        self.steps = [Step(network, block, number) for number in STEPS]
+        self.keep, self.shortcut = keep, network.get_layer(block + BLOCK[0])
+        self.steps = [[network.get_layer(f"{block}_{part}{step}") for part in PARTS] for step in STEPS]
 
     def call(self, x):
-        shortcut = self.shortcut(x)
-        for step in self.steps:
-            x = step(x)
-        return x + shortcut
+        steps = [partial(_through, step) for step in self.steps]
+        if self.keep == "step":
+            steps = [keras.remat(step) for step in steps]
+        insides = partial(_through, steps)
+        return self.shortcut(x) + (keras.remat(insides) if self.keep == "block" else insides)(x)
 
     def compute_output_spec(self, x):
         return self.shortcut.compute_output_spec(x)
 
 
-class Step(keras.layers.Layer):
-    """Normalisation, ReLU and convolution of a residual block."""
-
-    def __init__(self, network, block, number):
-        super().__init__(name=f"{block}_step{number}")
-        self.norm, self.conv = (network.get_layer(f"{block}_{part}{number}") for part in ("norm", "conv"))
-
-    def call(self, x):
-        # Times one, because a gradient of our own must be given values, not variables.
-        gamma, beta = (1.0 * ops.cast(weight, "float32") for weight in (self.norm.gamma, self.norm.beta))
-        x = normalise_and_rectify(x, gamma, beta, groups=self.norm.groups, epsilon=self.norm.epsilon)
-        return self.conv(x)
-
-    def compute_output_spec(self, x):
-        return self.conv.compute_output_spec(x)
+def _through(functions, x):
+    for function in functions:
+        x = function(x)
+    return x

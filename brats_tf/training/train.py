@@ -175,7 +175,7 @@ def _make_ready(config, strategy, before=None, *, keep_start=True):
         keras.utils.set_random_seed(config.seed)
         network, origin = build_with_weights(config)
         graph = with_planes(network)
-        learning = with_planes(network, rematerialise=True) if config.compute.rematerialise else graph
+        learning = with_planes(network, keep="block" if config.compute.rematerialise else "step")
         trainer = make_trainer(learning, config)
     trainer.prepare(strategy, jit=config.compute.jit)
     start = [keras.ops.convert_to_numpy(variable) for variable in trainer.state] if keep_start else []

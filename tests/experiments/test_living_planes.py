@@ -5,8 +5,8 @@ import json
 import living_planes
 import pytest
 import tables
-from conftest import TINY_CROP
 from provenance import continued, provenance
+from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError

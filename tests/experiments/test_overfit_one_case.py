@@ -3,7 +3,8 @@ import importlib.util
 import json
 
 import pytest
-from conftest import REPOSITORY, TINY_CROP
+from conftest import REPOSITORY
+from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError

@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from conftest import REPOSITORY, TINY_CROP
+from conftest import REPOSITORY
+from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 

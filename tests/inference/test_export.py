@@ -4,13 +4,12 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.cli.main import main
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.inference import export
-from brats_tf.models.remat import fused_graph
 from brats_tf.runs.network import build_network, load_network
 
 LOADER = """
@@ -52,7 +51,7 @@ def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys,
     np.save(tmp_path / "volume.npy", volume)
     command = [sys.executable, "-c", LOADER, tmp_path / "saved", tmp_path / "volume.npy", tmp_path / "out.npy"]
     subprocess.run([str(part) for part in command], check=True, cwd=tmp_path, capture_output=True)
-    network = fused_graph(load_network(run)[1])  # What predictions compute with.
+    network = load_network(run)[1]  # What predictions compute with.
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), network(volume, training=False), atol=1e-5)
 
 

@@ -9,7 +9,7 @@ import keras
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
@@ -20,7 +20,6 @@ from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.inference import ensemble, predict
 from brats_tf.inference.ensemble import load_ensemble, resolved_precision
 from brats_tf.inference.predict import predict_cases
-from brats_tf.models.remat import fused_graph
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
 from brats_tf.runs.network import build_network, load_network
@@ -54,7 +53,7 @@ def test_the_ensemble_is_the_average_of_four_networks(runs, members, phantoms, t
     for name in MODALITIES:
         _, network = load_network(runs / name)
         prepared = prepare_case(phantoms[0], modalities=(name,), crop=TINY_CROP, with_truth=False)
-        expected = expected + fused_graph(network)(prepared.volume[None], training=False).numpy()[0] / 4
+        expected = expected + network(prepared.volume[None], training=False).numpy()[0] / 4
     written = nib.load(tmp_path / "probabilities" / f"{phantoms[0].id}.nii.gz").get_fdata()
     assert written.shape == (40, 40, 26, 3)
     # The phantom's file runs L, P, S: first left-right, then front-back.

@@ -5,7 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.models.cost import all_layers

@@ -6,7 +6,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.cli.demo import run_demo
 from brats_tf.cli.main import main

@@ -13,7 +13,6 @@ from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.models.remat import fused_graph
 from brats_tf.runs.network import build_network, load_network
 from brats_tf.training.train import train
 
@@ -51,7 +50,7 @@ def test_probabilities_and_label_map_agree_with_plain_numpy(predicted, number):
     voxels = voxels[::-1, ::-1] if is_ras else voxels
     cropped = voxels.transpose(1, 0, 2)[56:184, 56:184, 41:113]
     _, network = load_network(folder)
-    probabilities = fused_graph(network)(cropped[None, ..., None].astype("float32"), training=False)[0].numpy()
+    probabilities = network(cropped[None, ..., None].astype("float32"), training=False)[0].numpy()
     full = np.zeros((240, 240, 155, 3))
     full[56:184, 56:184, 41:113] = probabilities
     full = full.transpose(1, 0, 2, 3)

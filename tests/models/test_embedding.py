@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from conftest import TINY_CROP
 from keras import layers
+from tiny_networks import TINY_CROP
 
 from brats_tf.errors import InputError
 from brats_tf.models.cost import all_layers, multiply_adds

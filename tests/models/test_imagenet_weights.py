@@ -25,7 +25,7 @@ def network():
 
 @pytest.fixture
 def weights_file(tmp_path):
-    from conftest import tiny_classifier
+    from tiny_networks import tiny_classifier
 
     path = tmp_path / "tiny.weights.h5"
     tiny_classifier().save_weights(path)
@@ -67,7 +67,7 @@ def test_real_weights_give_the_same_topology(real_weights, monkeypatch):
 
 
 def test_the_weights_are_those_of_the_file(network, weights_file):
-    from conftest import tiny_classifier
+    from tiny_networks import tiny_classifier
 
     assert fill(network, str(weights_file)) == "ImageNet weights from tiny.weights.h5"
     expected = tiny_classifier()
@@ -121,7 +121,7 @@ def test_without_network_and_cache_one_sentence_says_what_to_do(network, monkeyp
 
 def filled_if_imagenet(weights=None, input_shape=(None, None, 3)):
     """A builder with "published" weights: all 0.25."""
-    from conftest import tiny_classifier
+    from tiny_networks import tiny_classifier
 
     classifier = tiny_classifier(input_shape=input_shape)
     if weights == "imagenet":

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.errors import InputError
 from brats_tf.pipeline.stream import (

@@ -4,7 +4,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError, WriteError

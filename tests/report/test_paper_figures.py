@@ -3,7 +3,7 @@
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError

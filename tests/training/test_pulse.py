@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.models import planes as planes_of_network

@@ -9,14 +9,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_CROP
+from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
 from brats_tf.models.planes import with_planes
-from brats_tf.models.remat import fused_graph
 from brats_tf.pipeline.stream import Order, training_dataset, training_stream
 from brats_tf.preprocessing.cache import Cache, CacheSettings
 from brats_tf.runs.network import build_network, build_with_weights, load_network, load_weights
@@ -298,7 +297,7 @@ def test_a_network_that_augments_in_its_step_learns_what_finished_batches_give(p
     for in_step in (False, True):
         keras.utils.set_random_seed(0)
         network, _ = build_with_weights(config)
-        graph = fused_graph(network)
+        graph = network
         network = make_trainer(with_planes(network), config) if in_step else keras.Model(graph.inputs, graph.outputs)
         compile_network(network, config)
         network.run_eagerly = True

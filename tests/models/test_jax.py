@@ -1,0 +1,93 @@
+"""Networks, losses and metrics know Keras alone: with JAX under it they give the numbers that TensorFlow gives."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import REPOSITORY
+from tiny_networks import TINY_CROP
+
+from brats_tf.models.blocks import residual_block
+from brats_tf.models.embedding import embedding_network
+from brats_tf.models.losses import CrossEntropyMinusDice, region_dice
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the package jax")
+SHAPE = (8, 8, 16, 16)
+START = """
+import jax, keras, numpy as np, sys
+assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules
+with np.load("given.npz") as file:
+    given = dict(file)
+"""
+BLOCK = """
+from brats_tf.models.blocks import residual_block
+from brats_tf.models.losses import CrossEntropyMinusDice, region_dice
+found = {"dice": region_dice("WT")(given["truth"], given["y"])}
+found["loss"] = CrossEntropyMinusDice()(given["truth"], given["y"])
+for policy in ("float32", "mixed_bfloat16"):
+    keras.config.set_dtype_policy(policy)
+    x = keras.Input(given["x"].shape[1:])
+    block = keras.Model(x, residual_block(x, 32, name="block"))
+    block.load_weights("network.weights.h5")
+    def total(weights, x):
+        y, _ = block.stateless_call(weights, [], x)
+        return (y.astype("float32") * given["upstream"]).sum()
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1)))([one.value for one in block.trainable_variables], given["x"])
+    found |= {f"{policy}{i:02}": one for i, one in enumerate([gradients[1], *gradients[0]])}
+np.savez("found.npz", **found)
+"""
+NETWORK = """
+from brats_tf.models.embedding import embedding_network
+from tiny_networks import TINY_CROP, register
+register()
+network = embedding_network((*TINY_CROP, 1), backbone="tiny")
+network.load_weights("network.weights.h5")
+np.savez("found.npz", y=jax.jit(lambda volume: network(volume, training=False))(given["volume"]))
+"""
+
+
+def on_jax(program, network, given, folder):
+    """What `program` finds with the weights of `network` and the arrays of `given`: {name: array}."""
+    network.save_weights(folder / "network.weights.h5")
+    np.savez(folder / "given.npz", **given)
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
+    subprocess.run([sys.executable, "-c", START + program], check=True, env=environment, cwd=folder)
+    with np.load(folder / "found.npz") as file:
+        return dict(file)
+
+
+def test_a_block_s_gradients_and_the_losses_are_tensorflow_s(tmp_path):
+    keras.utils.set_random_seed(0)
+    x = keras.Input(SHAPE)
+    block = keras.Model(x, residual_block(x, 32, name="block"))
+    random = np.random.default_rng(0)
+    given = {"x": random.normal(1, 2, (2, *SHAPE)), "upstream": random.normal(size=(2, *SHAPE[:3], 32))}
+    given |= {"truth": random.random((1, 8, 8, 8, 3)) > 0.7, "y": random.random((1, 8, 8, 8, 3))}
+    given = {name: values.astype("float32") for name, values in given.items()}
+    found = on_jax(BLOCK, block, given, tmp_path)
+    np.testing.assert_allclose(found["dice"], region_dice("WT")(given["truth"], given["y"]), rtol=1e-5)
+    np.testing.assert_allclose(found["loss"], CrossEntropyMinusDice()(given["truth"], given["y"]), rtol=1e-5)
+    x = tf.constant(given["x"])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = tf.reduce_sum(block(x) * given["upstream"])
+    expected = [one.numpy() for one in tape.gradient(total, [x, *block.trainable_variables])]
+    for policy, rounding in (("float32", 1e-4), ("mixed_bfloat16", 0.1)):
+        received = [found[name] for name in sorted(found) if name.startswith(policy)]
+        for mine, right in zip(received, expected, strict=True):
+            assert np.linalg.norm(mine - right) <= rounding * np.linalg.norm(right), (policy, right.shape)
+
+
+@pytest.mark.slow
+def test_a_whole_network_predicts_what_it_does_on_tensorflow(tmp_path):
+    keras.utils.set_random_seed(0)
+    network = embedding_network((*TINY_CROP, 1), backbone="tiny")
+    volume = np.random.default_rng(0).normal(size=(1, *TINY_CROP, 1)).astype("float32")
+    found = on_jax(NETWORK, network, {"volume": volume}, tmp_path)
+    np.testing.assert_allclose(found["y"], network(volume, training=False), atol=1e-3)

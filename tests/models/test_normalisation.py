@@ -1,0 +1,122 @@
+"""Group normalisation is Keras's layer with right sums: weights, values, gradients, files."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+from tensorflow.python.grappler import tf_optimizer
+
+from brats_tf.models import normalisation
+from brats_tf.models.normalisation import GroupNormalization, scale_and_shift, sums_over_space
+
+ROUNDING = {"float32": 1e-5, "mixed_bfloat16": 2**-6, "mixed_float16": 2**-9}
+
+
+def make_layers(shape, groups, policy="float32", **settings):
+    """Ours and Keras's in float64, with the same weights, for inputs of `shape`."""
+    ours = GroupNormalization(groups, dtype=policy, **settings)
+    exact = layers.GroupNormalization(groups, dtype="float64", **settings)
+    random = np.random.default_rng(0)
+    values = [random.uniform(0.5, 2, shape[-1]), random.uniform(-1, 1, shape[-1])]
+    for layer in (ours, exact):
+        layer.build(shape)
+        layer.set_weights(values[: len(layer.weights)])
+    return ours, exact
+
+
+def both_ways(function, x, upstream, weights):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return [y, *tape.gradient(y, [x, *(weight.value for weight in weights)], output_gradients=upstream)]
+
+
+@pytest.mark.parametrize("policy", ROUNDING)
+@pytest.mark.parametrize("shape", [(1, 6, 5, 4, 16), (2, 6, 5, 4, 16), (1, 6, 5, 16), (3, 6, 5, 24)])
+def test_values_and_gradients_are_keras_s_in_float64(shape, policy):
+    ours, exact = make_layers(shape, 8, policy)
+    random = np.random.default_rng(1)
+    x, upstream = (tf.cast(random.normal(mean, 2, shape), ours.compute_dtype) for mean in (3, 0))
+    received = both_ways(ours, x, upstream, ours.weights)
+    expected = both_ways(exact, tf.cast(x, "float64"), tf.cast(upstream, "float64"), exact.weights)
+    assert [received[0].dtype, received[1].dtype] == [ours.compute_dtype] * 2
+    for right, mine in zip(expected, received, strict=True):
+        tolerance = ROUNDING[policy] * np.abs(right).max()
+        np.testing.assert_allclose(tf.cast(mine, "float64"), right, atol=tolerance)
+
+
+def test_without_scale_and_centre_it_standardises_each_channel():
+    ours, exact = make_layers((2, 8, 8, 3), 3, center=False, scale=False)
+    x = tf.constant(np.random.default_rng(0).normal(5, 3, (2, 8, 8, 3)), "float32")
+    assert not ours.weights
+    np.testing.assert_allclose(ours(x), exact(tf.cast(x, "float64")), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_compiled_function_takes_any_batch_and_size(batch):
+    ours, exact = make_layers((batch, 7, 5, 16), 8)
+    compiled = tf.function(ours, input_signature=[tf.TensorSpec((None, None, None, 16))], autograph=False)
+    x = tf.constant(np.random.default_rng(0).normal(2, 3, (batch, 7, 5, 16)), "float32")
+    np.testing.assert_allclose(compiled(x), exact(tf.cast(x, "float64")), atol=1e-5)
+
+
+def test_it_loads_what_keras_s_layer_has_saved(tmp_path):
+    """Files of earlier versions: their classes give the names in a weights file."""
+    networks = []
+    for kind in (layers.GroupNormalization, GroupNormalization):
+        keras.utils.clear_session()
+        x = keras.Input((4, 4, 16))
+        networks.append(keras.Model(x, kind(4, name="second")(layers.Conv2D(16, 1)(kind(8, name="first")(x)))))
+    theirs, ours = networks
+    for weight in theirs.weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    theirs.save_weights(tmp_path / "old.weights.h5")
+    ours.load_weights(tmp_path / "old.weights.h5")
+    assert [weight.path for weight in ours.weights] == [weight.path for weight in theirs.weights]
+    for mine, right in zip(ours.weights, theirs.weights, strict=True):
+        np.testing.assert_array_equal(mine, right)
+
+
+def test_channels_must_be_last():
+    with pytest.raises(ValueError, match="last axis. Received: axis=1"):
+        GroupNormalization(2, axis=1).build((None, 4, 6, 6))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("size", [4096 * 256, 5000, 102407])
+def test_sums_are_float32_in_any_precision(size, dtype):
+    """Of a size with chunks of 4,096 rows, of one too small for chunks, and of a prime number, which has none."""
+    x = tf.cast(np.random.default_rng(0).uniform(0, 2, (2, size, 16)), dtype)
+    sums = sums_over_space(x)
+    assert sums.dtype == "float32"
+    chunks = dtype == "bfloat16" and size == 4096 * 256
+    np.testing.assert_allclose(sums, np.sum(tf.cast(x, "float64"), axis=1), rtol=3e-4 if chunks else 2e-6)
+
+
+def test_one_pass_and_two_are_the_same():
+    random = np.random.default_rng(0)
+    x, slope, offset = (tf.constant(random.normal(size=shape), "float32") for shape in ((1, 60, 8), (1, 8), (1, 8)))
+    np.testing.assert_allclose(scale_and_shift(x, slope, offset), x * slope[:, None] + offset[:, None], atol=1e-6)
+    for dtype in ("bfloat16", "float16"):
+        low = tf.cast(x, dtype)
+        exact = tf.cast(low, "float32") * slope[:, None] + offset[:, None]
+        np.testing.assert_array_equal(scale_and_shift(low, slope, offset), tf.cast(exact, dtype))
+
+
+def test_tensorflow_keeps_the_one_pass():
+    """Grappler takes a batch normalisation with a constant scale or variance apart; that costs three times as much."""
+    function = tf.function(lambda x: scale_and_shift(x, tf.ones((1, 8)), -tf.reduce_mean(x, axis=1)), autograph=False)
+    traced = function.get_concrete_function(tf.TensorSpec((1, 60, 8)))
+    meta = tf.compat.v1.train.export_meta_graph(graph_def=traced.graph.as_graph_def(), graph=traced.graph)
+    meta.collection_def["train_op"].node_list.value.append(traced.outputs[0].op.name)
+    optimised = tf_optimizer.OptimizeGraph(tf.compat.v1.ConfigProto(), meta)
+    assert "FusedBatchNormV3" in {node.op for node in optimised.node}
+
+
+def test_sums_are_exact_where_keras_s_mean_is_not():
+    random = np.random.default_rng(0)
+    x = (random.standard_normal((1, 96, 96, 96, 8), dtype=np.float32) + 2) * np.float32(3)
+    exact = (x.astype(np.float64) - x.mean(dtype=np.float64)) / np.sqrt(x.var(dtype=np.float64) + normalisation.EPSILON)
+    layer = GroupNormalization(1)
+    np.testing.assert_allclose(ops.relu(layer(x)), np.maximum(exact, 0), atol=2e-5)
