@@ -1,9 +1,11 @@
 """Measures this machine: `python -m bench STAGE [DATA]`.
 
-network: a pass, a training step and the machine's own matrix product. windows: preset albunet3d beside its twin in
-PyTorch and MONAI's sliding window. training: step, memory and loss in each precision, with and without
-rematerialisation. data: preprocessing with one worker and two, streaming, memory over 1,000 steps, and each
-augmentation beside batchgenerators and MONAI. backbones: the table of `brats-tf backbones`. all: the first four.
+network: a pass, a training step and the machine's own matrix product. comparison: these in float32 and bfloat16, with
+Keras's normalisation, and from files to a label map, beside MONAI's and nnU-Net's networks. growth: time and memory
+over 1, 10 and 100 cases. windows: preset albunet3d beside its twin in PyTorch and MONAI's sliding window. training:
+step, memory and loss in each precision, with and without rematerialisation. data: preprocessing with one worker and
+two, streaming, memory over 1,000 steps, and each augmentation beside batchgenerators and MONAI. backbones: the table of
+`brats-tf backbones`. all: the first six.
 
 Other libraries are optional: pip install -e .[bench]. Writes RESULTS/bench*.json and RESULTS/backbones.json.
 """
@@ -21,7 +23,7 @@ from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.program import run_program
 
-STAGES = ("network", "windows", "training", "data", "backbones", "all")
+STAGES = ("network", "comparison", "growth", "windows", "training", "data", "backbones", "all")
 
 
 def main(arguments=None):
@@ -43,7 +45,9 @@ def main(arguments=None):
 
 def run(given):
     """Measures the stages that the arguments name."""
+    from bench.comparison import bench_comparison
     from bench.data import bench_data
+    from bench.growth import bench_growth
     from bench.network import bench_backbones, bench_network
     from bench.training import bench_training
     from bench.windows import bench_windows
@@ -51,19 +55,30 @@ def run(given):
     if given.stage == "backbones":
         bench_backbones((given.backbone,) if given.backbone else None, results=given.results)
         return
-    config, stages = displayed_config(given), STAGES[:4] if given.stage == "all" else (given.stage,)
+    config, stages = displayed_config(given), STAGES[:6] if given.stage == "all" else (given.stage,)
     cases = [] if stages == ("network",) else cases_from(given, "bench", config)
     with_truth = [case for case in cases if case.segmentation]
     for stage in stages:
         if stage == "network":
             bench_network(config, results=given.results)
+        elif stage == "comparison":
+            bench_comparison(config, _complete(cases)[0], results=given.results)
+        elif stage == "growth":
+            bench_growth(config, _complete(with_truth), results=given.results)
         elif stage == "windows":
             bench_windows(_windows_config(given, config), cases[0], results=given.results)
         elif stage == "training":
             bench_training(config, with_truth[0], results=given.results)
         else:
-            complete = [case for case in with_truth if len(case.volumes) == len(MODALITIES)]
-            bench_data(complete, results=given.results, crop=config.data.crop)
+            bench_data(_complete(with_truth), results=given.results, crop=config.data.crop)
+
+
+def _complete(cases):
+    """Those with all modalities; one at least."""
+    found = [case for case in cases if len(case.volumes) == len(MODALITIES)]
+    if not found:
+        raise InputError("The measurement needs cases with all four modalities. Received: none.")
+    return found
 
 
 def _windows_config(given, config):

@@ -6,10 +6,10 @@ Each figure comes from a process of its own, so that one's memory does not count
 import logging
 from pathlib import Path
 
-import numpy as np
 from rich.table import Table
 
 from bench.timing import in_own_process, median_seconds
+from bench.training import one_step, prepared_trainer
 from brats_tf.config.config import Config
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
@@ -38,7 +38,9 @@ def bench_network(config, *, results):
         "backbone": config.network.backbone,
         "crop": config.data.crop,
     }
-    for measure in (_matrix, _forward, _step):
+    matrix = in_own_process(matrix_product, "float32")
+    figures["matrix_gflops"] = matrix["gflop"] / matrix["seconds"]
+    for measure in (_forward, _step):
         figures |= in_own_process(measure, config)
     figures["share_of_matrix_rate"] = figures["gflop"] / figures["forward_s"] / figures["matrix_gflops"]
     table = Table("figure", "value", title=figures["machine"])
@@ -78,9 +80,10 @@ def bench_backbones(names, *, results):
     return figures
 
 
-def _matrix(config):
+def matrix_product(precision):
+    """{"gflop", "seconds"} of some products of large matrices."""
     tf = import_tensorflow()
-    matrix = tf.random.normal((MATRIX, MATRIX))
+    matrix = tf.cast(tf.random.normal((MATRIX, MATRIX)), precision)
 
     def multiply():
         product = matrix
@@ -88,7 +91,7 @@ def _matrix(config):
             product = matrix @ product
         return product.numpy()
 
-    return {"matrix_gflops": PRODUCTS * 2 * MATRIX**3 / median_seconds(multiply) / 1e9}
+    return {"gflop": PRODUCTS * 2 * MATRIX**3 / 1e9, "seconds": median_seconds(multiply)}
 
 
 def _forward(config):
@@ -140,15 +143,10 @@ def _step(config):
     from brats_tf.models.cost import training_bytes
     from brats_tf.runs.network import build_network
     from brats_tf.runtime.system import peak_gb
-    from brats_tf.training.optimisation import compile_network
 
     network = build_network(config)
-    compile_network(network, config)
-    random = np.random.default_rng(config.seed)
-    volume = random.standard_normal((1, *config.input_shape), dtype=np.float32)
-    target = (random.random((1, *network.output.shape[1:])) < 0.1).astype(np.float32)
     return {
-        "step_s": median_seconds(lambda: network.train_on_batch(volume, target)),
+        "step_s": median_seconds(one_step(prepared_trainer(network, config), config)),
         "step_peak_gb": peak_gb(),
         "step_estimated_gb": training_bytes(network, batch_size=1) / 1e9,
     }

@@ -67,26 +67,31 @@ def _about():
 
 
 def _trainer(config, changes):
-    tf = import_tensorflow()
-    from brats_tf.models.planes import with_planes
+    import_tensorflow()
     from brats_tf.runs.network import build_with_weights
     from brats_tf.runtime.tensorflow import make_deterministic
-    from brats_tf.training.loop import make_trainer
 
     config = config.replace(**changes)
     make_deterministic(config.seed)
     network, _ = build_with_weights(config)
-    trainer = make_trainer(with_planes(network, keep="block" if config.compute.rematerialise else "step"), config)
-    trainer.prepare(tf.distribute.get_strategy(), jit=False)
-    return network, trainer
+    return network, prepared_trainer(network, config)
 
 
-def _step(config, settings):
+def prepared_trainer(network, config, *, keep=None):
+    """A `Trainer` that can make steps; `keep` is that of `remat.rematerialised`, None for what the config says."""
     tf = import_tensorflow()
-    from brats_tf.models.cost import training_bytes
-    from brats_tf.runtime.system import peak_gb
+    from brats_tf.models.planes import with_planes
+    from brats_tf.training.loop import make_trainer
 
-    network, trainer = _trainer(config, settings)
+    keep = keep or ("block" if config.compute.rematerialise else "step")
+    trainer = make_trainer(with_planes(network, keep=keep), config)
+    trainer.prepare(tf.distribute.get_strategy(), jit=False)
+    return trainer
+
+
+def one_step(trainer, config):
+    """A function that makes a training step on one volume of noise, at the config's crop."""
+    tf = import_tensorflow()
     random = np.random.default_rng(config.seed)
     volume = tf.constant(random.standard_normal((1, *config.input_shape), dtype=np.float32))
     classes = tf.constant(random.integers(0, 4, (1, *config.data.crop)).astype(np.uint8))
@@ -96,8 +101,17 @@ def _step(config, settings):
         trainer.step(batch)
         return trainer.logs()
 
+    return step
+
+
+def _step(config, settings):
+    import_tensorflow()
+    from brats_tf.models.cost import training_bytes
+    from brats_tf.runtime.system import peak_gb
+
+    network, trainer = _trainer(config, settings)
     return {
-        "step_s": median_seconds(step, repeats=2),
+        "step_s": median_seconds(one_step(trainer, config), repeats=2),
         "step_peak_gb": peak_gb(),
         "step_estimated_gb": training_bytes(network, batch_size=1, **settings) / 1e9,
     }

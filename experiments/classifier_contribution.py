@@ -6,7 +6,7 @@ Dice is that of whole files. With several modalities each network is scored alon
 
 Variants: `imagenet` is preset `embedding`; `random` the same from random weights, whose frozen batch norm has the
 statistics of random images; `authors` is preset `embedding-authors` (four stacked modalities, 64x64x48); `b7` has
-EfficientNet-B7.
+EfficientNet-B7 from random weights, so `random` is what it compares with.
 
 Command:  python experiments/classifier_contribution.py TRAINING VALIDATION --variants imagenet random --seeds 5
           python experiments/classifier_contribution.py TRAINING VALIDATION --modalities flair t1 t1ce t2 --seeds 3 \
@@ -55,7 +55,7 @@ VARIANTS = {
     "imagenet": {},
     "random": {"weights": "none"},
     "authors": {"preset": "embedding-authors", "crop": (*CROP[:2], 48), "depth_factors": (4, 2, 2)},
-    "b7": {"backbone": "efficientnetb7"},
+    "b7": {"backbone": "efficientnetb7", "weights": "none"},
 }
 ENSEMBLE = "ensemble"
 RESAMPLES = 5000

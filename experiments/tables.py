@@ -27,7 +27,9 @@ PUBLISHED = {
     "summary.json": "experiments/results/demo.json",
     "untrained/summary.json": "experiments/results/demo_untrained.json",
     "bench.json": "experiments/results/bench.json",
+    "bench_comparison.json": "experiments/results/bench_comparison.json",
     "bench_data.json": "experiments/results/bench_data.json",
+    "bench_growth.json": "experiments/results/bench_growth.json",
     "bench_training.json": "experiments/results/bench_training.json",
     "bench_windows.json": "experiments/results/bench_windows.json",
     "backbones.json": "brats_tf/models/backbones.json",
@@ -122,6 +124,42 @@ def bench():
         f"| | {' | '.join(run['backbone'] for run in runs)} |",
         f"|---|{'--:|' * len(runs)}",
         *(f"| {name} | {' | '.join(show(run) for run in runs)} |" for name, show in rows.items()),
+    ]
+
+
+def comparison():
+    """Our passes and steps, and files to label maps, beside other systems'."""
+    run = read("bench_comparison")
+    crop = "x".join(str(size) for size in run["crop"])
+    lines = [
+        f"Measured on {run['machine']}{', which computes in bfloat16' if run['bfloat16'] else ''}, commit "
+        f"{run['commit']}, in one run; ours at {crop}, one modality a network; {run['case']}.",
+        "",
+        "| | precision | seconds | ratio | GFLOP | of the float32 matrix rate | peak memory |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in run["rows"]:
+        cells = [f"{row['seconds']:.2f}", f"{row['ratio']:.2f}" if "ratio" in row else ""]
+        known = "gflop" in row
+        cells += [f"{row['gflop']:.0f}", f"{100 * row['share_of_matrix_rate']:.0f} %"] if known else ["", ""]
+        cells += [f"{row['peak_gb']:.1f} GB" if "peak_gb" in row else ""]
+        lines.append(f"| {row['what']} | `{row['precision']}` | {' | '.join(cells)} |")
+    return lines
+
+
+def growth():
+    """Seconds and memory over the number of cases."""
+    run = read("bench_growth")
+    crop = "x".join(str(size) for size in run["crop"])
+    return [
+        f"Measured on {run['machine']}, commit {run['commit']}, in one run; networks at {crop}.",
+        "",
+        "| | cases | seconds a case | peak memory |",
+        "|---|--:|--:|--:|",
+        *(
+            f"| {row['what']} | {row['cases']} | {row['seconds']:.2f} | {row['peak_gb']:.2f} GB |"
+            for row in sorted(run["rows"], key=lambda row: row["what"])
+        ),
     ]
 
 
@@ -391,6 +429,8 @@ def filled(text):
         results,
         overfit,
         bench,
+        comparison,
+        growth,
         data,
         augmentation,
         scaling,

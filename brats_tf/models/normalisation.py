@@ -6,6 +6,7 @@ against float64). Weights, names and settings are the same, so either layer load
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 EPSILON = 1e-3  # Keras's default, and the authors'.
@@ -30,9 +31,10 @@ class GroupNormalization(keras.layers.GroupNormalization):
         # Times one, because a gradient of our own must be given values, not variables.
         gamma = ops.ones(channels) if self.gamma is None else 1.0 * ops.cast(self.gamma, "float32")
         beta = ops.zeros(channels) if self.beta is None else 1.0 * ops.cast(self.beta, "float32")
-        flat = ops.reshape(inputs, (ops.shape(inputs)[0], _size(inputs), channels))
+        shape = ops.shape(inputs)
+        flat = ops.reshape(inputs, (shape[0], _product(shape[1:-1]), channels))
         flat = group_normalise(flat, gamma, beta, groups=self.groups, epsilon=self.epsilon)
-        return ops.reshape(flat, ops.shape(inputs))
+        return ops.reshape(flat, shape)
 
 
 def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON):
@@ -41,53 +43,54 @@ def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON):
     With x̂ = (x - mean) / deviation and g the gradient behind it, dx = (γ g - mean(γ g) - x̂ mean(γ g x̂)) / deviation,
     means over a group (Wu and He 2018). What the backward pass keeps is `x`.
     """
-    channels = x.shape[-1]
-    count = ops.cast(_size(x) * channels // groups, "float32")
+    channels, grouped = x.shape[-1], (-1, groups, x.shape[-1] // groups)
+    share = np.ones((1, 1, grouped[-1]), "float32") / grouped[-1]
 
     def over_group(values):
-        """Mean of a group in each of its channels, from the sums of each channel: (B, C) -> (B, C)."""
-        sums = ops.sum(ops.reshape(values, (-1, groups, channels // groups)), axis=-1, keepdims=True)
-        return ops.reshape(ops.repeat(sums / count, channels // groups, axis=-1), (-1, channels))
+        """The mean of a group in each of its channels: (B, C) -> (B, C)."""
+        return ops.reshape(ops.sum(ops.reshape(values, grouped), axis=-1, keepdims=True) * share, (-1, channels))
 
     @ops.custom_gradient
     def function(x, gamma, beta):
-        mean = over_group(sums_over_space(x))
-        centred = scale_and_shift(x, ops.ones_like(mean), -mean)
-        inverse = ops.rsqrt(over_group(sums_over_space(ops.square(centred))) + epsilon)
+        mean = over_group(means_over_space(x))
+        ones = ops.sign(1.0 + ops.abs(mean))  # No constant, see `scale_and_shift`.
+        inverse = ops.rsqrt(over_group(means_over_space(ops.square(scale_and_shift(x, ones, -mean)))) + epsilon)
         slope = gamma * inverse
         y = scale_and_shift(x, slope, beta - mean * slope)
 
         def gradient(*args, upstream=None):
             g = args[0] if upstream is None else upstream
-            g_sum = sums_over_space(g)
-            gx_sum = (sums_over_space(g * x) - mean * g_sum) * inverse  # Of g x̂.
-            along = -inverse * inverse * over_group(gamma * gx_sum)
-            constant = -inverse * over_group(gamma * g_sum) - along * mean
+            g_mean = means_over_space(g)
+            gx_mean = (means_over_space(g * x) - mean * g_mean) * inverse  # Of g x̂.
+            along = -inverse * inverse * over_group(gamma * gx_mean)
+            constant = -inverse * over_group(gamma * g_mean) - along * mean
             dx = scale_and_shift(g, slope, constant) + scale_and_shift(x, along, ops.zeros_like(along))
-            return dx, ops.sum(gx_sum, axis=0), ops.sum(g_sum, axis=0)
+            size = ops.cast(ops.shape(x)[1], "float32")
+            return dx, size * ops.sum(gx_mean, axis=0), size * ops.sum(g_mean, axis=0)
 
         return y, gradient
 
     return function(x, gamma, beta)
 
 
-def sums_over_space(x):
-    """The float32 sums of (B, N, C) over N: (B, C).
+def means_over_space(x):
+    """The float32 means of (B, N, C) over N: (B, C).
 
-    As products with ones: a processor's matrix products add in blocks, so that they lose less than its reductions, and
-    are faster. A GPU's reductions add in a tree, and its products may round their factors.
+    Sums are products with ones: a processor's matrix products add in blocks, so that they lose less than its
+    reductions, and are faster. A GPU's reductions add in a tree, and its products may round their factors.
     """
-    size, channels = _size(x), x.shape[-1]
+    size, channels = ops.shape(x)[1], x.shape[-1]
     rows = _rows_of_chunks(size, channels) if keras.backend.standardize_dtype(x.dtype) == "bfloat16" else None
     if any(device.startswith("gpu") for device in keras.distribution.list_devices()):
-        return ops.sum(ops.cast(x, "float32"), axis=1)
+        return ops.mean(ops.cast(x, "float32"), axis=1)
     if rows is None:
-        return ops.matmul(ops.ones((ops.shape(x)[0], 1, size)), ops.cast(x, "float32"))[:, 0]
+        sums = ops.matmul(ops.ones((ops.shape(x)[0], 1, size)), ops.cast(x, "float32"))
+        return ops.reshape(sums, (-1, channels)) / ops.cast(size, "float32")
     # A product of bfloat16 is bfloat16: rounded once for each chunk, added up in float32.
     width = max(channels, WIDTH)
     chunks = ops.matmul(ops.ones((1, 1, rows), x.dtype), ops.reshape(x, (-1, rows, width)))
-    sums = ops.cast(ops.reshape(chunks, (-1, size * channels // rows // width, width)), "float32")
-    return ops.sum(ops.reshape(ops.sum(sums, axis=1), (-1, width // channels, channels)), axis=1)
+    chunks = ops.reshape(chunks, (-1, size // rows, channels))
+    return ops.sum(ops.cast(chunks, "float32"), axis=1) / size
 
 
 def _rows_of_chunks(size, channels):
@@ -104,19 +107,20 @@ def scale_and_shift(x, slope, offset):
     """x slope + offset for (B, N, C) and (B, C), computed in float32: the shape and type of `x`.
 
     In TensorFlow and for one volume it is a batch normalisation with given statistics, whose one pass takes a quarter
-    of the time of the two (a sixth in bfloat16). Other backends compile it to one pass themselves.
+    of the time of the two (a sixth in bfloat16). A constant slope would make TensorFlow take that apart again. Other
+    backends compile two passes to one themselves.
     """
     if keras.backend.backend() != "tensorflow":
         return _two_passes(x, slope, offset)
     import tensorflow as tf
 
     def fused():
+        scale = tf.reshape(slope, (-1,))
+        settings = {"scale": scale, "offset": tf.reshape(offset, (-1,)), "mean": tf.zeros_like(scale)}
+        variance = tf.sign(1.0 + tf.abs(scale))  # One, and no constant either.
         flat = tf.reshape(x, (1, 1, -1, x.shape[-1]))
-        scale, one = slope[0], tf.sign(1.0 + tf.abs(offset[0]))
-        # Scale and variance are no constants, or TensorFlow would take the operation apart again.
-        settings = {"scale": scale * one, "offset": offset[0], "mean": tf.zeros_like(one), "variance": one}
-        y = tf.raw_ops.FusedBatchNormV3(x=flat, **settings, epsilon=0.0, is_training=False).y
-        return tf.reshape(y, tf.shape(x))
+        y = tf.raw_ops.FusedBatchNormV3(x=flat, **settings, variance=variance, epsilon=0.0, is_training=False).y
+        return tf.reshape(y, ops.shape(x))
 
     if x.shape[0] is None:
         return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset))
@@ -127,9 +131,9 @@ def _two_passes(x, slope, offset):
     return ops.cast(ops.cast(x, "float32") * slope[:, None] + offset[:, None], x.dtype)
 
 
-def _size(x):
-    """How many values a channel of (B, ..., C) has, a number where the shape is known."""
-    size = 1
-    for length in ops.shape(x)[1:-1]:
-        size = size * length
-    return size
+def _product(lengths):
+    """A number where all lengths are known."""
+    product = 1
+    for length in lengths:
+        product = product * length
+    return product

@@ -5,6 +5,8 @@ import pytest
 
 from bench import augmentation as bench_augmentation
 from bench import data as bench_data
+from bench.comparison import bench_comparison, with_ratios
+from bench.growth import bench_growth
 from bench.network import bench_backbones, bench_network
 from bench.windows import FIGURES, PEERS, bench_windows
 from brats_tf.cli.backbones_table import BACKBONES_FILE
@@ -70,3 +72,33 @@ def test_windows_are_measured_beside_pytorch(phantoms, tmp_path):
     assert 0 < inside < every == 2 * 2 * 7
     if all(find_spec(name) for name in PEERS):
         assert set(figures["peers"]) == set(FIGURES)
+
+
+@pytest.mark.slow
+def test_our_networks_are_compared_in_one_run(phantoms, tmp_path):
+    config = Config.from_preset("embedding", modalities=("flair",), crop=(32, 32, 24), weights="none")
+    figures = bench_comparison(config, phantoms[0], results=tmp_path / "results", rows=("matrix", "forward", "files"))
+    assert json.loads((tmp_path / "results" / "bench_comparison.json").read_text()) == json.loads(json.dumps(figures))
+    assert {row["kind"] for row in figures["rows"]} == {"matrix", "forward", "files"}
+    assert all(row["seconds"] > 0 for row in figures["rows"])
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Runs and maps are gone.
+
+
+@pytest.mark.slow
+def test_growth_is_measured_over_numbers_of_cases(phantoms, tmp_path):
+    config = Config.from_preset("embedding", modalities=("flair",), weights="none")
+    figures = bench_growth(config, phantoms, results=tmp_path / "results", counts=(1, 2))
+    assert json.loads((tmp_path / "results" / "bench_growth.json").read_text()) == json.loads(json.dumps(figures))
+    assert [row["cases"] for row in figures["rows"]] == [1, 1, 1, 2, 2, 2]
+    assert all(row["seconds"] > 0 and row["peak_gb"] > 0 for row in figures["rows"])
+
+
+def test_ratios_refer_to_the_first_of_a_kind():
+    def row(what, kind, precision, seconds, gflop):
+        return {"what": what, "kind": kind, "precision": precision, "seconds": seconds, "gflop": gflop}
+
+    rows = [row("matrix", "matrix", "float32", 2.0, 400.0), row("forward", "forward", "float32", 4.0, 750.0)]
+    rows += [row("forward", "forward", "bfloat16", 2.0, 750.0), row("step", "step", "float32", 8.0, 1.0)]
+    found = with_ratios(rows)
+    assert [one.get("ratio") for one in found] == [1.0, 1.0, 0.5, None]  # No step with Keras's normalisation.
+    assert [one["share_of_matrix_rate"] for one in found[1:3]] == [0.9375, 1.875]

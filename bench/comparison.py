@@ -1,0 +1,176 @@
+"""Measure the ensemble's networks beside those of other systems, and the whole way from files to a label map.
+
+MONAI's SegResNet is that of its BraTS bundle (16 filters, one window of 240x240x160 voxels, four modalities); nnU-Net's
+PlainConvUNet has the plans of BraTS (patch 128x128x128). PyTorch, MONAI and dynamic-network-architectures are optional
+(extra `bench`). Every row comes from a process of its own; a row's `ratio` is its time over that of its reference.
+"""
+
+import logging
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from bench import torch_networks
+from bench.network import matrix_product
+from bench.timing import in_own_process, median_seconds
+from bench.training import one_step, prepared_trainer
+from brats_tf.config.execution import ForwardOptions
+from brats_tf.regions import MODALITIES
+from brats_tf.runs.files import CHECKPOINT_FILES
+from brats_tf.runs.record import git_commit
+from brats_tf.runtime.console import console, track
+from brats_tf.runtime.files import write_json
+from brats_tf.runtime.system import cpu_has_bfloat16, machine, peak_gb
+from brats_tf.runtime.tensorflow import import_tensorflow
+
+log = logging.getLogger("brats_tf.bench")
+PRECISIONS = ("float32", "bfloat16")
+# Kind of row -> the row that its ratio refers to.
+REFERENCES = {
+    "matrix": ("matrix", "float32"),
+    "forward": ("forward", "float32"),
+    "step": ("step, Keras's normalisation", "float32"),
+    "files": ("files to label map, MONAI's bundle", "float32"),
+}
+
+
+def bench_comparison(config, case, *, results, rows=None):
+    """Measures all rows, prints a table and writes `<results>/bench_comparison.json`.
+
+    Args:
+        config: a `Config` of preset embedding with one modality.
+        case: a `Case` with four modalities.
+        results: a folder.
+        rows: kinds of rows to measure, keys of `REFERENCES`; None for all.
+
+    Returns:
+        What it wrote: machine, crop, case and rows of {"what", "kind", "precision", "seconds", "gflop", "peak_gb",
+        "gflops", "share_of_matrix_rate", "ratio"}; seconds are medians.
+    """
+    there = all(find_spec(name) for name in torch_networks.LIBRARIES)
+    if not there:
+        log.info(
+            f"Not all of {', '.join(torch_networks.LIBRARIES)} are installed (extra `bench`): only ours is measured."
+        )
+    log.info(f"Measuring {config.preset} and others on {case.id}: about a quarter of an hour on two cores.")
+    figures = {
+        "machine": machine(),
+        "commit": git_commit(),
+        "bfloat16": cpu_has_bfloat16(),
+        "crop": config.data.crop,
+        "case": case.id,
+    }
+    path = Path(results) / "bench_comparison.json"
+    with tempfile.TemporaryDirectory(dir=path.resolve().parent.parent) as folder:
+        planned = [one for one in _planned(config, case, folder, there) if rows is None or one[1] in rows]
+        measured = []
+        for what, kind, precision, measure, arguments in track(planned, "Measuring"):
+            found = in_own_process(measure, *arguments)
+            measured.append({"what": what, "kind": kind, "precision": precision, **found})
+    write_json(path, figures | {"rows": with_ratios(measured)})
+    _show(figures, measured)
+    log.info(f"Written to {path}.")
+    return figures | {"rows": measured}
+
+
+def _planned(config, case, folder, there):
+    """(what, kind, precision, function, its arguments) of every row."""
+    ours = [("matrix", "matrix", one, matrix_product, (one,)) for one in PRECISIONS]
+    ours += [("forward", "forward", one, _forward, (config, one, False)) for one in PRECISIONS]
+    ours += [("forward, Keras's normalisation", "forward", "float32", _forward, (config, "float32", True))]
+    ours += [("step, Keras's normalisation", "step", "float32", _step, (config, "float32", True))]
+    ours += [("step", "step", one, _step, (config, one, False)) for one in PRECISIONS]
+    peers = [
+        (f"forward, {name}", "forward", "float32", torch_networks.forward, (name, size))
+        for name, size in torch_networks.sizes(config.data.crop)
+    ]
+    bundle = [("files to label map, MONAI's bundle", "files", "float32", torch_networks.files, (case, folder))]
+    files = [("files to label map", "files", one, _files, (config, case, folder, one)) for one in PRECISIONS]
+    return ours + (peers if there else []) + (bundle if there else []) + files
+
+
+def with_ratios(rows):
+    """Adds to each row its rate, its share of the matrix rate and its time over that of its kind's reference."""
+    rates = {row["precision"]: row["gflop"] / row["seconds"] for row in rows if row["kind"] == "matrix"}
+    seconds = {(row["what"], row["precision"]): row["seconds"] for row in rows}
+    for row in rows:
+        reference = REFERENCES[row["kind"]]
+        if "gflop" in row:
+            row["gflops"] = row["gflop"] / row["seconds"]
+            if "float32" in rates:
+                row["share_of_matrix_rate"] = row["gflops"] / rates["float32"]
+        if reference in seconds:
+            row["ratio"] = row["seconds"] / seconds[reference]
+    return rows
+
+
+def _network(config, precision, keras_normalises):
+    import_tensorflow()
+    import keras
+
+    from brats_tf.models import blocks
+    from brats_tf.runs.network import build_network
+
+    if keras_normalises:
+        blocks.GroupNormalization = keras.layers.GroupNormalization
+    return build_network(config, precision=precision)
+
+
+def _forward(config, precision, keras_normalises):
+    network = _network(config, precision, keras_normalises)
+    from brats_tf.inference.predictor import compiled_forward
+    from brats_tf.models.cost import multiply_adds
+
+    run, volume = compiled_forward(network), np.random.default_rng(0).standard_normal((1, *config.input_shape))
+    seconds = median_seconds(lambda: run(None, volume.astype(np.float32)))
+    return {"gflop": 2 * multiply_adds(network) / 1e9, "seconds": seconds, "peak_gb": peak_gb()}
+
+
+def _step(config, precision, keras_normalises):
+    network = _network(config, precision, keras_normalises)
+    from brats_tf.runtime.tensorflow import make_deterministic
+
+    make_deterministic(config.seed)
+    trainer = prepared_trainer(network, config, keep="all" if keras_normalises else "step")
+    return {"seconds": median_seconds(one_step(trainer, config)), "peak_gb": peak_gb()}
+
+
+def _files(config, case, folder, precision):
+    """Four networks with random weights, loaded and traced before; reading, predicting and writing is timed."""
+    import_tensorflow()
+    from brats_tf.inference.ensemble import load_ensemble
+    from brats_tf.inference.predict import predict_cases
+
+    predictors = load_ensemble(random_runs(config, folder), forward=ForwardOptions(precision=precision))
+
+    def predict():
+        shutil.rmtree(Path(folder) / "maps", ignore_errors=True)
+        predict_cases(predictors, [case], out=Path(folder) / "maps")
+
+    return {"seconds": median_seconds(predict, repeats=2), "peak_gb": peak_gb()}
+
+
+def random_runs(config, folder):
+    """The folders of four networks, one for each modality, as if they had been trained."""
+    from brats_tf.runs.network import build_network, save_weights
+
+    runs = []
+    for modality in MODALITIES:
+        one = config.replace(modalities=(modality,))
+        runs.append(Path(folder) / "runs" / one.run_name)
+        one.save(runs[-1])
+        save_weights(build_network(one), runs[-1] / CHECKPOINT_FILES["last"])
+    return runs
+
+
+def _show(figures, rows):
+    table = Table("what", "precision", "s", "ratio", "of the matrix rate", "GB", title=figures["machine"])
+    for row in rows:
+        share = f"{100 * row['share_of_matrix_rate']:.0f} %" if "share_of_matrix_rate" in row else ""
+        ratio, memory = (f"{row[name]:.2f}" if name in row else "" for name in ("ratio", "peak_gb"))
+        table.add_row(row["what"], row["precision"], f"{row['seconds']:.2f}", ratio, share, memory)
+    console.print(table)
