@@ -71,7 +71,7 @@ def bench_comparison(config, case, *, results, rows=None):
         for what, kind, precision, measure, arguments in track(planned, "Measuring"):
             found = in_own_process(measure, *arguments)
             measured.append({"what": what, "kind": kind, "precision": precision, **found})
-    write_json(path, figures | {"rows": with_ratios(measured)})
+            write_json(path, figures | {"rows": with_ratios(measured)})  # An interruption keeps what was measured.
     _show(figures, measured)
     log.info(f"Written to {path}.")
     return figures | {"rows": measured}
@@ -136,7 +136,7 @@ def _step(config, precision, keras_normalises):
 
     make_deterministic(config.seed)
     trainer = prepared_trainer(network, config, keep="all" if keras_normalises else "step")
-    return {"seconds": median_seconds(one_step(trainer, config)), "peak_gb": peak_gb()}
+    return {"seconds": median_seconds(one_step(trainer, config), repeats=2), "peak_gb": peak_gb()}
 
 
 def _files(config, case, folder, precision):

@@ -3,6 +3,7 @@
 Weights are random: time does not depend on them.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from brats_tf.runtime.system import peak_gb
 LIBRARIES = ("torch", "monai", "dynamic_network_architectures")
 BUNDLE_WINDOW, BUNDLE_OVERLAP = (240, 240, 160), 0.5  # MONAI's brats_mri_segmentation.
 NNUNET_PATCH = (128, 128, 128)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # MONAI imports TensorFlow where it is installed.
 STRIDE = 8  # SegResNet halves a volume three times.
 
 
@@ -31,7 +33,7 @@ def forward(name, size):
     volume = torch.randn(1, len(MODALITIES), *size)
     with torch.inference_mode():
         gflop = _gflop(network, volume)  # Also warms up.
-        seconds = median_seconds(lambda: network(volume), warm_up=False)
+        seconds = median_seconds(lambda: network(volume), repeats=2, warm_up=False)
         return {"gflop": gflop, "seconds": seconds, "peak_gb": peak_gb()}
 
 
