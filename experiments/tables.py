@@ -227,6 +227,8 @@ def planes():
         "|---|--:|--:|---|--:|--:|--:|",
     ]
     for modality in ("flair", "t1ce"):
+        if not (FOLDER / "results" / f"living_planes-{modality}.json").is_file():
+            continue
         for one in read_measured(f"living_planes-{modality}")["runs"]:
             lines.append(_planes_row(modality, one))
     return lines
