@@ -19,8 +19,8 @@ from bench.network import matrix_product
 from bench.timing import in_own_process, median_seconds
 from bench.training import one_step, prepared_trainer
 from brats_tf.config.execution import ForwardOptions
+from brats_tf.errors import format_shape
 from brats_tf.regions import MODALITIES
-from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
@@ -85,7 +85,7 @@ def _planned(config, case, folder, there):
     ours += [("step, Keras's normalisation", "step", "float32", _step, (config, "float32", True))]
     ours += [("step", "step", one, _step, (config, one, False)) for one in PRECISIONS]
     peers = [
-        (f"forward, {name}", "forward", "float32", torch_networks.forward, (name, size))
+        (f"forward, {name}, {format_shape(size)}", "forward", "float32", torch_networks.forward, (name, size))
         for name, size in torch_networks.sizes(config.data.crop)
     ]
     bundle = [("files to label map, MONAI's bundle", "files", "float32", torch_networks.files, (case, folder))]
@@ -156,15 +156,10 @@ def _files(config, case, folder, precision):
 
 def random_runs(config, folder):
     """The folders of four networks, one for each modality, as if they had been trained."""
-    from brats_tf.runs.network import build_network, save_weights
+    from brats_tf.runs.network import build_network, save_as_runs
 
-    runs = []
-    for modality in MODALITIES:
-        one = config.replace(modalities=(modality,))
-        runs.append(Path(folder) / "runs" / one.run_name)
-        one.save(runs[-1])
-        save_weights(build_network(one), runs[-1] / CHECKPOINT_FILES["last"])
-    return runs
+    configs = [config.replace(modalities=(modality,)) for modality in MODALITIES]
+    return save_as_runs(build_network(config), configs, Path(folder) / "runs")
 
 
 def _show(figures, rows):

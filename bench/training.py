@@ -83,8 +83,7 @@ def prepared_trainer(network, config, *, keep=None):
     from brats_tf.models.planes import with_planes
     from brats_tf.training.loop import make_trainer
 
-    keep = keep or ("block" if config.compute.rematerialise else "step")
-    trainer = make_trainer(with_planes(network, keep=keep), config)
+    trainer = make_trainer(with_planes(network, keep=keep or config.compute.keep), config)
     trainer.prepare(tf.distribute.get_strategy(), jit=False)
     return trainer
 

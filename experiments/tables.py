@@ -287,7 +287,8 @@ def modalities():
 def _trained_so(run):
     return (
         f"{run['cases']} training cases, {len(run['validation_cases'])} others predicted; {run['crop']} at "
-        f"{run['spacing_mm']:g} mm, {run['epochs']} epochs, Adam {run['learning_rate']:g}"
+        f"{run['spacing_mm']:g} mm, {run['epochs']} epochs, Adam {run['learning_rate']:g}, "
+        f"{run['precision']}"
     )
 
 

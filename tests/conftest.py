@@ -125,7 +125,7 @@ def untraced(monkeypatch):
         compile_network(network, config)
         network.run_eagerly = True
 
-    def eager(config, network, graph):
+    def eager(config, network):
         return lambda weights, volumes: network(keras.ops.convert_to_tensor(volumes), training=False).numpy(), None
 
     monkeypatch.setattr(loop, "compile_network", compile_untraced)

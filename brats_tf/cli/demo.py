@@ -19,8 +19,7 @@ from brats_tf.models.imagenet_weights import fill_backbone
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
 from brats_tf.report.report import write_report
-from brats_tf.runs.files import WEIGHTS_FILE
-from brats_tf.runs.network import build_network, build_with_weights, save_weights
+from brats_tf.runs.network import build_network, build_with_weights, save_as_runs
 from brats_tf.runtime.tensorflow import device_name
 from brats_tf.training.train import train
 from brats_tf.visualisation.overlays import save_overlay
@@ -93,7 +92,4 @@ def _save_untrained(configs, folder):
     first = configs[0]
     keras.utils.set_random_seed(first.seed)
     network, _ = build_with_weights(first)
-    for config in configs:
-        run = folder / config.run_name
-        config.save(run)
-        save_weights(network, run / WEIGHTS_FILE)
+    save_as_runs(network, configs, folder)

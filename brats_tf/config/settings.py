@@ -213,3 +213,8 @@ class ComputeSettings(Section):
         False, "recompute the insides of residual blocks in the backward pass: less memory, the same step"
     )
     jit: bool = setting(False, "compile the step with XLA (experimental; several times slower on a CPU)")
+
+    @property
+    def keep(self) -> str:
+        """What a training step keeps of its forward pass, as `models.remat` calls it."""
+        return "block" if self.rematerialise else "step"

@@ -103,12 +103,13 @@ def compiled_planes(graph):
 def compiled_forward(network, *, blind=False):
     """A function (weights or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once.
 
+    B is 1 for a network with planes.
+
     With `blind` the classifier sees nothing of the volume, see `planes.blinded`.
     """
     graph = blinded(network) if blind else network
     # Whole volumes pass one by one, for which normalisation has a faster form; windows pass in batches.
-    one_by_one = has_planes(network)
-    shape = (1, *network.input.shape[1:]) if one_by_one else network.input.shape
+    shape = (1, *network.input.shape[1:]) if has_planes(network) else network.input.shape
     forward = tf.function(
         lambda volumes: graph(volumes, training=False), input_signature=[tf.TensorSpec(shape)], autograph=False
     )
@@ -118,8 +119,7 @@ def compiled_forward(network, *, blind=False):
         if weights is not None and (not current or current[0] is not weights):
             network.set_weights(weights)
             current[:] = [weights]
-        parts = np.split(volumes, len(volumes)) if one_by_one else [volumes]
-        return np.concatenate([forward(tf.constant(part)).numpy() for part in parts])
+        return forward(tf.constant(volumes)).numpy()
 
     return run
 

@@ -12,11 +12,10 @@ import keras
 
 BLOCK = ("_shortcut", "_add")  # The first and the last layer of `blocks.residual_block`.
 PARTS, STEPS = ("norm", "relu", "conv"), (1, 2)
-KEEP = ("all", "step", "block")
 
 
 def rematerialised(network, keep="step"):
-    """The layers and weights of `network` in a `keras.Model` for training. `keep` is one of `KEEP`.
+    """The layers and weights of `network` in a `keras.Model` for training; `keep` is "all", "step" or "block".
 
     Networks without residual blocks (AlbuNet) are returned unchanged, as all are with "all".
     """

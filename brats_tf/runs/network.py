@@ -3,7 +3,7 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,6 +108,15 @@ def save_weights(network: keras.Model, path: Path) -> None:
             network.save_weights(temporary)
         except RuntimeError as error:  # What h5py makes of a full disk when it closes the file.
             raise OSError(str(error)) from error
+
+
+def save_as_runs(network: keras.Model, configs: Sequence[Config], folder: Path) -> list[Path]:
+    """Writes the folders of runs that all have the weights of one network; returns them."""
+    runs = [folder / config.run_name for config in configs]
+    for run, config in zip(runs, configs, strict=True):
+        config.save(run)
+        save_weights(network, run / CHECKPOINT_FILES["last"])
+    return runs
 
 
 @contextmanager

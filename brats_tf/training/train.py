@@ -174,19 +174,17 @@ def _make_ready(config, strategy, before=None, *, keep_start=True):
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
         network, origin = build_with_weights(config)
-        graph = with_planes(network)
-        learning = with_planes(network, keep="block" if config.compute.rematerialise else "step")
-        trainer = make_trainer(learning, config)
+        trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
     trainer.prepare(strategy, jit=config.compute.jit)
     start = [keras.ops.convert_to_numpy(variable) for variable in trainer.state] if keep_start else []
-    forward, planes_of = _between_steps(config, network, graph)
+    forward, planes_of = _between_steps(config, network)
     return ReadyNetwork(config, network, trainer, origin, classifier_hash(network), start, forward, planes_of)
 
 
-def _between_steps(config, network, graph):
+def _between_steps(config, network):
     """`forward` and `planes_of` of a `ReadyNetwork`: in float32, as predictions are, whatever `precision` says."""
     twin = None if config.compute.precision == "float32" else build_network(config)
-    graph = graph if twin is None else with_planes(twin)
+    graph = with_planes(network if twin is None else twin)
 
     def up_to_date(function):
         def run(*arguments):

@@ -9,7 +9,6 @@ from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.models.cost import all_layers
-from brats_tf.models.planes import with_planes
 from brats_tf.runs.network import build_network, build_with_weights, load_network
 from brats_tf.training.optimisation import compile_network
 from brats_tf.training.train import _between_steps, train
@@ -38,7 +37,7 @@ def test_predictions_are_made_in_float32():
 def test_a_training_in_half_precision_validates_in_float32():
     config, whole = tiny(precision="bfloat16"), tiny()
     network, _ = build_with_weights(config)
-    forward, planes_of = _between_steps(config, network, with_planes(network))
+    forward, planes_of = _between_steps(config, network)
     exact = build_network(whole)
     for variable in network.trainable_variables:  # As after some steps: the twin must follow.
         variable.assign(variable + 0.01)
