@@ -1,0 +1,200 @@
+"""Trains a network of this package with Keras on JAX: all steps of an epoch are one program on the device.
+
+For a GPU that TensorFlow does not run on, and for many short trainings: what `brats-tf train` does with TensorFlow,
+batch 1, without files. Import it before Keras.
+"""
+
+import os
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Several processes share a GPU.
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from brats_tf.models.planes import blinded, deviation, has_planes, live_share, with_planes
+from brats_tf.models.registry import get_network
+from brats_tf.regions import MEMBERSHIP
+
+EMA = "ema"
+BRIGHTNESS = 0.1  # Scale and shift of each modality, of a z-scored volume.
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        loss: a `keras.losses.Loss` of targets and probabilities.
+        outputs: "regions" or "classes", see `registry.Network`.
+        steps: of the whole training; the rate follows a cosine to 0 over them, after a warm-up.
+        classifier_rate: the factor of the learning rate for the classifier.
+        ema: momentum of a moving average of the weights, taken for prediction; 0 for none.
+        mirror: axes of (H, W, D) that are mirrored in half of the steps each.
+        brightness: whether each modality's brain is scaled and shifted by up to `BRIGHTNESS`.
+        modality_dropout: the share of steps in which one of the modalities is 0.
+        last_block: what the names of the encoder's last block begin with, for the norm of its gradient.
+    """
+
+    loss: Any
+    outputs: str
+    steps: int
+    learning_rate: float = 2e-4
+    warmup: int = 0
+    weight_decay: float = 0.0
+    classifier_rate: float = 1.0
+    ema: float = 0.0
+    mirror: tuple = ()
+    brightness: bool = False
+    modality_dropout: float = 0.0
+    last_block: str = "squeeze4_"
+
+
+def build(config):
+    """The network of a `Config` in its precision, with its initial weights: (network, origin of the weights)."""
+    keras.utils.set_random_seed(config.seed)
+    precision = config.compute.precision
+    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
+    kind = get_network(config.network.name)
+    network = kind.build(**config.network_settings())
+    return network, kind.fill(network, config.network.weights, config.network_settings())
+
+
+class Training:
+    """A network in training. `run` goes on from where the last call stopped.
+
+    Attributes:
+        done: the number of steps so far.
+    """
+
+    def __init__(self, network, recipe, seed=0):
+        self.network, self.recipe, self.done = network, recipe, 0
+        self.graph = with_planes(network)
+        self.key = jax.random.key(seed)
+        schedule = recipe.learning_rate
+        if recipe.steps > 1:
+            schedule = keras.optimizers.schedules.CosineDecay(
+                0.0 if recipe.warmup else recipe.learning_rate,
+                recipe.steps - recipe.warmup,
+                **({"warmup_target": recipe.learning_rate, "warmup_steps": recipe.warmup} if recipe.warmup else {}),
+            )
+        decay = {"weight_decay": recipe.weight_decay} if recipe.weight_decay else {}
+        kind = keras.optimizers.AdamW if decay else keras.optimizers.Adam
+        self.optimiser = kind(schedule, **decay)
+        self.optimiser.build(self.graph.trainable_variables)
+        nested = [layer for layer in network.layers if isinstance(layer, keras.Model)]
+        inside = {id(weight) for layer in nested for weight in layer.trainable_variables}
+        trainable = self.graph.trainable_variables
+        self.rates = [recipe.classifier_rate if id(weight) in inside else 1.0 for weight in trainable]
+        self.watched = [index for index, one in enumerate(trainable) if one.path.startswith(recipe.last_block)]
+        values = [weight.value for weight in trainable]
+        self.state = {
+            "trainable": values,
+            "fixed": [weight.value for weight in self.graph.non_trainable_variables],
+            "optimiser": [weight.value for weight in self.optimiser.variables],
+            EMA: [jnp.copy(value) for value in values] if recipe.ema else [],
+        }
+        self._scan = jax.jit(self._steps, donate_argnums=0)
+        self._forwards = {}
+
+    def run(self, volumes, classes, indices):
+        """One step for each of `indices` into volumes (N, H, W, D, C) and classes (N, H, W, D), on the device.
+
+        Returns:
+            {"loss", "dice" (steps, 3), and of a network with planes "planes_live", "planes_std", "squeeze_gradient"}
+            of each step.
+        """
+        keys = jax.vmap(partial(jax.random.fold_in, self.key))(jnp.arange(self.done, self.done + len(indices)))
+        self.state, logs = self._scan(self.state, volumes, classes, jnp.asarray(indices), keys)
+        self.done += len(indices)
+        return {name: np.asarray(values) for name, values in logs.items()}
+
+    def predict(self, volume, *, blind=False):
+        """Probabilities (H, W, D, K) float32 of a volume (H, W, D, C) by the averaged weights where there are any."""
+        if blind not in self._forwards:
+            model = blinded(self.network) if blind else self.network
+            self._forwards[blind] = model, jax.jit(lambda t, f, x: model.stateless_call(t, f, x, training=False)[0])
+        model, forward = self._forwards[blind]
+        self.write_back()
+        trainable, fixed = (
+            [one.value for one in kind] for kind in (model.trainable_variables, model.non_trainable_variables)
+        )
+        return np.asarray(forward(trainable, fixed, volume[None].astype("float32")))[0].astype(np.float32)
+
+    def write_back(self):
+        """Gives the network the weights reached so far."""
+        kept = self.state[EMA] if self.recipe.ema else self.state["trainable"]
+        for variable, value in zip(self.graph.trainable_variables, kept, strict=True):
+            variable.assign(value)
+        for variable, value in zip(self.graph.non_trainable_variables, self.state["fixed"], strict=True):
+            variable.assign(value)
+
+    def _steps(self, state, volumes, classes, indices, keys):
+        def step(state, one):
+            index, key = one
+            volume, labels = self._augmented(volumes[index].astype("float32"), classes[index], key)
+            return self._step(state, volume[None], self._target(labels)[None])
+
+        return jax.lax.scan(step, state, (indices, keys))
+
+    def _step(self, state, volume, target):
+        def total(trainable):
+            outputs, fixed = self.graph.stateless_call(trainable, state["fixed"], volume, training=True)
+            probabilities, *planes = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+            return jnp.mean(self.recipe.loss(target, probabilities)), (fixed, probabilities, planes)
+
+        (loss, (fixed, probabilities, planes)), gradients = jax.value_and_grad(total, has_aux=True)(state["trainable"])
+        before = state["trainable"]
+        after, optimiser = self.optimiser.stateless_apply(state["optimiser"], gradients, before)
+        pairs = zip(before, after, self.rates, strict=True)
+        after = [new if rate == 1 else old + rate * (new - old) for old, new, rate in pairs]
+        momentum = self.recipe.ema
+        # As long as there is little to average, the average is that of all steps so far.
+        momentum = jnp.minimum(momentum, 1 - 1 / (optimiser[0].astype("float32") + 1))
+        ema = [momentum * old + (1 - momentum) * new for old, new in zip(state[EMA], after, strict=False)]
+        logs = {"loss": loss, "dice": self._dice(target, probabilities)}
+        if has_planes(self.network):
+            squares = sum(jnp.sum(jnp.square(gradients[index].astype("float32"))) for index in self.watched)
+            logs |= {"planes_live": live_share(planes[0]), "planes_std": deviation(planes[0])}
+            logs["squeeze_gradient"] = jnp.sqrt(squares)
+        return {"trainable": after, "fixed": fixed, "optimiser": optimiser, EMA: ema}, logs
+
+    def _target(self, classes):
+        kinds = np.eye(len(MEMBERSHIP)) if self.recipe.outputs == "classes" else MEMBERSHIP
+        return jnp.asarray(kinds, "float32")[classes.astype("int32")]
+
+    def _dice(self, target, probabilities):
+        if self.recipe.outputs == "classes":
+            target, probabilities = (
+                jnp.matmul(one, jnp.asarray(MEMBERSHIP, "float32")) for one in (target, probabilities)
+            )
+        found, axes = (probabilities > 0.5).astype("float32"), (0, 1, 2, 3)
+        sizes = jnp.sum(target + found, axes)
+        return jnp.where(sizes > 0, 2 * jnp.sum(target * found, axes) / jnp.maximum(sizes, 1), 1.0)
+
+    def _augmented(self, volume, classes, key):
+        recipe = self.recipe
+        keys = jax.random.split(key, 6)
+        for axis, chance in zip(recipe.mirror, keys[:3], strict=False):
+            there = jax.random.bernoulli(chance)
+            volume, classes = (jnp.where(there, jnp.flip(one, axis), one) for one in (volume, classes))
+        if recipe.brightness:
+            scale, shift = jax.random.uniform(keys[3], (2, volume.shape[-1]), minval=-BRIGHTNESS, maxval=BRIGHTNESS)
+            volume = jnp.where(volume != 0, volume * (1 + scale) + shift, 0)
+        if recipe.modality_dropout:
+            missing = jax.random.bernoulli(keys[4], recipe.modality_dropout)
+            which = jax.random.randint(keys[5], (), 0, volume.shape[-1])
+            volume = jnp.where(missing & (jnp.arange(volume.shape[-1]) == which), 0, volume)
+        return volume, classes
+
+
+def shuffled(count, steps, seed):
+    """`steps` indices of `count` cases; each case comes once before any comes again."""
+    random = np.random.default_rng(seed)
+    return np.concatenate([random.permutation(count) for _ in range(-(-steps // count))])[:steps]
