@@ -14,6 +14,7 @@ Expected: whatever it is; WT of at least 0.8 says that a training was long enoug
 
 import argparse
 import hashlib
+import itertools
 import json
 import logging
 import sys
@@ -24,18 +25,15 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf.config.config import Config
+from brats_tf.errors import format_shape
 from brats_tf.regions import MODALITIES, REGIONS
 from brats_tf.runtime.files import write_json
 
 log = logging.getLogger("brats_tf.experiments")
-CROP, DEPTHS, SPACING_MM, DEPTH_FACTORS = (64, 64, 48), {"embedding": 36, "embedding-authors": 48}, 3.0, (3, 2, 2)
-VARIANTS = {
-    "imagenet": {},
-    "random": {"weights": "none"},
-    "authors": {"preset": "embedding-authors", "depth_factors": (4, 2, 2)},
-    "b7": {"backbone": "efficientnetb7", "weights": "none"},
-}
+CROP, SPACING_MM, DEPTH_FACTORS = (64, 64, 36), 3.0, (3, 2, 2)
+VARIANTS = {"imagenet": {}, "random": {"weights": "none"}, "b7": {"backbone": "efficientnetb7", "weights": "none"}}
 NAME = "gpu"
+LEVELS = 255  # Of a probability, as `train` writes it.
 
 
 def main(arguments=None):
@@ -91,65 +89,63 @@ def pack(given):
 
 def train(given):
     """Trains networks and writes the probabilities of the validation cases."""
+    from brats_tf.runtime.files import atomic
+
+    data = {name: _packed(given.folder, name) for name in ("training", "validation")}
+    given.out.mkdir(parents=True, exist_ok=True)
+    for seed, variant in itertools.product(range(given.seeds), given.variants):
+        path = given.out / f"{variant}-{given.modality}-{seed}.npz"
+        if path.exists() or time.time() > given.until:
+            continue
+        facts, maps = train_network(given, variant, seed, data)
+        with atomic(path) as temporary:
+            np.savez_compressed(temporary, facts=json.dumps(facts), **maps)
+        log.info(
+            f"{path.stem}: {1000 * facts['seconds_a_step']:.1f} ms a step, {facts['compile_s']:.0f} s to begin, "
+            f"loss {facts['curves']['loss'][-1]:.3f}, live {facts['least_live']:.2f}"
+        )
+
+
+def train_network(given, variant, seed, data):
+    """Trains one network: (facts, {"normal", "blinded": probabilities of each validation case, uint8})."""
     import jax_training
     import keras
 
     from brats_tf.models.losses import make_loss
     from brats_tf.models.registry import get_network
 
-    data = {name: _packed(given.folder, name) for name in ("training", "validation")}
-    given.out.mkdir(parents=True, exist_ok=True)
-    for seed in range(given.seeds):
-        for variant in given.variants:
-            config = _config(variant, given.modality, seed)
-            path = given.out / f"{variant}-{'-'.join(config.data.modalities)}-{seed}.npz"
-            if path.exists() or time.time() > given.until:
-                continue
-            keras.utils.clear_session()
-            started = time.monotonic()
-            network, origin = jax_training.build(config)
-            outputs = get_network(config.network.name).outputs
-            steps = given.epochs * len(data["training"][0])
-            recipe = jax_training.Recipe(make_loss(config.training, outputs), outputs, steps, given.learning_rate)
-            training = jax_training.Training(network, recipe, seed)
-            (volumes, classes), (others, _) = (_cut(*data[name], config) for name in data)
-            order, curves = jax_training.shuffled(len(volumes), steps, seed), []
-            volumes, classes = (jax_training.jnp.asarray(one) for one in (volumes, classes))
-            digest = hashlib.sha256(
-                b"".join(one.tobytes() for one in network.get_layer(config.network.backbone).get_weights())
-            )
-            for epoch in np.split(order, given.epochs):
-                curves.append(training.run(volumes, classes, epoch))
-                if len(curves) == 1:
-                    compiled = time.monotonic()
-            seconds = time.monotonic() - compiled
-            facts = {
-                "variant": variant,
-                "modalities": list(config.data.modalities),
-                "seed": seed,
-                "commit": given.commit,
-            }
-            facts |= {"epochs": given.epochs, "learning_rate": given.learning_rate, "weights": origin}
-            facts |= {"classifier_sha256": digest.hexdigest(), "precision": config.compute.precision}
-            facts |= {"device": jax_training.jax.devices()[0].device_kind, "cases": len(volumes)}
-            facts["versions"] = {"jax": jax_training.jax.__version__, "keras": keras.__version__}
-            facts["seconds_a_step"] = seconds / (steps - len(volumes))
-            facts["compile_s"] = compiled - started
-            names = ("loss", "planes_live", "planes_std", "squeeze_gradient")
-            facts["curves"] = {name: [float(one[name].mean()) for one in curves] for name in names}
-            facts["least_live"] = float(min(one["planes_live"].min() for one in curves))
-            maps = {
-                kind: np.stack([_quantised(training.predict(volume, blind=kind == "blinded")) for volume in others])
-                for kind in ("normal", "blinded")
-            }
-            temporary = path.with_suffix(".part.npz")
-            np.savez_compressed(temporary, facts=json.dumps(facts), **maps)
-            temporary.rename(path)
-            last = curves[-1]
-            log.info(
-                f"{path.stem}: {1000 * facts['seconds_a_step']:.1f} ms a step, {facts['compile_s']:.0f} s to begin, loss "
-                f"{last['loss'].mean():.3f}, Dice {np.round(last['dice'].mean(0), 3)}, live {facts['least_live']:.2f}"
-            )
+    config = _config(variant, given.modality, seed)
+    (volumes, classes), (others, _) = (_of_modality(*data[name], given.modality) for name in data)
+    steps = given.epochs * len(volumes)
+    keras.utils.clear_session()
+    started = time.monotonic()
+    network, origin = jax_training.build(config)
+    weights = network.get_layer(config.network.backbone).get_weights()
+    facts = {"variant": variant, "modalities": [given.modality], "seed": seed, "commit": given.commit}
+    facts |= {"epochs": given.epochs, "learning_rate": given.learning_rate, "weights": origin}
+    facts |= {"classifier_sha256": hashlib.sha256(b"".join(one.tobytes() for one in weights)).hexdigest()}
+    facts |= {"precision": config.compute.precision, "cases": len(volumes)}
+    facts |= {"device": jax_training.jax.devices()[0].device_kind}
+    facts["versions"] = {"jax": jax_training.jax.__version__, "keras": keras.__version__}
+    outputs = get_network(config.network.name).outputs
+    recipe = jax_training.Recipe(make_loss(config.training, outputs), outputs, steps, given.learning_rate)
+    training, curves = jax_training.Training(network, recipe, seed), []
+    volumes, classes = (jax_training.jnp.asarray(one) for one in (volumes, classes))
+    for epoch in np.split(jax_training.shuffled(len(volumes), steps, seed), given.epochs):
+        curves.append(training.run(volumes, classes, epoch))
+        if len(curves) == 1:
+            compiled = time.monotonic()
+    facts["seconds_a_step"] = (time.monotonic() - compiled) / max(1, steps - len(volumes))
+    facts["compile_s"] = compiled - started
+    names = ("loss", "planes_live", "planes_std", "squeeze_gradient")
+    facts["curves"] = {name: [float(one[name].mean()) for one in curves] for name in names}
+    facts["least_live"] = float(min(one["planes_live"].min() for one in curves))
+    kinds = {"normal": False, "blinded": True}
+    maps = {
+        kind: np.stack([_quantised(training.predict(one, blind=blind)) for one in others])
+        for kind, blind in kinds.items()
+    }
+    return facts, maps
 
 
 def score(given):
@@ -157,60 +153,70 @@ def score(given):
     from classifier_contribution import ENSEMBLE, compared
     from provenance import provenance
 
-    from brats_tf.data import volumes
     from brats_tf.data.discovery import find_cases
-    from brats_tf.evaluation.metrics import dice
-    from brats_tf.models.outputs import to_classes
-    from brats_tf.preprocessing.preprocess import prepare_case
-    from brats_tf.regions import classes_to_regions
+    from brats_tf.errors import InputError
     from brats_tf.runtime.console import track
 
     paths = sorted(given.networks.glob("*.npz"))
-    cases, done, ensembles = find_cases(given.validation)[0], [], {}
-    references, truths = [], []
-    for case in track(cases, "Reading truth"):
-        references.append(prepare_case(case, modalities=("flair",), crop=CROP, spacing_mm=SPACING_MM, with_truth=False))
-        truth = volumes.read_label_classes(volumes.read_segmentation(case.require("seg"), case_id=case.id), case)
-        truths.append(classes_to_regions(truth))
+    if not paths:
+        raise InputError(f"{given.networks} must hold what `train` writes. Received: no .npz file.")
+    files = [_read(path) for path in paths]
+    same = ("epochs", "learning_rate", "precision", "device", "cases", "versions")
+    for path, (facts, _) in zip(paths, files, strict=True):
+        others = [name for name in same if facts[name] != files[0][0][name]]
+        if others:
+            raise InputError(f"{path} was trained with other {', '.join(others)} than {paths[0].name}.")
+    cases = find_cases(given.validation)[0]
+    scorer, done, members = Scorer(track(cases, "Reading truth")), [], {}
+    for facts, maps in track(files, "Scoring"):
+        one = {"variant": facts["variant"], "seed": facts["seed"], "networks": facts["modalities"][0]}
+        one |= {key: facts[key] for key in ("commit", "weights", "classifier_sha256", "seconds_a_step", "curves")}
+        one["pulse"] = {"planes_live": [facts["least_live"]], "planes_std": [facts["curves"]["planes_std"][-1]]}
+        done.append(one | {kind: scorer.dice(values) for kind, values in maps.items()})
+        members.setdefault((facts["variant"], facts["seed"]), []).append((done[-1], maps))
+    for its in members.values():
+        if len(its) == len(MODALITIES):
+            mean = {kind: np.mean([maps[kind] for _, maps in its], axis=0) for kind in its[0][1]}
+            scored = {kind: scorer.dice(values) for kind, values in mean.items()}
+            done.append(its[0][0] | {"networks": ENSEMBLE, "curves": {}} | scored)
+    facts, origin = files[0][0], provenance()
+    origin["versions"] |= facts["versions"]
+    common = {"machine": facts["device"], "crop": format_shape(CROP), "spacing_mm": SPACING_MM, "schedule": "cosine"}
+    common |= {"validation_cases": [case.id for case in cases], "depth_factors": list(DEPTH_FACTORS)}
+    common |= {name: facts[name] for name in same if name not in ("versions", "device")}
+    path = given.results / f"classifier_contribution-{NAME}.json"
+    write_json(path, origin | common | {"runs": done, **compared(done)})
+    log.info(f"Written to {path}.")
 
-    def scores(probabilities, outputs):
+
+class Scorer:
+    """Compares probabilities of the crop with the whole files of some cases."""
+
+    def __init__(self, cases):
+        from brats_tf.data import volumes
+        from brats_tf.preprocessing.preprocess import prepare_case
+        from brats_tf.regions import classes_to_regions
+
+        self.prepared, self.truths = [], []
+        for case in cases:
+            self.prepared.append(
+                prepare_case(case, modalities=("flair",), crop=CROP, spacing_mm=SPACING_MM, with_truth=False)
+            )
+            labels = volumes.read_segmentation(case.require("seg"), case_id=case.id)
+            self.truths.append(classes_to_regions(volumes.read_label_classes(labels, case)))
+
+    def dice(self, probabilities):
+        """{region: Dice of each case}, probabilities (cases, H, W, D, 3) of 0 to `LEVELS`."""
+        from brats_tf.evaluation.metrics import dice
+        from brats_tf.models.outputs import to_classes
+        from brats_tf.regions import classes_to_regions
+
         found = {region: [] for region in REGIONS}
-        for one, reference, truth in zip(probabilities, references, truths, strict=True):
-            whole = np.zeros((*CROP, one.shape[-1]), np.float32)
-            if outputs == "classes":
-                whole[..., 0] = 1
-            margin = (CROP[2] - one.shape[2]) // 2
-            whole[:, :, margin : margin + one.shape[2]] = one / 255
-            predicted = classes_to_regions(reference.to_file_axes(to_classes(whole, outputs)))
+        for one, prepared, truth in zip(probabilities, self.prepared, self.truths, strict=True):
+            predicted = classes_to_regions(prepared.to_file_axes(to_classes(one / np.float32(LEVELS), "regions")))
             for channel, region in enumerate(REGIONS):
                 found[region].append(dice(truth[..., channel], predicted[..., channel], "brats"))
         return found
-
-    for path in track(paths, "Scoring"):
-        with np.load(path) as file:
-            facts, kinds = json.loads(str(file["facts"])), {kind: file[kind] for kind in ("normal", "blinded")}
-        outputs = "classes" if facts["variant"] == "authors" else "regions"
-        name = "-".join(facts["modalities"])
-        one = {"variant": facts["variant"], "seed": facts["seed"], "commit": facts["commit"], "networks": name}
-        one |= {key: facts[key] for key in ("weights", "classifier_sha256", "seconds_a_step", "curves")}
-        one["pulse"] = {"planes_live": [facts["least_live"]], "planes_std": [facts["curves"]["planes_std"][-1]]}
-        done.append(one | {kind: scores(values, outputs) for kind, values in kinds.items()})
-        if facts["variant"] == "imagenet":
-            ensembles.setdefault(facts["seed"], []).append((one, kinds))
-    for seed, members in ensembles.items():
-        if len(members) == len(MODALITIES):
-            mean = {kind: np.mean([its[kind] for _, its in members], axis=0) for kind in ("normal", "blinded")}
-            one = members[0][0] | {"networks": ENSEMBLE, "curves": {}}
-            done.append(one | {kind: scores(values, "regions") for kind, values in mean.items()})
-    settings = ("epochs", "learning_rate", "precision", "device", "cases")
-    same = {name: facts[name] for name in settings}
-    origin = provenance()
-    origin["versions"] |= facts["versions"]
-    common = {"crop": "64x64x36 (authors 64x64x48)", "spacing_mm": SPACING_MM, "schedule": "cosine"}
-    common |= {"validation_cases": [case.id for case in cases], "depth_factors": list(DEPTH_FACTORS)}
-    path = given.results / f"classifier_contribution-{NAME}.json"
-    write_json(path, origin | {"machine": facts["device"]} | common | same | {"runs": done, **compared(done)})
-    log.info(f"Written to {path}.")
 
 
 def _packed(folder, name):
@@ -218,24 +224,24 @@ def _packed(folder, name):
         return file["volumes"], file["classes"]
 
 
-def _cut(volumes, classes, config):
-    """The modalities and the depth that a network sees."""
-    channels = [MODALITIES.index(name) for name in config.data.modalities]
-    depth = config.data.crop[2]
-    first = (CROP[2] - depth) // 2
-    return volumes[:, :, :, first : first + depth, channels], classes[:, :, :, first : first + depth]
+def _read(path):
+    with np.load(path) as file:
+        return json.loads(str(file["facts"])), {kind: file[kind] for kind in ("normal", "blinded")}
+
+
+def _of_modality(volumes, classes, modality):
+    channel = MODALITIES.index(modality)
+    return volumes[..., channel : channel + 1], classes
 
 
 def _quantised(probabilities):
-    return np.round(255 * probabilities).astype(np.uint8)
+    return np.round(LEVELS * probabilities).astype(np.uint8)
 
 
 def _config(variant, modality, seed):
-    settings = {"preset": "embedding", "depth_factors": DEPTH_FACTORS, "precision": "bfloat16"} | VARIANTS[variant]
-    preset = settings.pop("preset")
-    modalities = MODALITIES if preset == "embedding-authors" else (modality,)
-    crop = (*CROP[:2], DEPTHS[preset])
-    return Config.from_preset(preset, modalities=modalities, crop=crop, spacing_mm=SPACING_MM, seed=seed, **settings)
+    settings = {"depth_factors": DEPTH_FACTORS, "precision": "bfloat16"} | VARIANTS[variant]
+    settings |= {"crop": CROP, "spacing_mm": SPACING_MM, "seed": seed}
+    return Config.from_preset("embedding", modalities=(modality,), **settings)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ PUBLISHED = {
     },
     **{
         f"classifier_contribution-{name}.json": f"experiments/results/classifier_contribution-{name}.json"
-        for name in ("variants", "modalities")
+        for name in ("variants", "gpu")
     },
     "scaling_and_batch_norm/figure.png": "experiments/results/scaling_and_batch_norm.png",
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
@@ -248,14 +248,23 @@ def planes_small():
 
 def contribution():
     """Normal and blinded Dice, by variant."""
-    run = read_measured("classifier_contribution-variants")
+    return _contribution("variants", lambda row: True)
+
+
+def contribution_gpu():
+    """The same of longer trainings on a GPU, of the networks that see FLAIR."""
+    return _contribution("gpu", lambda row: row["networks"] == "flair")
+
+
+def _contribution(name, wanted):
+    run = read_measured(f"classifier_contribution-{name}")
     lines = [
         f"{_trained_so(run)}; Dice x 100.",
         "",
         "| network | seeds | planes not 0 | region | normal | blinded | difference (95 % interval) |",
         "|---|--:|--:|---|--:|--:|--:|",
     ]
-    for row in run["rows"]:
+    for row in filter(wanted, run["rows"]):
         for region in ("WT", "TC", "ET"):
             dice = row["dice"][region]
             start = f"| `{row['variant']}` | {len(row['seeds'])} | {100 * row['planes_live']:.0f} % | {region}"
@@ -266,21 +275,25 @@ def contribution():
 
 def pretraining():
     """Differences between variants: ImageNet's weights, random ones, the authors' preset, B7."""
-    run = read_measured("classifier_contribution-variants")
-    lines = ["| first | second | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
-    for one in run["differences"]:
-        figures = " | ".join(_interval(one["dice"][region]) for region in REGIONS)
-        lines.append(f"| `{one['first'][0]}` | `{one['second'][0]}` | {len(one['seeds'])} | {figures} |")
+    lines = ["| epochs | first | second | seeds | ET | WT | TC |", "|--:|---|---|--:|--:|--:|--:|"]
+    for name in ("variants", "gpu"):
+        run = read_measured(f"classifier_contribution-{name}")
+        for one in run["differences"]:
+            (first, its), (second, others) = one["first"], one["second"]
+            if first != second and its == others:
+                figures = " | ".join(_interval(one["dice"][region]) for region in REGIONS)
+                lines.append(f"| {run['epochs']} | `{first}` | `{second}` | {len(one['seeds'])} | {figures} |")
     return lines
 
 
 def modalities():
     """Each one-modality network, and the average of four."""
-    run = read_measured("classifier_contribution-modalities")
+    run = read_measured("classifier_contribution-gpu")
     lines = [f"{_trained_so(run)}; Dice x 100.", "", "| networks | seeds | ET | WT | TC |", "|---|--:|--:|--:|--:|"]
     for row in run["rows"]:
-        figures = " | ".join(_interval(row["dice"][region]["normal"]) for region in REGIONS)
-        lines.append(f"| {row['networks']} | {len(row['seeds'])} | {figures} |")
+        if row["variant"] == "imagenet":
+            figures = " | ".join(_interval(row["dice"][region]["normal"]) for region in REGIONS)
+            lines.append(f"| {row['networks']} | {len(row['seeds'])} | {figures} |")
     return lines
 
 
@@ -288,7 +301,7 @@ def _trained_so(run):
     return (
         f"{run['cases']} training cases, {len(run['validation_cases'])} others predicted; {run['crop']} at "
         f"{run['spacing_mm']:g} mm, {run['epochs']} epochs, Adam {run['learning_rate']:g}, "
-        f"{run['precision']}"
+        f"{run['precision']}, {run['machine']}"
     )
 
 
@@ -441,6 +454,7 @@ def filled(text):
         planes,
         planes_small,
         contribution,
+        contribution_gpu,
         pretraining,
         modalities,
         albunet,
