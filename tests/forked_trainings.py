@@ -23,7 +23,7 @@ def small_network(shape, **settings):
     volume = keras.Input(shape, name="volume")
     x = keras.layers.Conv3D(4, 3, padding="same", activation="tanh", name="squeeze4_conv1")(volume)
     x = keras.layers.SpatialDropout3D(float(os.environ.get("DROPOUT", "0.25")), name="dropout")(x)
-    slabs = keras.layers.MaxPooling3D((1, 1, depth // 3))(x)  # An average has no float16 on a CPU.
+    slabs = keras.layers.AveragePooling3D((1, 1, depth // 3))(x)
     planes = keras.layers.Reshape((height, width, 12), name="planes")(slabs)
     decoded = keras.layers.Conv2D(3, 1, name="decoded_planes")(planes)
     spread = keras.layers.UpSampling3D((1, 1, depth // 3))(keras.layers.Reshape((height, width, 3, 1))(decoded))

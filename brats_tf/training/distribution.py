@@ -6,6 +6,7 @@ import os
 import tensorflow as tf
 
 from brats_tf.errors import InputError
+from brats_tf.runtime.tensorflow import has_gpu
 
 PORT = 29400  # Of the first task on a Slurm node; the others count on.
 
@@ -91,9 +92,14 @@ def _cluster():
 
 
 def check_devices(configs, devices):
-    """Raises `InputError` unless several devices can share the steps of these trainings."""
+    """Raises `InputError` unless the devices can run, and share, the steps of these trainings."""
     for config in configs:
         training = config.training
+        if config.compute.precision == "float16" and not has_gpu():
+            raise InputError(
+                "`precision` must be float32 or bfloat16 without a GPU: on a CPU, TensorFlow pools no float16 volumes. "
+                "Received: float16."
+            )
         if devices > 1 and training.gradient_accumulation_steps > 1:
             raise InputError(
                 "`gradient_accumulation_steps` must be 1 on several devices, because Keras accumulates on one alone; "

@@ -17,10 +17,12 @@ ALL = [dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*
 OFTEN = [one for index, one in enumerate(ALL) if index % 61 == 5 or index == 33]  # A few of all kinds.
 
 
-def is_refused(combination):
-    several = combination["--devices"] > 1
+def refused_for(combination):
+    """What the sentence says of the reason; None for a combination that trains."""
+    if combination["--precision"] == "float16":
+        return "without a GPU"  # As these tests run.
     accumulates = combination["--gradient-accumulation-steps"] > 1
-    return several and (accumulates or combination["--precision"] == "float16" or combination["--jit"])
+    return "on several devices" if combination["--devices"] > 1 and (accumulates or combination["--jit"]) else None
 
 
 def train(trainings, combination, data, folder):
@@ -37,8 +39,9 @@ def train(trainings, combination, data, folder):
 def check(trainings, combination, data, folder):
     code, printed = train(trainings, combination, data, folder)
     assert "Traceback" not in printed, printed
-    if is_refused(combination):
-        assert (code, "on several devices" in printed) == (2, True), printed
+    reason = refused_for(combination)
+    if reason:
+        assert (code, reason in printed) == (2, True), printed
         return
     assert code == 0, printed
     record = json.loads((folder / "embedding-flair" / "run.json").read_text())

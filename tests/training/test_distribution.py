@@ -107,11 +107,19 @@ def test_two_processes_over_loopback_train_as_one_and_go_on_after_a_stop(trainin
         ({"batch_size": 2, "precision": "float16"}, "must be float32 or bfloat16 on several.* Received: float16 on 2"),
     ],
 )
-def test_what_several_devices_cannot_share_is_refused(changes, sentence):
+def test_what_several_devices_cannot_share_is_refused(changes, sentence, monkeypatch):
+    monkeypatch.setattr(devices, "has_gpu", lambda: True)
     config = Config.from_preset("embedding", modalities=("t1",), **changes)
     devices.check_devices([config], 1)
     with pytest.raises(InputError, match=sentence):
         devices.check_devices([config], 2)
+
+
+def test_float16_is_refused_without_a_gpu(monkeypatch):
+    config = Config.from_preset("embedding", modalities=("t1",), precision="float16")
+    monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    with pytest.raises(InputError, match="must be float32 or bfloat16 without a GPU.* Received: float16"):
+        devices.check_devices([config], 1)
 
 
 def test_more_devices_than_there_are_are_refused():
