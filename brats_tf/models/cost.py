@@ -11,7 +11,7 @@ PREDICTION_BYTES, TRAINING_BYTES = 0.9e9, 1.4e9
 TRAINED_COPIES = 5
 # By (half precision, rematerialisation).
 KEPT_ACTIVATIONS = {(False, False): 0.5025, (False, True): 0.4422, (True, False): 0.4556, (True, True): 0.402}
-LIVE_ACTIVATIONS = 3.5
+LIVE_ACTIVATIONS = 5.5
 
 
 def all_layers(model):
