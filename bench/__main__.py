@@ -56,6 +56,8 @@ def run(given):
         bench_backbones((given.backbone,) if given.backbone else None, results=given.results)
         return
     config, stages = displayed_config(given), STAGES[:6] if given.stage == "all" else (given.stage,)
+    if given.stage in ("comparison", "growth"):
+        _check_ensemble(config)
     cases = [] if stages == ("network",) else cases_from(given, "bench", config)
     with_truth = [case for case in cases if case.segmentation]
     for stage in stages:
@@ -79,6 +81,15 @@ def _complete(cases):
     if not found:
         raise InputError("The measurement needs cases with all four modalities. Received: none.")
     return found
+
+
+def _check_ensemble(config):
+    """Raises `InputError` unless there can be a network of this config for each modality."""
+    if config.data.patch_size or len(config.data.modalities) > 1:
+        raise InputError(
+            "The measurement is that of four one-modality networks of whole crops, for example --preset embedding. "
+            f"Received: preset {config.preset}."
+        )
 
 
 def _windows_config(given, config):

@@ -5,6 +5,7 @@ import pytest
 
 from bench import augmentation as bench_augmentation
 from bench import data as bench_data
+from bench.__main__ import main
 from bench.comparison import bench_comparison, with_ratios
 from bench.growth import bench_growth
 from bench.network import bench_backbones, bench_network
@@ -102,3 +103,11 @@ def test_ratios_refer_to_the_first_of_a_kind():
     found = with_ratios(rows)
     assert [one.get("ratio") for one in found] == [1.0, 1.0, 0.5, None]  # No step with Keras's normalisation.
     assert [one["share_of_matrix_rate"] for one in found[1:3]] == [0.9375, 1.875]
+
+
+@pytest.mark.parametrize(("stage", "preset"), [("comparison", "albunet3d"), ("growth", "embedding-authors")])
+def test_what_compares_ensembles_refuses_other_networks(stage, preset, phantom_folder, capsys):
+    assert main([stage, str(phantom_folder), "--preset", preset]) == 2
+    assert f"four one-modality networks of whole crops, for example --preset embedding. Received: preset {preset}" in (
+        capsys.readouterr().err.replace("\n", " ")
+    )
