@@ -113,7 +113,7 @@ def _network(config, precision, keras_normalises):
     import keras
 
     from brats_tf.models import blocks
-    from brats_tf.runs.network import build_network
+    from brats_tf.models.build import build_network
 
     if keras_normalises:
         blocks.GroupNormalization = keras.layers.GroupNormalization
@@ -156,7 +156,8 @@ def _files(config, case, folder, precision):
 
 def random_runs(config, folder):
     """The folders of four networks, one for each modality, as if they had been trained."""
-    from brats_tf.runs.network import build_network, save_as_runs
+    from brats_tf.models.build import build_network
+    from brats_tf.runs.network import save_as_runs
 
     configs = [config.replace(modalities=(modality,)) for modality in MODALITIES]
     return save_as_runs(build_network(config), configs, Path(folder) / "runs")

@@ -96,7 +96,7 @@ def matrix_product(precision):
 
 def _forward(config):
     import_tensorflow()
-    from brats_tf.runs.network import build_network
+    from brats_tf.models.build import build_network
 
     return _measure_forward(build_network(config), config)
 
@@ -119,7 +119,7 @@ def _measure_forward(network, config):
 def _backbone(config):
     import_tensorflow()
     from brats_tf.models.backbones import get_backbone
-    from brats_tf.runs.network import build_network
+    from brats_tf.models.build import build_network
 
     backbone = get_backbone(config.network.backbone)
     network = build_network(config)
@@ -140,8 +140,8 @@ def _backbone(config):
 
 def _step(config):
     import_tensorflow()
+    from brats_tf.models.build import build_network
     from brats_tf.models.cost import training_bytes
-    from brats_tf.runs.network import build_network
     from brats_tf.runtime.system import peak_gb
 
     network = build_network(config)

@@ -68,7 +68,7 @@ def _about():
 
 def _trainer(config, changes):
     import_tensorflow()
-    from brats_tf.runs.network import build_with_weights
+    from brats_tf.models.build import build_with_weights
     from brats_tf.runtime.tensorflow import make_deterministic
 
     config = config.replace(**changes)

@@ -36,12 +36,12 @@ from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import CASES_FILE, TABLE_ORDER, evaluate, read_scores
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
+from brats_tf.models.build import build_with_weights
 from brats_tf.regions import (
     MODALITIES,
     REGIONS,
 )
 from brats_tf.runs.history import read_validation
-from brats_tf.runs.network import build_with_weights
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.program import run_program
 from brats_tf.runtime.tensorflow import device_name

@@ -35,10 +35,10 @@ from brats_tf.config.presets import PRESETS
 from brats_tf.config.settings import ComputeSettings, DataSettings, EmbeddingSettings
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import format_shape
+from brats_tf.models.build import build_with_weights, classifier_hash
 from brats_tf.models.planes import with_planes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
-from brats_tf.runs.network import build_with_weights, classifier_hash
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.program import run_program
 from brats_tf.runtime.tensorflow import make_deterministic

@@ -32,10 +32,10 @@ from brats_tf.config.config import Config
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError
 from brats_tf.evaluation.metrics import dice
+from brats_tf.models.build import build_with_weights, classifier_hash
 from brats_tf.models.planes import blinded, deviation, live_share, with_planes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import REGION_THRESHOLD, REGIONS, classes_to_regions, regions_to_classes
-from brats_tf.runs.network import build_with_weights, classifier_hash
 from brats_tf.runtime.files import atomic, write_json
 from brats_tf.runtime.program import run_program
 from brats_tf.runtime.tensorflow import device_name

@@ -43,10 +43,10 @@ from brats_tf.config.fields import choices_of
 from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.data.discovery import find_cases
 from brats_tf.evaluation.metrics import dice
+from brats_tf.models.build import build_with_weights, classifier_hash
 from brats_tf.models.losses import CrossEntropyMinusDice
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import REGION_THRESHOLD, REGIONS, classes_to_regions
-from brats_tf.runs.network import build_with_weights, classifier_hash
 from brats_tf.runtime.files import atomic, write_json
 from brats_tf.runtime.program import run_program
 from brats_tf.runtime.tensorflow import device_name

@@ -15,11 +15,12 @@ from brats_tf.errors import InputError, format_shape
 from brats_tf.evaluation.evaluate import evaluate, show_table
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
+from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.models.imagenet_weights import fill_backbone
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
 from brats_tf.report.report import write_report
-from brats_tf.runs.network import build_network, build_with_weights, save_as_runs
+from brats_tf.runs.network import save_as_runs
 from brats_tf.runtime.tensorflow import device_name
 from brats_tf.training.train import train
 from brats_tf.visualisation.overlays import save_overlay

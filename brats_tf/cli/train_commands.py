@@ -77,8 +77,8 @@ def summary(given):
     from brats_tf.runtime.tensorflow import import_tensorflow
 
     import_tensorflow()
+    from brats_tf.models.build import build_network
     from brats_tf.models.cost import multiply_adds
-    from brats_tf.runs.network import build_network
     from brats_tf.runtime.console import console
 
     network = build_network(displayed_config(given))

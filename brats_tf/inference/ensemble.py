@@ -16,10 +16,11 @@ from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ForwardOptions
 from brats_tf.errors import InputError
 from brats_tf.inference.predictor import Predictor, compiled_forward
+from brats_tf.models.build import build_network
 from brats_tf.models.outputs import to_regions
 from brats_tf.preprocessing.preprocess import PreparedCase, prepare_case
 from brats_tf.regions import REGIONS
-from brats_tf.runs.network import build_network, explain_lack_of_memory, load_weights
+from brats_tf.runs.network import explain_lack_of_memory, load_weights
 from brats_tf.runs.record import read_run_record
 from brats_tf.runtime.tensorflow import device_name, has_bfloat16
 

@@ -1,6 +1,5 @@
-"""From a config, or from the folder of a run, to its network."""
+"""Between the folder of a run and its network."""
 
-import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,42 +11,13 @@ import tensorflow as tf
 
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.errors import InputError, format_shape, in_one_line
-from brats_tf.models.registry import get_network
+from brats_tf.models.build import build_network
 from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runtime.files import atomic, check_space, sha256_of
 from brats_tf.runtime.tensorflow import device_name
 
 FLOAT32_BYTES = 4
 HDF5_BYTES = 4096  # What HDF5 adds for a layer or a weight, at most.
-
-
-def build_network(config: Config, *, precision: str = "float32") -> keras.Model:
-    """Builds the network that a `Config` describes, with random weights.
-
-    Its weights are float32 in any `precision`, which only says what layers compute in; prediction takes float32.
-    """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    try:
-        return get_network(config.network.name).build(**config.network_settings())
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def build_with_weights(config: Config) -> tuple[keras.Model, str]:
-    """Builds a config's network in its precision and fills in its initial weights: (network, origin of the weights)."""
-    network = build_network(config, precision=config.compute.precision)
-    fill = get_network(config.network.name).fill
-    return network, fill(network, config.network.weights, config.network_settings())
-
-
-def classifier_hash(network: keras.Model) -> str:
-    """The SHA-256 of the weights of a network's classifier, the nested model; of the whole network without one."""
-    nested = [layer for layer in network.layers if isinstance(layer, keras.Model)]
-    digest = hashlib.sha256()
-    for weight in (nested[0] if nested else network).get_weights():
-        digest.update(weight.tobytes())
-    return digest.hexdigest()
 
 
 def load_network(

@@ -18,16 +18,11 @@ from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.case import Case
 from brats_tf.errors import InputError, Preempted, format_shape
 from brats_tf.inference.predictor import compiled_forward, compiled_planes
+from brats_tf.models.build import build_network, build_with_weights, classifier_hash
 from brats_tf.models.cost import training_bytes
 from brats_tf.models.planes import has_planes, with_planes
 from brats_tf.runs.folder import check_run, open_run
-from brats_tf.runs.network import (
-    build_network,
-    build_with_weights,
-    classifier_hash,
-    explain_lack_of_memory,
-    what_takes_memory,
-)
+from brats_tf.runs.network import explain_lack_of_memory, what_takes_memory
 from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.lock import lock

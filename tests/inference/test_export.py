@@ -10,7 +10,8 @@ from brats_tf.cli.main import main
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.inference import export
-from brats_tf.runs.network import build_network, load_network
+from brats_tf.models.build import build_network
+from brats_tf.runs.network import load_network
 
 LOADER = """
 import sys

@@ -20,9 +20,10 @@ from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.inference import ensemble, predict
 from brats_tf.inference.ensemble import load_ensemble, resolved_precision
 from brats_tf.inference.predict import predict_cases
+from brats_tf.models.build import build_network
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
-from brats_tf.runs.network import build_network, load_network
+from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import sha256_of
 from brats_tf.runtime.lock import lock
 

@@ -15,9 +15,10 @@ from brats_tf.evaluation.evaluate import score_case
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
+from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.runs.history import read_validation
-from brats_tf.runs.network import build_network, build_with_weights, explain_lack_of_memory
+from brats_tf.runs.network import explain_lack_of_memory
 from brats_tf.training import train as trainings
 from brats_tf.training.optimisation import compile_network
 from brats_tf.training.train import train

@@ -8,8 +8,9 @@ import pytest
 from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
+from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.models.cost import all_layers
-from brats_tf.runs.network import build_network, build_with_weights, load_network
+from brats_tf.runs.network import load_network
 from brats_tf.training.optimisation import compile_network
 from brats_tf.training.train import _between_steps, train
 

@@ -13,7 +13,8 @@ from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.runs.network import build_network, load_network
+from brats_tf.models.build import build_network
+from brats_tf.runs.network import load_network
 from brats_tf.training.train import train
 
 NAMES = {"BraTS2021_00000": 4, "BraTS-SSA-00041-000": 3}  # The number of the enhancing tumour.

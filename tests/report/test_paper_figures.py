@@ -7,10 +7,10 @@ from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
+from brats_tf.models.build import build_network
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.report import paper_figures as figures
 from brats_tf.report.paper_figures import draw_figures, pick_case
-from brats_tf.runs.network import build_network
 
 
 def saved(folder, **settings):

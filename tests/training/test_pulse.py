@@ -8,11 +8,11 @@ from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.models import planes as planes_of_network
+from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.models.losses import CrossEntropyMinusDice
 from brats_tf.models.planes import blinded, with_planes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import classes_to_regions
-from brats_tf.runs.network import build_network, build_with_weights
 from brats_tf.training.loop import make_trainer
 from brats_tf.training.pulse import WatchPulse
 

@@ -15,10 +15,11 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
+from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.models.planes import with_planes
 from brats_tf.pipeline.stream import Order, training_dataset, training_stream
 from brats_tf.preprocessing.cache import Cache, CacheSettings
-from brats_tf.runs.network import build_network, build_with_weights, load_network, load_weights
+from brats_tf.runs.network import load_network, load_weights
 from brats_tf.runs.record import read_run_record
 from brats_tf.runtime.console import progress_bar
 from brats_tf.training.callbacks import StopOnNonFinite
