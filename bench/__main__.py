@@ -56,7 +56,7 @@ def run(given):
         bench_backbones((given.backbone,) if given.backbone else None, results=given.results)
         return
     config, stages = displayed_config(given), STAGES[:6] if given.stage == "all" else (given.stage,)
-    if given.stage in ("comparison", "growth"):
+    if {"comparison", "growth"} & set(stages):
         _check_ensemble(config)
     cases = [] if stages == ("network",) else cases_from(given, "bench", config)
     with_truth = [case for case in cases if case.segmentation]
