@@ -31,6 +31,8 @@ import_tensorflow()
 
 import keras
 import numpy as np
+from contribution_on_gpu import CROP, DEPTH_FACTORS, SPACING_MM
+from contribution_on_gpu import VARIANTS as OWN_VARIANTS
 from provenance import continued, provenance
 
 from brats_tf.cli import options
@@ -48,15 +50,8 @@ from brats_tf.runtime.program import run_program
 from brats_tf.training.train import train
 
 log = logging.getLogger("brats_tf.experiments")
-CROP, SPACING_MM = (64, 64, 36), 3.0
-# The largest factor first: two thirds of the time that the default order takes, most of it in the second level.
-DEPTH_FACTORS = (3, 2, 2)
-VARIANTS = {
-    "imagenet": {},
-    "random": {"weights": "none"},
-    "authors": {"preset": "embedding-authors", "crop": (*CROP[:2], 48), "depth_factors": (4, 2, 2)},
-    "b7": {"backbone": "efficientnetb7", "weights": "none"},
-}
+AUTHORS = {"preset": "embedding-authors", "crop": (*CROP[:2], 48), "depth_factors": (4, 2, 2)}
+VARIANTS = OWN_VARIANTS | {"authors": AUTHORS}
 ENSEMBLE = "ensemble"
 RESAMPLES = 5000
 

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from brats_tf.models.losses import region_dice
 from brats_tf.models.planes import blinded, deviation, has_planes, live_share, with_planes
-from brats_tf.models.registry import get_network
-from brats_tf.regions import MEMBERSHIP
+from brats_tf.regions import MEMBERSHIP, REGIONS
 
 EMA = "ema"
 BRIGHTNESS = 0.1  # Scale and shift of each modality, of a z-scored volume.
@@ -56,16 +56,6 @@ class Recipe:
     last_block: str = "squeeze4_"
 
 
-def build(config):
-    """The network of a `Config` in its precision, with its initial weights: (network, origin of the weights)."""
-    keras.utils.set_random_seed(config.seed)
-    precision = config.compute.precision
-    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    kind = get_network(config.network.name)
-    network = kind.build(**config.network_settings())
-    return network, kind.fill(network, config.network.weights, config.network_settings())
-
-
 class Training:
     """A network in training. `run` goes on from where the last call stopped.
 
@@ -77,16 +67,10 @@ class Training:
         self.network, self.recipe, self.done = network, recipe, 0
         self.graph = with_planes(network)
         self.key = jax.random.key(seed)
-        schedule = recipe.learning_rate
-        if recipe.steps > 1:
-            schedule = keras.optimizers.schedules.CosineDecay(
-                0.0 if recipe.warmup else recipe.learning_rate,
-                recipe.steps - recipe.warmup,
-                **({"warmup_target": recipe.learning_rate, "warmup_steps": recipe.warmup} if recipe.warmup else {}),
-            )
-        decay = {"weight_decay": recipe.weight_decay} if recipe.weight_decay else {}
-        kind = keras.optimizers.AdamW if decay else keras.optimizers.Adam
-        self.optimiser = kind(schedule, **decay)
+        warmup = {"warmup_target": recipe.learning_rate, "warmup_steps": recipe.warmup} if recipe.warmup else {}
+        first = 0.0 if recipe.warmup else recipe.learning_rate
+        schedule = keras.optimizers.schedules.CosineDecay(first, recipe.steps - recipe.warmup, **warmup)
+        self.optimiser = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
         self.optimiser.build(self.graph.trainable_variables)
         nested = [layer for layer in network.layers if isinstance(layer, keras.Model)]
         inside = {id(weight) for layer in nested for weight in layer.trainable_variables}
@@ -101,7 +85,6 @@ class Training:
             EMA: [jnp.copy(value) for value in values] if recipe.ema else [],
         }
         self._scan = jax.jit(self._steps, donate_argnums=0)
-        self._forwards = {}
 
     def run(self, volumes, classes, indices):
         """One step for each of `indices` into volumes (N, H, W, D, C) and classes (N, H, W, D), on the device.
@@ -115,17 +98,15 @@ class Training:
         self.done += len(indices)
         return {name: np.asarray(values) for name, values in logs.items()}
 
-    def predict(self, volume, *, blind=False):
-        """Probabilities (H, W, D, K) float32 of a volume (H, W, D, C) by the averaged weights where there are any."""
-        if blind not in self._forwards:
-            model = blinded(self.network) if blind else self.network
-            self._forwards[blind] = model, jax.jit(lambda t, f, x: model.stateless_call(t, f, x, training=False)[0])
-        model, forward = self._forwards[blind]
+    def predict(self, volumes, *, blind=False):
+        """Probabilities (N, H, W, D, K) float32 of volumes (N, H, W, D, C), by averaged weights where there are any."""
         self.write_back()
+        model = blinded(self.network) if blind else self.network
         trainable, fixed = (
             [one.value for one in kind] for kind in (model.trainable_variables, model.non_trainable_variables)
         )
-        return np.asarray(forward(trainable, fixed, volume[None].astype("float32")))[0].astype(np.float32)
+        forward = jax.jit(lambda *arguments: model.stateless_call(*arguments, training=False)[0])
+        return np.stack([forward(trainable, fixed, volume[None].astype("float32"))[0] for volume in volumes])
 
     def write_back(self):
         """Gives the network the weights reached so far."""
@@ -158,7 +139,8 @@ class Training:
         # As long as there is little to average, the average is that of all steps so far.
         momentum = jnp.minimum(momentum, 1 - 1 / (optimiser[0].astype("float32") + 1))
         ema = [momentum * old + (1 - momentum) * new for old, new in zip(state[EMA], after, strict=False)]
-        logs = {"loss": loss, "dice": self._dice(target, probabilities)}
+        dice = [region_dice(region, self.recipe.outputs)(target, probabilities)[0] for region in REGIONS]
+        logs = {"loss": loss, "dice": jnp.stack(dice)}
         if has_planes(self.network):
             squares = sum(jnp.sum(jnp.square(gradients[index].astype("float32"))) for index in self.watched)
             logs |= {"planes_live": live_share(planes[0]), "planes_std": deviation(planes[0])}
@@ -168,15 +150,6 @@ class Training:
     def _target(self, classes):
         kinds = np.eye(len(MEMBERSHIP)) if self.recipe.outputs == "classes" else MEMBERSHIP
         return jnp.asarray(kinds, "float32")[classes.astype("int32")]
-
-    def _dice(self, target, probabilities):
-        if self.recipe.outputs == "classes":
-            target, probabilities = (
-                jnp.matmul(one, jnp.asarray(MEMBERSHIP, "float32")) for one in (target, probabilities)
-            )
-        found, axes = (probabilities > 0.5).astype("float32"), (0, 1, 2, 3)
-        sizes = jnp.sum(target + found, axes)
-        return jnp.where(sizes > 0, 2 * jnp.sum(target * found, axes) / jnp.maximum(sizes, 1), 1.0)
 
     def _augmented(self, volume, classes, key):
         recipe = self.recipe

@@ -44,7 +44,7 @@ np.testing.assert_allclose(np.concatenate([one["loss"] for one in found]), again
 first, last = again["loss"][:5].mean(), again["loss"][-5:].mean()
 assert last < first - 0.3, (first, last)
 assert again["dice"].shape == (40, 3) and again["dice"][-5:].mean() > 0.8
-assert plain.predict(volumes[0]).shape == (8, 8, 8, 3)
+assert plain.predict(volumes).shape == (2, 8, 8, 8, 3)
 frozen = network(rate=0.0)
 frozen.run(volumes, classes, order[:3])
 np.testing.assert_array_equal(inner_weights(frozen), start)
