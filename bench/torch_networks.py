@@ -29,7 +29,7 @@ def forward(name, size):
     """{"gflop", "seconds", "peak_gb"} of a pass over one volume of four modalities."""
     import torch
 
-    network = _network(name)
+    network = network_of(name)
     volume = torch.randn(1, len(MODALITIES), *size)
     with torch.inference_mode():
         gflop = _gflop(network, volume)  # Also warms up.
@@ -43,7 +43,7 @@ def files(case, folder):
     from monai import transforms
     from monai.inferers import SlidingWindowInferer
 
-    network = _network("SegResNet")
+    network = network_of("SegResNet")
     read = transforms.Compose(
         [
             transforms.LoadImaged("image"),
@@ -64,7 +64,8 @@ def files(case, folder):
     return {"seconds": median_seconds(predict, repeats=2), "peak_gb": peak_gb()}
 
 
-def _network(name):
+def network_of(name):
+    """A network by its name in `sizes`, with random weights, for inference."""
     import torch
 
     if name == "SegResNet":

@@ -33,6 +33,7 @@ import keras
 import numpy as np
 from contribution_on_gpu import CROP, DEPTH_FACTORS, SPACING_MM
 from contribution_on_gpu import VARIANTS as OWN_VARIANTS
+from intervals import over_seeds_and_cases
 from provenance import continued, provenance
 
 from brats_tf.cli import options
@@ -53,7 +54,6 @@ log = logging.getLogger("brats_tf.experiments")
 AUTHORS = {"preset": "embedding-authors", "crop": (*CROP[:2], 48), "depth_factors": (4, 2, 2)}
 VARIANTS = OWN_VARIANTS | {"authors": AUTHORS}
 ENSEMBLE = "ensemble"
-RESAMPLES = 5000
 
 
 def main(arguments=None):
@@ -129,17 +129,6 @@ def compared(done):
             dice = {region: over_seeds_and_cases(values) for region, values in pairs.items()}
             differences.append({"first": first, "second": second, "seeds": seeds, "dice": dice})
     return {"rows": rows, "differences": differences}
-
-
-def over_seeds_and_cases(values):
-    """Mean of (seeds, cases), and its 95 % interval when both are drawn anew: {"mean", "low", "high"}."""
-    random, (seeds, cases) = np.random.default_rng(0), values.shape
-    drawn = [
-        values[np.ix_(random.integers(seeds, size=seeds), random.integers(cases, size=cases))].mean()
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
 
 
 def _contribution(runs):

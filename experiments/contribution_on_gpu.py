@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from recipes import Recipe, shuffled
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError, format_shape
@@ -124,10 +125,10 @@ def train_network(given, variant, seed, data):
     facts |= {"device": jax_training.jax.devices()[0].device_kind, "cases": len(volumes)}
     facts["versions"] = {"jax": jax_training.jax.__version__, "keras": keras.__version__}
     outputs = get_network(config.network.name).outputs
-    recipe = jax_training.Recipe(make_loss(config.training, outputs), outputs, steps, given.learning_rate)
+    recipe = Recipe(make_loss(config.training, outputs), outputs, steps, given.learning_rate)
     training, curves = jax_training.Training(network, recipe, seed), []
     volumes, classes = (jax_training.jnp.asarray(one) for one in (volumes, classes))
-    for epoch in np.split(jax_training.shuffled(len(volumes), steps, seed), given.epochs):
+    for epoch in np.split(shuffled(len(volumes), steps, seed), given.epochs):
         curves.append(training.run(volumes, classes, epoch))
         if len(curves) == 1:
             compiled = time.monotonic()

@@ -9,51 +9,19 @@ import os
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Several processes share a GPU.
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+from recipes import BRIGHTNESS
 
 from brats_tf.models.losses import region_dice
-from brats_tf.models.planes import blinded, deviation, has_planes, live_share, with_planes
+from brats_tf.models.planes import BEFORE_PLANES, blinded, deviation, has_planes, live_share, with_planes
 from brats_tf.regions import MEMBERSHIP, REGIONS
 
 EMA = "ema"
-BRIGHTNESS = 0.1  # Scale and shift of each modality, of a z-scored volume.
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained.
-
-    Attributes:
-        loss: a `keras.losses.Loss` of targets and probabilities.
-        outputs: "regions" or "classes", see `registry.Network`.
-        steps: of the whole training; the rate follows a cosine to 0 over them, after a warm-up.
-        classifier_rate: the factor of the learning rate for the classifier.
-        ema: momentum of a moving average of the weights, taken for prediction; 0 for none.
-        mirror: axes of (H, W, D) that are mirrored in half of the steps each.
-        brightness: whether each modality's brain is scaled and shifted by up to `BRIGHTNESS`.
-        modality_dropout: the share of steps in which one of the modalities is 0.
-        last_block: what the names of the encoder's last block begin with, for the norm of its gradient.
-    """
-
-    loss: Any
-    outputs: str
-    steps: int
-    learning_rate: float = 2e-4
-    warmup: int = 0
-    weight_decay: float = 0.0
-    classifier_rate: float = 1.0
-    ema: float = 0.0
-    mirror: tuple = ()
-    brightness: bool = False
-    modality_dropout: float = 0.0
-    last_block: str = "squeeze4_"
 
 
 class Training:
@@ -64,9 +32,8 @@ class Training:
     """
 
     def __init__(self, network, recipe, seed=0):
-        self.network, self.recipe, self.done = network, recipe, 0
+        self.network, self.recipe = network, recipe
         self.graph = with_planes(network)
-        self.key = jax.random.key(seed)
         warmup = {"warmup_target": recipe.learning_rate, "warmup_steps": recipe.warmup} if recipe.warmup else {}
         first = 0.0 if recipe.warmup else recipe.learning_rate
         schedule = keras.optimizers.schedules.CosineDecay(first, recipe.steps - recipe.warmup, **warmup)
@@ -76,15 +43,26 @@ class Training:
         inside = {id(weight) for layer in nested for weight in layer.trainable_variables}
         trainable = self.graph.trainable_variables
         self.rates = [recipe.classifier_rate if id(weight) in inside else 1.0 for weight in trainable]
-        self.watched = [index for index, one in enumerate(trainable) if one.path.startswith(recipe.last_block)]
-        values = [weight.value for weight in trainable]
+        self.watched = [index for index, one in enumerate(trainable) if one.path.startswith(BEFORE_PLANES)]
+        # The first run gives all these buffers away, and `restart` needs them again.
+        self._optimiser_start = [np.asarray(weight.value) for weight in self.optimiser.variables]
+        self._scan, self._forward = jax.jit(self._steps, donate_argnums=0), {}
+        self._begin(seed)
+
+    def restart(self, weights, seed):
+        """Begins another training from a network's `get_weights`, without compiling anything again."""
+        self.network.set_weights(weights)
+        self._begin(seed)
+
+    def _begin(self, seed):
+        self.done, self.key = 0, jax.random.key(seed)
+        values = [jnp.copy(weight.value) for weight in self.graph.trainable_variables]
         self.state = {
             "trainable": values,
-            "fixed": [weight.value for weight in self.graph.non_trainable_variables],
-            "optimiser": [weight.value for weight in self.optimiser.variables],
-            EMA: [jnp.copy(value) for value in values] if recipe.ema else [],
+            "fixed": [jnp.copy(weight.value) for weight in self.graph.non_trainable_variables],
+            "optimiser": [jnp.asarray(value) for value in self._optimiser_start],
+            EMA: [jnp.copy(value) for value in values] if self.recipe.ema else [],
         }
-        self._scan = jax.jit(self._steps, donate_argnums=0)
 
     def run(self, volumes, classes, indices):
         """One step for each of `indices` into volumes (N, H, W, D, C) and classes (N, H, W, D), on the device.
@@ -101,12 +79,14 @@ class Training:
     def predict(self, volumes, *, blind=False):
         """Probabilities (N, H, W, D, K) float32 of volumes (N, H, W, D, C), by averaged weights where there are any."""
         self.write_back()
-        model = blinded(self.network) if blind else self.network
-        trainable, fixed = (
-            [one.value for one in kind] for kind in (model.trainable_variables, model.non_trainable_variables)
-        )
-        forward = jax.jit(lambda *arguments: model.stateless_call(*arguments, training=False)[0])
-        return np.stack([forward(trainable, fixed, volume[None].astype("float32"))[0] for volume in volumes])
+        if blind not in self._forward:
+            model = blinded(self.network) if blind else self.network
+            run = jax.jit(lambda *arguments: model.stateless_call(*arguments, training=False)[0])
+            self._forward[blind] = model, run
+        model, run = self._forward[blind]
+        kinds = (model.trainable_variables, model.non_trainable_variables)
+        trainable, fixed = ([one.value for one in kind] for kind in kinds)
+        return np.stack([run(trainable, fixed, volume[None].astype("float32"))[0] for volume in volumes])
 
     def write_back(self):
         """Gives the network the weights reached so far."""
@@ -165,9 +145,3 @@ class Training:
             which = jax.random.randint(keys[5], (), 0, volume.shape[-1])
             volume = jnp.where(missing & (jnp.arange(volume.shape[-1]) == which), 0, volume)
         return volume, classes
-
-
-def shuffled(count, steps, seed):
-    """`steps` indices of `count` cases; each case comes once before any comes again."""
-    random = np.random.default_rng(seed)
-    return np.concatenate([random.permutation(count) for _ in range(-(-steps // count))])[:steps]

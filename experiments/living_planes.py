@@ -32,7 +32,7 @@ from provenance import continued, provenance
 from brats_tf.cli import options
 from brats_tf.config.config import Config
 from brats_tf.config.presets import PRESETS
-from brats_tf.config.settings import ComputeSettings, DataSettings, EmbeddingSettings
+from brats_tf.config.settings import ClassifierSettings, ComputeSettings, DataSettings
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import format_shape
 from brats_tf.models.build import build_with_weights, classifier_hash
@@ -59,7 +59,7 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100)
     options.add_settings(parser, DataSettings, ("crop", "spacing_mm"))
-    options.add_settings(parser, EmbeddingSettings, ("weights",))
+    options.add_settings(parser, ClassifierSettings, ("weights",))
     options.add_settings(parser, ComputeSettings, ("precision",))
     parser.add_argument("--name", help="of the results file (default: the modality)")
     parser.add_argument("--results", type=Path, default=Path("results"))

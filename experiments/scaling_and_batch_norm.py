@@ -40,7 +40,7 @@ from provenance import provenance
 
 from brats_tf.config.config import Config
 from brats_tf.config.fields import choices_of
-from brats_tf.config.settings import EmbeddingSettings
+from brats_tf.config.settings import ClassifierSettings
 from brats_tf.data.discovery import find_cases
 from brats_tf.evaluation.metrics import dice
 from brats_tf.models.build import build_with_weights, classifier_hash
@@ -58,7 +58,7 @@ log = logging.getLogger("brats_tf.experiments")
 GRADIENTS = {"encoder_gradient": ("stem_conv", "squeeze", "planes_"), "last_gradient": ("squeeze4", "planes_")}
 MODES = ("prediction", "training")
 SCALINGS = ("none", "imagenet")  # `standardise` would hide the difference.
-BATCH_NORMS = choices_of(EmbeddingSettings, "batch_norm")
+BATCH_NORMS = choices_of(ClassifierSettings, "batch_norm")
 
 
 def main(arguments=None):

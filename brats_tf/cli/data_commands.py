@@ -9,7 +9,7 @@ from brats_tf.config.config import SECTIONS, Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.config.fields import settings_of
 from brats_tf.config.presets import DEFAULT_PRESET, phantom_settings
-from brats_tf.config.settings import DataSettings, EmbeddingSettings
+from brats_tf.config.settings import ClassifierSettings, DataSettings
 from brats_tf.errors import InputError, WriteError
 from brats_tf.regions import MODALITIES
 
@@ -92,7 +92,7 @@ def _demo_options(parser):
         )
     defaults = phantom_settings(DEFAULT_PRESET)
     options.add_settings(parser, DataSettings, ("crop",), defaults=defaults)
-    options.add_settings(parser, EmbeddingSettings, ("weights",))
+    options.add_settings(parser, ClassifierSettings, ("weights",))
     options.add_settings(parser, SECTIONS["training"], ("epochs", "learning_rate"), defaults=defaults)
     options.add_setting(parser, settings_of(Config)["seed"])
     options.add_settings(parser, TrainingOptions, ("restart",))

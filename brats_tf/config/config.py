@@ -17,6 +17,7 @@ from brats_tf.config.settings import (
     DataSettings,
     EmbeddingSettings,
     InferenceSettings,
+    PlusSettings,
     TrainingSettings,
 )
 from brats_tf.errors import InputError
@@ -27,6 +28,7 @@ CONFIG_FILE = "config.json"
 NETWORKS = {
     "embedding": EmbeddingSettings,
     "embedding_authors": EmbeddingSettings,
+    "embedding_plus": PlusSettings,
     "albunet": AlbuNetSettings,
 }
 SECTIONS = {
@@ -45,7 +47,7 @@ class Config:
     """
 
     data: DataSettings
-    network: EmbeddingSettings | AlbuNetSettings = EmbeddingSettings()
+    network: EmbeddingSettings | PlusSettings | AlbuNetSettings = EmbeddingSettings()
     training: TrainingSettings = TrainingSettings()
     inference: InferenceSettings = InferenceSettings()
     compute: ComputeSettings = ComputeSettings()

@@ -16,6 +16,16 @@ _EMBEDDING_AUTHORS = {
     "stochastic_depth": True,
     "optimizer": "nadam",
 }
+_EMBEDDING_PLUS = {
+    "network": "embedding_plus",
+    "modalities": MODALITIES,
+    "crop": (*CROP[:2], 144),
+    "augmentation": "nnunet-like",
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "epochs": 100,
+    "warmup_epochs": 2,
+}
 # R = FLAIR, G = T1c, B = T2 (AlbuNet paper, Section 2.1); patches, batches, optimiser: Section 2.3; stride: 2.5.
 _ALBUNET3D = {
     "network": "albunet",
@@ -47,7 +57,7 @@ _ALBUNET_AUTHORS = {
 PRESETS: dict[str, dict] = {
     DEFAULT_PRESET: {},
     "embedding-authors": _EMBEDDING_AUTHORS,
-    "embedding-plus": {"crop": (*CROP[:2], 144), "augmentation": "nnunet-like"},
+    "embedding-plus": _EMBEDDING_PLUS,
     "albunet3d": _ALBUNET3D,
     "albunet2d": _ALBUNET3D | _ALBUNET2D,
     "albunet3d-authors": _ALBUNET3D | _ALBUNET_AUTHORS,
@@ -57,7 +67,7 @@ PRESETS: dict[str, dict] = {
 SUMMARIES = {
     DEFAULT_PRESET: "the text of the embedding paper: four one-modality networks",
     "embedding-authors": "its authors' code: one network of four modalities, depth 144",
-    "embedding-plus": "depth 144 and augmentation",
+    "embedding-plus": "one network of four modalities whose classifier sees an image for each slab of slices",
     "albunet3d": "the text of the AlbuNet paper: three modalities, random patches",
     "albunet2d": "the same on single slices",
     "albunet3d-authors": "its authors' code: background in the loss, averaged logits",

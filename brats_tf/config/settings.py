@@ -74,26 +74,14 @@ class DataSettings(Section):
 
 
 @dataclass(frozen=True)
-class EmbeddingSettings(Section):
-    """The embedding paper's network: a 2D classifier between an inter-slice encoder and decoder."""
+class ClassifierSettings(Section):
+    """A 2D ImageNet classifier inside a 3D network."""
 
-    paper: ClassVar[str] = "embedding"
-
-    name: str = setting("embedding", "builder of the network", choices=("embedding", "embedding_authors"))
     backbone: str = setting(
         "efficientnetb0", "the embedded 2D classifier (see `brats-tf backbones`)", source="embedding paper, Section 2.2"
     )
     weights: str = setting(
         "imagenet", "initial weights of the classifier: imagenet, noisy-student, a file, or none for random weights"
-    )
-    planes: int = setting(
-        3, "planes that the encoder leaves for the classifier", minimum=1, source="embedding paper, Table 1"
-    )
-    depth_factors: Size | None = setting(
-        None,
-        "depth reduction of the three encoder levels",
-        none="derived from the depth; 3x3x4 for 108",
-        source="embedding paper, Section 2.2",
     )
     input_scaling: str = setting(
         "standardise",
@@ -116,6 +104,34 @@ class EmbeddingSettings(Section):
     def encoder(self) -> str:
         """The ImageNet network inside."""
         return self.backbone
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings(ClassifierSettings):
+    """The embedding paper's network: a 2D classifier between an inter-slice encoder and decoder."""
+
+    paper: ClassVar[str] = "embedding"
+
+    name: str = setting("embedding", "builder of the network", choices=("embedding", "embedding_authors"))
+    planes: int = setting(
+        3, "planes that the encoder leaves for the classifier", minimum=1, source="embedding paper, Table 1"
+    )
+    depth_factors: Size | None = setting(
+        None,
+        "depth reduction of the three encoder levels",
+        none="derived from the depth; 3x3x4 for 108",
+        source="embedding paper, Section 2.2",
+    )
+
+
+@dataclass(frozen=True)
+class PlusSettings(ClassifierSettings):
+    """`embedding-plus`: the classifier sees one image for each slab of slices."""
+
+    paper: ClassVar[str] = "embedding"  # Whose published results stand beside its own.
+
+    name: str = setting("embedding_plus", "builder of the network", choices=("embedding_plus",))
+    slab: int = setting(4, "slices that one image of the classifier stands for", minimum=1, maximum=16)
 
 
 @dataclass(frozen=True)

@@ -87,15 +87,18 @@ class Predictor:
 
 
 def compiled_planes(graph):
-    """A function volume (H, W, D, C) -> the planes from the 3D encoder and into the 3D decoder: two lists of (H, W).
+    """A function (volume (H, W, D, C), slice) -> the planes into the classifier and those into a 3D decoder, if any.
 
-    `graph` is a `planes.with_planes` of a network that has planes.
+    Both are lists of (H, W). Where the classifier has an image for each slab of slices, they are those of the slice's
+    slab. `graph` is a `planes.with_planes` of a network that has planes.
     """
     model = keras.Model(graph.inputs[0], graph.outputs[1:])
     forward = tf.function(lambda volumes: model(volumes, training=False), autograph=False)
 
-    def planes_of(volume):
-        return [list(np.moveaxis(planes[0].numpy(), -1, 0)) for planes in forward(tf.constant(volume[None]))]
+    def planes_of(volume, depth):
+        found = [planes[0].numpy() for planes in forward(tf.constant(volume[None]))]
+        ours = [one[:, :, depth * one.shape[2] // volume.shape[2]] if one.ndim == 4 else one for one in found]
+        return [list(np.moveaxis(planes, -1, 0)) for planes in ours]
 
     return planes_of
 

@@ -16,13 +16,13 @@ import keras
 from keras import layers
 
 from brats_tf.config.fields import choices_of
-from brats_tf.config.settings import EmbeddingSettings
+from brats_tf.config.settings import ClassifierSettings
 from brats_tf.errors import InputError
 from brats_tf.models import feature_pyramid as pyramid
 from brats_tf.models.normalisation import GroupNormalization
 
-BATCH_NORM = choices_of(EmbeddingSettings, "batch_norm")
-INPUT_SCALING = choices_of(EmbeddingSettings, "input_scaling")
+BATCH_NORM = choices_of(ClassifierSettings, "batch_norm")
+INPUT_SCALING = choices_of(ClassifierSettings, "input_scaling")
 KERAS, SEGMENTATION_MODELS = "keras.applications", "segmentation-models"
 RGB = 3
 
@@ -190,7 +190,7 @@ def feature_pyramid(name, image_shape, batch_norm="frozen", stochastic_depth=Fal
 
 
 def scale_input(planes, *, scaling, backbone):
-    """Scales the planes as the backbone's ImageNet weights expect an image: (B, H, W, C) -> (B, H, W, C).
+    """Scales the planes as the backbone's ImageNet weights expect an image: (B, ..., C) -> the same shape.
 
     "standardise" gives each plane of each case mean 0 and standard deviation 1, as the images had that the weights'
     statistics come from; "none" returns the planes; "imagenet" takes 0..255 to what `SCALINGS` says (authors' code,

@@ -7,6 +7,7 @@ from brats_tf.errors import InputError
 from brats_tf.models.albunet import albunet
 from brats_tf.models.embedding import authors_network, embedding_network
 from brats_tf.models.imagenet_weights import fill_backbone
+from brats_tf.models.plus import plus_network
 from brats_tf.models.torchvision_weights import fill_resnet34
 
 
@@ -30,6 +31,7 @@ def _fill_encoder(network, source, settings):
 NETWORKS = {
     "embedding": Network(embedding_network, "regions", _fill_classifier),
     "embedding_authors": Network(authors_network, "classes", _fill_classifier),
+    "embedding_plus": Network(plus_network, "regions", _fill_classifier),
     "albunet": Network(albunet, "classes", _fill_encoder),
 }
 

@@ -18,6 +18,7 @@ from brats_tf.visualisation.plots import save_planes
 log = logging.getLogger(__name__)
 
 CAPTIONS = ("from the 3D encoder", "into the 3D decoder")
+IMAGE_CAPTION = "image of its slab"
 SLICES = (0.3, 0.5, 0.7)  # Of the tumour's extent, or of the crop's where there is none.
 
 
@@ -26,7 +27,8 @@ def draw_figures(run, case, checkpoint="last"):
 
     `overlay-<case>.png` is the embedding paper's Figure 2 (truth and prediction, orthogonal views). For its networks
     `planes-<case>.png` is its Figures 3 and 4: three axial slices, the planes from the 3D encoder, the planes into the
-    3D decoder, and the labels of those slices, from the truth where there is one and from the prediction.
+    3D decoder, and the labels of those slices, from the truth where there is one and from the prediction. Of
+    `embedding-plus` it has the images that the classifier sees of those slices.
 
     Returns:
         The paths written.
@@ -47,17 +49,29 @@ def draw_figures(run, case, checkpoint="last"):
     if has_planes(network):
         paths.append(folder / f"planes-{case.id}.png")
         where = _slices(next(iter(labels.values())))
-        planes = dict(zip(CAPTIONS, compiled_planes(with_planes(network))(prepared.volume), strict=True))
-        if all(np.ptp(plane) == 0 for plane in planes[CAPTIONS[0]]):
-            log.info(
-                f"{case.id}: the planes from the 3D encoder are constant, so the 2D classifier sees nothing "
-                "of this case."
-            )
+        planes = _planes(network, prepared.volume, where)
+        if all(np.ptp(plane) == 0 for plane in next(iter(planes.values()))):
+            log.info(f"{case.id}: the planes are constant, so the 2D classifier sees nothing of this case.")
         rows = {"slice": [shown[:, :, d] for d in where]} | planes
         rows |= {name: [blend(shown[:, :, d], classes[:, :, d]) for d in where] for name, classes in labels.items()}
         save_planes(paths[1], rows, title=title)
     log.info(f"Figures written to {', '.join(str(path) for path in paths)}.")
     return paths
+
+
+def _planes(network, volume, where):
+    """{caption: images}: the planes of the case, or the image of each slice's slab, its planes in red, green, blue."""
+    planes_of = compiled_planes(with_planes(network))
+    found = [planes_of(volume, depth) for depth in where]
+    if len(found[0]) == len(CAPTIONS):
+        return dict(zip(CAPTIONS, found[0], strict=True))
+    return {IMAGE_CAPTION: [_in_colour(planes) for (planes,) in found]}
+
+
+def _in_colour(planes):
+    image = np.stack(planes, axis=-1)
+    low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
+    return (image - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
 
 
 def pick_case(cases, case_id, *, parts=()):

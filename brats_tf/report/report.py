@@ -13,7 +13,7 @@ import numpy as np
 from brats_tf import __version__
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ReportOptions
-from brats_tf.config.settings import EmbeddingSettings
+from brats_tf.config.settings import ClassifierSettings
 from brats_tf.data import volumes
 from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
 from brats_tf.evaluation.label_maps import LabelMaps
@@ -105,7 +105,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
 
 def _has_planes(configs):
     """Whether any of the networks has planes that its classifier sees, or may have."""
-    return not configs or any(isinstance(config.network, EmbeddingSettings) for config in configs.values())
+    return not configs or any(isinstance(config.network, ClassifierSettings) for config in configs.values())
 
 
 def _mean_dice(regions):

@@ -1,7 +1,7 @@
 """Whether the classifier of an embedding still sees something: figures of every epoch, and a warning when it does not.
 
 `planes_live` is the share of plane pixels that are not 0, `planes_std` the planes' standard deviation, and
-`squeeze_gradient` the norm of the loss's gradient over the last block of the 3D encoder, whose only way to the loss
+`squeeze_gradient` the norm of the loss's gradient over the last layers before the planes, whose only way to the loss
 leads through the classifier; all three are means over the steps of an epoch.
 """
 
@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from brats_tf.models import planes as planes_of_network
-from brats_tf.models.interslice import LAST_BLOCK
+from brats_tf.models.planes import BEFORE_PLANES
 
 log = logging.getLogger(__name__)
 LIVE, DEVIATION, GRADIENT = "planes_live", "planes_std", "squeeze_gradient"
@@ -24,10 +24,10 @@ class Pulse:
 
     def __init__(self, weights):
         self.metrics = [keras.metrics.Mean(name=name) for name in (LIVE, DEVIATION, GRADIENT)]
-        self.places = [index for index, weight in enumerate(weights) if weight.path.startswith(f"{LAST_BLOCK}_")]
+        self.places = [index for index, weight in enumerate(weights) if weight.path.startswith(BEFORE_PLANES)]
 
     def update(self, planes, gradients, scale):
-        """Takes one device's planes (B, H, W, planes) and gradients; their sum is that of the loss times `scale`."""
+        """Takes one device's planes, see `planes.SPACE`, and gradients; their sum is that of the loss times `scale`."""
         gradients = [gradients[place] for place in self.places]
         device = tf.distribute.get_replica_context()
         if device.num_replicas_in_sync > 1:
@@ -65,8 +65,8 @@ class WatchPulse(keras.callbacks.Callback):
         log.warning(
             f"{self.run_name} epoch {epoch + 1}: the classifier sees next to nothing. {100 * live:.2g} % of the plane "
             f"pixels are not 0, their standard deviation is {deviation:.2g} (at first {self.start:.2g}), the gradient "
-            f"of {LAST_BLOCK} is {gradient:.2g}. The 3D path learns alone; another --seed, a lower --learning-rate or "
-            "--input-scaling standardise may help."
+            f"of the layers before them is {gradient:.2g}. The 3D path learns alone; another --seed, a lower "
+            "--learning-rate or --input-scaling standardise may help."
         )
 
     def state(self):

@@ -1,4 +1,4 @@
-"""TensorBoard's log of a training: curves, the planes of the 3D encoder, one case's truth and prediction.
+"""TensorBoard's log of a training: curves, the planes that the classifier sees, one case's truth and prediction.
 
 The log lies in the run's folder; `training.png` beside it shows its curves and last images without TensorBoard.
 """
@@ -15,7 +15,7 @@ from brats_tf.visualisation.overlays import blend
 from brats_tf.visualisation.plots import save_log
 
 IMAGES_PER_TRAINING = 10  # Where no case validates.
-PLANES, OVERLAY = "planes from the 3D encoder", "truth, prediction"
+PLANES, OVERLAY = "planes into the classifier", "truth, prediction"
 
 
 class TensorBoardImages(keras.callbacks.Callback):
@@ -55,7 +55,7 @@ class TensorBoardImages(keras.callbacks.Callback):
         slices = [blend(self.volume[:, :, depth, 0], classes[:, :, depth]) for classes in (self.classes, predicted)]
         _image(OVERLAY, np.concatenate(slices, axis=1), f"{self.case_id}, slice {depth}")
         if self.planes_of:
-            planes = [blend(plane, np.zeros(plane.shape)) for plane in self.planes_of(self.volume)[0]]
+            planes = [blend(plane, np.zeros(plane.shape)) for plane in self.planes_of(self.volume, depth)[0]]
             _image(PLANES, np.concatenate(planes, axis=1), f"{self.case_id}; black to white is the range of each plane")
 
 

@@ -48,7 +48,7 @@ def test_a_training_in_half_precision_validates_in_float32():
     np.testing.assert_allclose(forward(None, volume), expected, atol=1e-5)
     assert np.abs(np.asarray(network(volume, training=False)) - expected).max() > 1e-4
     planes = keras.Model(exact.input, exact.get_layer("planes").output)(volume)[0]
-    np.testing.assert_allclose(np.stack(planes_of(volume[0])[0], axis=-1), planes, atol=1e-4)
+    np.testing.assert_allclose(np.stack(planes_of(volume[0], 0)[0], axis=-1), planes, atol=1e-4)
 
 
 def test_statistics_of_normalisation_are_float32():

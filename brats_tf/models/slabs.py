@@ -1,0 +1,120 @@
+"""The parts of `embedding-plus`: slices to images and back, and what is three-dimensional around the classifier.
+
+N is the number of slabs, and of images, of a volume. Widths are multiples of 16: what oneDNN computes in one register.
+"""
+
+import math
+
+import keras
+from keras import layers, ops
+
+from brats_tf.models.blocks import GROUPS, conv, residual_block
+from brats_tf.models.interslice import PLANES_LAYER
+from brats_tf.models.normalisation import GroupNormalization
+
+IMAGE_CHANNELS = 3
+IMAGES_LAYER = "images"  # The layers before the planes, whose only way to the loss leads through the classifier.
+OVERLAP = 1  # Slices that an image sees of each neighbouring slab.
+DETAIL_FILTERS, REFINE_FILTERS = 32, 16
+WIDTHS = {"P1": 32, "P2": 64, "P3": 96, "P4": 128, "P5": 160}
+
+
+class SlabsToBatch(layers.Layer):
+    """The images of all slabs as one batch: (B, H, W, N, 3) -> (B N, H, W, 3)."""
+
+    def call(self, images):
+        return ops.reshape(ops.transpose(images, (0, 3, 1, 2, 4)), (-1, *images.shape[1:3], images.shape[-1]))
+
+    def compute_output_spec(self, images):
+        height, width, _, channels = images.shape[1:]
+        return keras.KerasTensor((None, height, width, channels), images.dtype)
+
+
+class BatchToSlabs(layers.Layer):
+    """The features of a batch of images in the order of their slabs: (B N, H, W, C) -> (B, H, W, N, C)."""
+
+    def __init__(self, count, **settings):
+        super().__init__(**settings)
+        self.count = count
+
+    def call(self, features):
+        return ops.transpose(ops.reshape(features, (-1, self.count, *features.shape[1:])), (0, 2, 3, 1, 4))
+
+    def compute_output_spec(self, features):
+        height, width, channels = features.shape[1:]
+        return keras.KerasTensor((None, height, width, self.count, channels), features.dtype)
+
+
+def images(volume, *, slab):
+    """One linear image for each slab, which sees a slice of each neighbour: (B, H, W, D, C) -> (B, H, W, N, 3)."""
+    settings = {"strides": (1, 1, slab), "name": f"{IMAGES_LAYER}_conv"}
+    x = conv(volume, IMAGE_CHANNELS, kernel=(3, 3, slab + 2 * OVERLAP), **settings)
+    return layers.Activation("linear", name=PLANES_LAYER)(x)
+
+
+def detail_stride(slab):
+    """How many slices a step of the detail path is: the half-size of the other axes where the slab allows it."""
+    return 2 if slab % 2 == 0 else slab
+
+
+def detail_path(volume, *, stride):
+    """What no image shows at half size: (B, H, W, D, C) -> (B, H/2, W/2, D/stride, 32)."""
+    x = conv(volume, DETAIL_FILTERS, kernel=3, strides=(2, 2, stride), name="detail_conv")
+    return residual_block(x, DETAIL_FILTERS, name="detail")
+
+
+def stacked_pyramid(pyramid, *, count):
+    """The classifier's features as a 3D pyramid: {"Pn": (B N, h, w, c)} -> {"Pn": (B, h, w, N, filters)}."""
+    return {scale: _stacked(pyramid[scale], scale, count) for scale in sorted(pyramid)}
+
+
+def _stacked(features, scale, count):
+    name = f"slabs_{scale.lower()}"
+    x = conv(features, WIDTHS[scale], kernel=1, name=f"{name}_reduce")
+    x = BatchToSlabs(count, name=f"{name}_stack")(x)
+    return _norm_relu(x, name=name)
+
+
+def decoder(pyramid, detail):
+    """Goes up the 3D pyramid: {"Pn": (B, h, w, N, filters)}, detail (B, H/2, W/2, D', 32) -> (B, H/2, W/2, D', 32).
+
+    A level: twice the size in the plane, add the pyramid's scale, residual block. A scale that the classifier lacks is
+    not added. The finest level goes up in depth too, and adds the detail path.
+    """
+    x = pyramid[max(pyramid)]
+    for scale in [scale for scale in reversed(WIDTHS) if scale < max(pyramid)]:
+        name = f"fuse_{scale.lower()}"
+        x = _upsample(x, WIDTHS[scale], factors=(2, 2, 1), name=name)
+        if scale in pyramid:
+            x = layers.Add(name=f"{name}_skip")([x, pyramid[scale]])
+        if scale != min(WIDTHS):
+            x = residual_block(x, WIDTHS[scale], name=name)
+    factor = detail.shape[3] // x.shape[3]
+    x = _upsample(x, DETAIL_FILTERS, factors=(1, 1, factor), name="fuse_detail") if factor > 1 else x
+    return residual_block(layers.Add(name="fuse_detail_skip")([x, detail]), DETAIL_FILTERS, name="fuse_detail")
+
+
+def refine(x, volume):
+    """To full size, where the volume itself is seen once more: two volumes -> (B, H, W, D, 16)."""
+    factors = tuple(whole // part for whole, part in zip(volume.shape[1:4], x.shape[1:4], strict=True))
+    x = _upsample(_norm_relu(x, name="refine_in"), REFINE_FILTERS, factors=factors, name="refine")
+    x = layers.Add(name="refine_skip")([x, conv(volume, REFINE_FILTERS, kernel=3, name="refine_volume")])
+    x = conv(_norm_relu(x, name="refine"), REFINE_FILTERS, kernel=3, name="refine_conv")
+    return _norm_relu(x, name="refine_out")
+
+
+def head(x, channels, *, factors, name):
+    """Every voxel of the half size becomes a block of logits: (B, h, w, d, C) -> (B, h f1, w f2, d f3, channels)."""
+    x = _norm_relu(x, name=name)
+    return _upsample(x, channels, factors=factors, name=name)
+
+
+def _norm_relu(x, *, name):
+    x = GroupNormalization(math.gcd(GROUPS, x.shape[-1]), name=f"{name}_norm")(x)
+    return layers.Activation("relu", name=f"{name}_relu")(x)
+
+
+def _upsample(x, filters, *, factors, name):
+    """Each voxel becomes a block of `factors`: (B, h, w, d, C) -> (B, h f1, w f2, d f3, filters)."""
+    settings = {"strides": factors, "padding": "same", "name": f"{name}_up"}
+    return layers.Conv3DTranspose(filters, factors, **settings)(x)
