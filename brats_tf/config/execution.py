@@ -8,13 +8,21 @@ from brats_tf.config.settings import Section
 
 @dataclass(frozen=True)
 class TrainingOptions(Section):
-    """How a training is carried out; none of it changes the numbers."""
+    """How a training is carried out; none of it but `minutes`, which settles the epochs, changes the numbers."""
 
     workers: int | None = setting(None, "cases to preprocess at once", none="one per CPU core", minimum=1)
     skip_invalid: bool = setting(False, "exclude invalid cases instead of stopping")
     devices: int = setting(1, "GPUs of this machine that share each batch", minimum=1)
     name: str | None = setting(None, "first part of the name of the run's folder", none="preset and fold")
     restart: bool = setting(False, "train from scratch; an existing run is renamed, not deleted")
+    minutes: float | None = setting(
+        None,
+        "end within about so many minutes, all networks together: a few steps are measured, and the epochs, over which "
+        "the learning rate falls, chosen to fit; a resumed run keeps its epochs",
+        none="as many epochs as `epochs` says",
+        above=0,
+        unit="min",
+    )
     checkpoint_minutes: float = setting(10.0, "minutes between checkpoints within an epoch", minimum=0, unit="min")
 
 

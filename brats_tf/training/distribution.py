@@ -3,11 +3,14 @@
 import json
 import os
 
+import keras
 import tensorflow as tf
 
 from brats_tf.errors import InputError
+from brats_tf.models.cost import all_layers
 from brats_tf.runtime.tensorflow import has_gpu
 
+WRONG_HEIGHT = 2  # See `check_gradients`.
 PORT = 29400  # Of the first task on a Slurm node; the others count on.
 
 
@@ -89,6 +92,25 @@ def _cluster():
     mine = f"{os.environ.get('SLURMD_NODENAME')}:{PORT + int(os.environ.get('SLURM_LOCALID', 0))}"
     index = workers.index(mine) if mine in workers else int(os.environ["SLURM_PROCID"])
     return {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+
+
+def check_gradients(network):
+    """Raises `InputError` where the devices compute a wrong gradient of one of the network's layers.
+
+    On a CPU with bfloat16, TensorFlow 2.21's gradient of the kernel of a 3D convolution is that of uninitialised memory
+    where volumes are two voxels high and the kernel is three.
+    """
+    if has_gpu():
+        return
+    for layer in all_layers(network):
+        if isinstance(layer, keras.layers.Conv3D) and layer.compute_dtype == "bfloat16":
+            height = layer.input.shape[1]
+            if height == WRONG_HEIGHT and layer.kernel_size[0] > height:
+                raise InputError(
+                    f"`precision` must be float32 for volumes of height {network.input.shape[1]} without a GPU: in "
+                    f"bfloat16, TensorFlow's gradient of {layer.name}, which sees {height} voxels of it, is wrong. "
+                    "Larger crops or patches may train. Received: bfloat16."
+                )
 
 
 def check_devices(configs, devices):

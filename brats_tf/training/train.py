@@ -3,8 +3,10 @@
 `runs.files` names what a run's folder holds; while it trains, also `checkpoints`.
 """
 
+import dataclasses
 import logging
 import re
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,10 +30,11 @@ from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.lock import lock
 from brats_tf.runtime.system import memory_limit_gb
 from brats_tf.runtime.tensorflow import device_name, has_gpu, make_deterministic
-from brats_tf.training.distribution import agree, check_devices, choose_strategy, is_first
+from brats_tf.training.distribution import agree, check_devices, check_gradients, choose_strategy, is_first
 from brats_tf.training.loop import Trainer, fit, make_trainer
 from brats_tf.training.run_callbacks import RunCallbacks
 from brats_tf.training.tensorboard_images import draw_log
+from brats_tf.training.time_budget import epochs_for, with_epochs, with_saved_epochs
 from brats_tf.training.training_data import TrainingData, prepare_training_data
 
 log = logging.getLogger(__name__)
@@ -90,18 +93,25 @@ def train(
             crop does not fit the network, or the loss becomes NaN.
         Preempted: when a signal stopped it; everything is saved.
     """
-    runs, options = Path(runs), options or TrainingOptions()
+    runs, options, started = Path(runs), options or TrainingOptions(), time.monotonic()
     cache_dir = Path(cache_dir or runs / CACHE_FOLDER)
     # What fails at once comes first: a crop that does not fit, missing weights. Then all cases are prepared, so that a
     # bad one shows before the first step.
     make_deterministic(configs[0].seed)
     strategy = choose_strategy(options.devices)
     check_devices(configs, strategy.num_replicas_in_sync)
-    ready = _make_ready(configs[0], strategy, keep_start=len(configs) > 1)
+    settled = [_settled(config, runs, options) for config in configs]
+    ready = _make_ready(settled[0] or configs[0], strategy, keep_start=len(configs) > 1 or not all(settled))
     _warn_of_costs(ready, strategy)
-    for config in configs if is_first() else ():
+    for config in filter(None, settled) if is_first() else ():
         check_run(runs / config.named(options.name), config.to_dict(), restart=options.restart)
     data = [prepare_training_data(config, cases, validation, cache_dir, options) for config in configs]
+    if not all(settled):
+        seconds = (60 * options.minutes - (time.monotonic() - started)) / len(configs)
+        epochs = epochs_for(seconds, data[0], ready, strategy)
+        settled = [one or with_epochs(config, epochs) for one, config in zip(settled, configs, strict=True)]
+        ready.config = settled[0]
+    data = [dataclasses.replace(one, config=config) for one, config in zip(data, settled, strict=True)]
     folders = []
     for one in data:
         run = runs / one.config.named(options.name)
@@ -115,6 +125,13 @@ def train(
                     raise Preempted(f"Stopped by {stopped_by} after {run.name}. Run the same command to resume.")
         folders.append(run)
     return folders
+
+
+def _settled(config, runs, options):
+    """The config with its final number of epochs; None where that is still to be measured."""
+    if options.minutes is None:
+        return config
+    return None if options.restart else with_saved_epochs(config, runs / config.named(options.name))
 
 
 def _train(data, ready, run, strategy, options):
@@ -169,6 +186,7 @@ def _make_ready(config, strategy, before=None, *, keep_start=True):
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
         network, origin = build_with_weights(config)
+        check_gradients(network)
         trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
     trainer.prepare(strategy, jit=config.compute.jit)
     start = [keras.ops.convert_to_numpy(variable) for variable in trainer.state] if keep_start else []

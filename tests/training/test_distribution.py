@@ -13,6 +13,7 @@ import pytest
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
+from brats_tf.models.build import build_network
 from brats_tf.training import distribution as devices
 
 ALIKE = 1e-5
@@ -154,3 +155,14 @@ def test_a_process_alone_is_the_first(monkeypatch):
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
     assert devices.machines() == 1
     assert devices.is_first()
+
+
+@pytest.mark.parametrize(("height", "precision"), [(32, "bfloat16"), (32, "float32"), (64, "bfloat16")])
+def test_volumes_whose_gradients_tensorflow_gets_wrong_are_refused(height, precision, monkeypatch):
+    config = Config.from_preset("embedding-plus", modalities=("flair", "t2"), crop=(height, 32, 8), weights="none")
+    network = build_network(config, precision=precision)
+    if (height, precision) == (32, "bfloat16"):
+        with pytest.raises(InputError, match="float32 for volumes of height 32 .* fuse_p4_conv1, which sees 2 voxels"):
+            devices.check_gradients(network)
+        monkeypatch.setattr(devices, "has_gpu", lambda: True)
+    devices.check_gradients(network)

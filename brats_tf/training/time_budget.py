@@ -1,0 +1,68 @@
+"""How many epochs fit into the minutes that a training may take, so that its learning rate reaches its end in time."""
+
+import logging
+import math
+import time
+
+from brats_tf.config.config import CONFIG_FILE, Config
+from brats_tf.errors import InputError
+from brats_tf.training.distribution import agree, machines
+
+log = logging.getLogger(__name__)
+PROBED_STEPS = 3  # Behind the first, which also traces.
+SHARE = 0.9  # Of the minutes; the rest is for a machine that slows down, checkpoints and figures.
+WARMUP_SHARE = 4  # A warm-up takes at most a quarter of the epochs.
+
+
+def with_saved_epochs(config, run):
+    """The config with the epochs that a run of an earlier call settled on; None where there is no such run."""
+    if not (run / CONFIG_FILE).is_file():
+        return None
+    saved = Config.load(run).training
+    return config.replace(epochs=saved.epochs, warmup_epochs=saved.warmup_epochs)
+
+
+def with_epochs(config, epochs):
+    """The config with so many epochs, and a warm-up that takes no larger share than `WARMUP_SHARE` allows."""
+    return config.replace(epochs=epochs, warmup_epochs=min(config.training.warmup_epochs, epochs // WARMUP_SHARE))
+
+
+def epochs_for(seconds, data, ready, strategy):
+    """How many epochs of a `TrainingData` fit into `seconds`, measured on a few steps that leave no trace.
+
+    `ready` is the `ReadyNetwork` with its `start`.
+
+    Raises:
+        InputError: when not even one epoch fits.
+    """
+    step, validation = (value / machines() for value in agree(strategy, *measured(data, ready, strategy)))
+    frequency = data.config.training.validation_frequency or math.inf
+    an_epoch = step * data.length.steps + validation * len(data.validation) / frequency
+    last = validation * len(data.validation)  # After the last epoch, whatever the frequency.
+    epochs = int((SHARE * seconds - last) / an_epoch)
+    if epochs < 1:
+        raise InputError(
+            f"`minutes` must leave {(an_epoch + last) / SHARE / 60:.1f} for an epoch of each network, {step:.1f} s a "
+            f"step. Received: {max(0, seconds) / 60:.1f} after the preparations."
+        )
+    log.info(
+        f"{step:.1f} s a step: {epochs} epoch(s) of {data.length.steps} steps fit into {seconds / 60:.0f} minutes."
+    )
+    return epochs
+
+
+def measured(data, ready, strategy):
+    """Seconds of a training step and of a validation case; afterwards the network is as it was."""
+    batches, trainer = data.batches(strategy, (0, 0)), ready.trainer
+    first = next(batches)
+    trainer.step(first)
+    trainer.logs()  # Waits for the step.
+    started = time.monotonic()
+    for _ in range(PROBED_STEPS):
+        trainer.step(next(batches, first))
+        trainer.logs()
+    step = (time.monotonic() - started) / PROBED_STEPS
+    for variable, value in zip(trainer.state, ready.start, strict=True):
+        variable.assign(value)
+    # A pass is about a third of a step, but validation is float32 and also reads, crops and scores.
+    return step, step
