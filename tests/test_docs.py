@@ -124,10 +124,8 @@ def test_the_reference_pages_are_made_of_the_code(tmp_path):
     subprocess.run([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY, check=True)
     pages = {path.stem: path.read_text() for path in tmp_path.iterdir()}
     assert set(pages) == GENERATED
-    assert (
-        "| `epochs` | a whole number of at least 1 | 200; albunet*: 50 | Passes over the training cases."
-        in pages["settings"]
-    )
+    defaults = "200; embedding-plus: 100; albunet*: 50"
+    assert f"| `epochs` | a whole number of at least 1 | {defaults} | Passes over the training" in pages["settings"]
     assert "## brats-tf train" in pages["command-line"] and "--window-stride HxWxD" in pages["command-line"]
     assert "## albunet3d-authors" in pages["presets"] and "| `convnext_tiny` |" in pages["backbones"]
 

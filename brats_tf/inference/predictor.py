@@ -93,7 +93,7 @@ def compiled_planes(graph):
     slab. `graph` is a `planes.with_planes` of a network that has planes.
     """
     model = keras.Model(graph.inputs[0], graph.outputs[1:])
-    forward = tf.function(lambda volumes: model(volumes, training=False), autograph=False)
+    forward = tf.function(lambda volumes: tf.nest.flatten(model(volumes, training=False)), autograph=False)
 
     def planes_of(volume, depth):
         found = [planes[0].numpy() for planes in forward(tf.constant(volume[None]))]

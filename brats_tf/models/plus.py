@@ -13,11 +13,9 @@ from keras import layers
 from brats_tf.config.settings import PlusSettings
 from brats_tf.errors import InputError
 from brats_tf.models import backbones, slabs
-from brats_tf.models.blocks import conv
 from brats_tf.models.embedding import REGION_CHANNELS
 
 DEFAULTS = PlusSettings()
-HEAD = "sub"
 COARSEST = 32  # How many times smaller a classifier's last features are.
 
 
@@ -52,12 +50,7 @@ def plus_network(
     classifier = backbones.feature_pyramid(backbone, images.shape[1:], **switches)
     pyramid = slabs.stacked_pyramid(classifier(images), count=shape[2] // slab)
     x = slabs.decoder(pyramid, detail)
-    if HEAD == "full":
-        x = slabs.refine(x, volume)
-        x = conv(x, REGION_CHANNELS, kernel=1, name="regions_conv")
-    else:
-        factors = tuple(whole // part for whole, part in zip(volume.shape[1:4], x.shape[1:4], strict=True))
-        x = slabs.head(x, REGION_CHANNELS, factors=factors, name="regions")
+    x = slabs.regions(x, REGION_CHANNELS, shape[:3])
     regions = layers.Activation("sigmoid", dtype="float32", name="regions")(x)
     return keras.Model(volume, regions, name="embedding_plus")
 

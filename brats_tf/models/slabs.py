@@ -15,7 +15,7 @@ from brats_tf.models.normalisation import GroupNormalization
 IMAGE_CHANNELS = 3
 IMAGES_LAYER = "images"  # The layers before the planes, whose only way to the loss leads through the classifier.
 OVERLAP = 1  # Slices that an image sees of each neighbouring slab.
-DETAIL_FILTERS, REFINE_FILTERS = 32, 16
+DETAIL_FILTERS = 32
 WIDTHS = {"P1": 32, "P2": 64, "P3": 96, "P4": 128, "P5": 160}
 
 
@@ -94,19 +94,13 @@ def decoder(pyramid, detail):
     return residual_block(layers.Add(name="fuse_detail_skip")([x, detail]), DETAIL_FILTERS, name="fuse_detail")
 
 
-def refine(x, volume):
-    """To full size, where the volume itself is seen once more: two volumes -> (B, H, W, D, 16)."""
-    factors = tuple(whole // part for whole, part in zip(volume.shape[1:4], x.shape[1:4], strict=True))
-    x = _upsample(_norm_relu(x, name="refine_in"), REFINE_FILTERS, factors=factors, name="refine")
-    x = layers.Add(name="refine_skip")([x, conv(volume, REFINE_FILTERS, kernel=3, name="refine_volume")])
-    x = conv(_norm_relu(x, name="refine"), REFINE_FILTERS, kernel=3, name="refine_conv")
-    return _norm_relu(x, name="refine_out")
+def regions(x, channels, shape):
+    """Every voxel at half size becomes a block of logits: (B, H/2, W/2, D', 32) -> (B, H, W, D, channels).
 
-
-def head(x, channels, *, factors, name):
-    """Every voxel of the half size becomes a block of logits: (B, h, w, d, C) -> (B, h f1, w f2, d f3, channels)."""
-    x = _norm_relu(x, name=name)
-    return _upsample(x, channels, factors=factors, name=name)
+    A convolution of 16 channels at full size before them would make a pass a third slower. `shape` is (H, W, D).
+    """
+    factors = tuple(whole // part for whole, part in zip(shape, x.shape[1:4], strict=True))
+    return _upsample(_norm_relu(x, name="regions"), channels, factors=factors, name="regions")
 
 
 def _norm_relu(x, *, name):

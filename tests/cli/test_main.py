@@ -71,7 +71,7 @@ def test_every_setting_is_an_option_with_its_default(call):
         if name != "modalities":
             assert one.option in printed
             assert one.help.split()[0] in text
-    assert "(default: 200; albunet*: 50)" in text
+    assert "(default: 200; embedding-plus: 100; albunet*: 50)" in text
     assert "(default: 192x160x108; embedding-authors, embedding-plus: 192x160x144; albunet*: 240x240x155)" in text
 
 

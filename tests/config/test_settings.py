@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 from brats_tf.config.config import NETWORKS, SECTIONS, Config, all_settings, run_names
 from brats_tf.config.fields import Setting, Size, check_value, setting, settings_of
 from brats_tf.config.presets import NETWORKS_OF, PRESETS, SUMMARIES, phantom_settings
-from brats_tf.config.settings import CROP, DataSettings
+from brats_tf.config.settings import CROP, ClassifierSettings, DataSettings
 from brats_tf.errors import InputError
 from brats_tf.models import registry
 from brats_tf.regions import MODALITIES
@@ -46,7 +46,8 @@ def test_authors_stack_four_modalities_at_depth_144():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_config_survives_its_file(preset, tmp_path):
-    changes = {"patch_size": (64, 32, 9)} if "albunet" in preset else {"depth_factors": (2, 2, 3)}
+    changes = {"slab": 3} if preset == "embedding-plus" else {"depth_factors": (2, 2, 3)}
+    changes = {"patch_size": (64, 32, 9)} if "albunet" in preset else changes
     changes |= {"window_stride": (32, 32, 9)} if "albunet" in preset else {}
     config = Config.from_preset(preset, modalities=("t1", "t2"), crop=(64, 64, 36), seed=7, **changes)
     config.save(tmp_path)
@@ -136,7 +137,7 @@ def test_the_names_of_settings_are_unique_and_documented():
     for kind in sections:
         fields = {field.name for field in dataclasses.fields(kind)}
         assert fields == set(settings_of(kind)), f"{kind.__name__} has a field without help text"
-    shared = {"name", "weights"}  # Of both kinds of network.
+    shared = {"name", "weights", *settings_of(ClassifierSettings)}  # Of several kinds of network, with one meaning.
     names = [name for kind in sections for name in settings_of(kind) if name not in shared]
     assert len(names) == len(set(names))
     assert set(SUMMARIES) == set(PRESETS) >= set(NETWORKS_OF)

@@ -153,7 +153,7 @@ def test_other_volumes_are_refused_in_a_sentence(build, shape, factors, sentence
 
 
 def test_an_unknown_network_lists_the_known_ones():
-    with pytest.raises(InputError, match="embedding, embedding_authors, albunet. Received: 'unet'"):
+    with pytest.raises(InputError, match="embedding, embedding_authors, embedding_plus, albunet. Received: 'unet'"):
         get_network("unet")
 
 

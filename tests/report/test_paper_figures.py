@@ -8,6 +8,7 @@ from tiny_networks import TINY_CROP
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.models.build import build_network
+from brats_tf.models.planes import with_planes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.report import paper_figures as figures
 from brats_tf.report.paper_figures import draw_figures, pick_case
@@ -49,7 +50,7 @@ def test_planes_without_anything_in_them_are_said(phantoms, tmp_path, capsys):
         network.get_layer(name).set_weights([0 * weight for weight in network.get_layer(name).get_weights()])
     network.save_weights(tmp_path / "network.weights.h5")
     draw_figures(tmp_path, phantoms[0])
-    assert "the planes from the 3D encoder are constant, so the 2D classifier sees nothing" in capsys.readouterr().out
+    assert "the planes are constant, so the 2D classifier sees nothing" in capsys.readouterr().out
 
 
 def test_networks_of_patches_have_no_planes(phantoms, tmp_path):
@@ -63,3 +64,20 @@ def test_cases_are_picked_by_id_or_by_what_they_have(phantoms):
     assert pick_case(phantoms, None, parts=("flair",)) is phantoms[0]
     with pytest.raises(InputError, match="`--case` must be one of Phantom_001, .* Received: x"):
         pick_case(phantoms, "x")
+
+
+def test_the_images_of_slabs_are_those_of_the_slices(phantoms, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "save_planes", lambda path, rows, **_: drawn.update(rows) or path.touch())
+    (tmp_path / "figures").mkdir()
+    settings = {"preset": "embedding-plus", "modalities": ("t1", "t2"), "crop": TINY_CROP, "backbone": "tiny"}
+    network = saved(tmp_path, **settings)
+    draw_figures(tmp_path, phantoms[0])
+    assert list(drawn) == ["slice", "image of its slab", "truth", "prediction"]
+    prepared = prepare_case(phantoms[0], modalities=("t1", "t2"), crop=TINY_CROP, with_truth=True)
+    images = with_planes(network)(prepared.volume[None])[1][0].numpy()
+    where = figures._slices(prepared.classes)
+    for depth, shown in zip(where, drawn["image of its slab"], strict=True):
+        expected = images[:, :, depth // 4]
+        low, high = expected.min(axis=(0, 1)), expected.max(axis=(0, 1))
+        np.testing.assert_allclose(shown, (expected - low) / (high - low), atol=1e-5)
