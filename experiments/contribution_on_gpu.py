@@ -22,17 +22,19 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import packed_cases
 from recipes import Recipe, shuffled
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError, format_shape
-from brats_tf.regions import MODALITIES, REGIONS
+from brats_tf.regions import MODALITIES
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic, write_json
 from brats_tf.runtime.program import run_program
 
 log = logging.getLogger("brats_tf.experiments")
 CROP, SPACING_MM = (64, 64, 36), 3.0
+CROPPED = {"crop": CROP, "spacing_mm": SPACING_MM}
 # The largest factor first: two thirds of the time that the default order takes, most of it in the second level.
 DEPTH_FACTORS = (3, 2, 2)
 VARIANTS = {"imagenet": {}, "random": {"weights": "none"}, "b7": {"backbone": "efficientnetb7", "weights": "none"}}
@@ -73,22 +75,12 @@ def main(arguments=None):
 
 def pack(given):
     """Prepares all cases and writes them as arrays."""
-    from brats_tf.data.discovery import find_cases
-    from brats_tf.preprocessing.preprocess import prepare_case
-
-    given.folder.mkdir(parents=True, exist_ok=True)
-    for name in ("training", "validation"):
-        cases = find_cases(getattr(given, name))[0]
-        settings = {"modalities": MODALITIES, "crop": CROP, "spacing_mm": SPACING_MM, "with_truth": True}
-        prepared = [prepare_case(case, **settings) for case in track(cases, "Preparing")]
-        volumes = np.stack([one.volume for one in prepared]).astype(np.float16)
-        classes = np.stack([one.classes for one in prepared])
-        np.savez_compressed(given.folder / f"{name}.npz", volumes=volumes, classes=classes)
+    packed_cases.pack({part: getattr(given, part) for part in packed_cases.PARTS}, given.folder, **CROPPED)
 
 
 def train(given):
     """Trains networks and writes the probabilities of the validation cases."""
-    data = {name: _packed(given.folder, name) for name in ("training", "validation")}
+    data = {part: packed_cases.unpack(given.folder, part)[:2] for part in packed_cases.PARTS}
     given.out.mkdir(parents=True, exist_ok=True)
     for seed, variant in itertools.product(range(given.seeds), given.variants):
         path = given.out / f"{variant}-{given.modality}-{seed}.npz"
@@ -159,17 +151,17 @@ def score(given):
         if others:
             raise InputError(f"{path} was trained with other {', '.join(others)} than {paths[0].name}.")
     cases = find_cases(given.validation)[0]
-    scorer, done, members = Scorer(track(cases, "Reading truth")), [], {}
+    scorer, done, members = packed_cases.CaseScorer(cases, **CROPPED), [], {}
     for facts, maps in track(files, "Scoring"):
         one = {"variant": facts["variant"], "seed": facts["seed"], "networks": facts["modalities"][0]}
         one |= {key: facts[key] for key in ("commit", "weights", "classifier_sha256", "seconds_a_step", "curves")}
         one["pulse"] = {"planes_live": [facts["least_live"]], "planes_std": [facts["curves"]["planes_std"][-1]]}
-        done.append(one | {kind: scorer.dice(values) for kind, values in maps.items()})
+        done.append(one | {kind: _dice(scorer, values) for kind, values in maps.items()})
         members.setdefault((facts["variant"], facts["seed"]), []).append((done[-1], maps))
     for its in members.values():
         if len(its) == len(MODALITIES):
             mean = {kind: np.mean([maps[kind] for _, maps in its], axis=0) for kind in its[0][1]}
-            scored = {kind: scorer.dice(values) for kind, values in mean.items()}
+            scored = {kind: _dice(scorer, values) for kind, values in mean.items()}
             done.append(its[0][0] | {"networks": ENSEMBLE, "curves": {}} | scored)
     facts, origin = files[0][0], provenance()
     origin["versions"] |= facts["versions"]
@@ -181,40 +173,11 @@ def score(given):
     log.info(f"Written to {path}.")
 
 
-class Scorer:
-    """Compares probabilities of the crop with the whole files of some cases."""
+def _dice(scorer, probabilities):
+    """{region: Dice of each case}, probabilities (cases, H, W, D, 3) of 0 to `LEVELS`."""
+    from brats_tf.models.outputs import to_classes
 
-    def __init__(self, cases):
-        from brats_tf.data import volumes
-        from brats_tf.data.layouts import SEGMENTATION
-        from brats_tf.preprocessing.preprocess import prepare_case
-        from brats_tf.regions import classes_to_regions
-
-        self.prepared, self.truths = [], []
-        for case in cases:
-            self.prepared.append(
-                prepare_case(case, modalities=("flair",), crop=CROP, spacing_mm=SPACING_MM, with_truth=False)
-            )
-            labels = volumes.read_segmentation(case.require(SEGMENTATION), case_id=case.id)
-            self.truths.append(classes_to_regions(volumes.read_label_classes(labels, case)))
-
-    def dice(self, probabilities):
-        """{region: Dice of each case}, probabilities (cases, H, W, D, 3) of 0 to `LEVELS`."""
-        from brats_tf.evaluation.metrics import dice
-        from brats_tf.models.outputs import to_classes
-        from brats_tf.regions import classes_to_regions
-
-        found = {region: [] for region in REGIONS}
-        for one, prepared, truth in zip(probabilities, self.prepared, self.truths, strict=True):
-            predicted = classes_to_regions(prepared.to_file_axes(to_classes(one / np.float32(LEVELS), "regions")))
-            for channel, region in enumerate(REGIONS):
-                found[region].append(dice(truth[..., channel], predicted[..., channel], "brats"))
-        return found
-
-
-def _packed(folder, name):
-    with np.load(folder / f"{name}.npz") as file:
-        return file["volumes"], file["classes"]
+    return scorer.scores([to_classes(one / np.float32(LEVELS), "regions") for one in probabilities])["dice"]
 
 
 def _read(path):
@@ -233,7 +196,7 @@ def _quantised(probabilities):
 
 def _config(variant, modality, seed):
     settings = {"depth_factors": DEPTH_FACTORS, "precision": "bfloat16"} | VARIANTS[variant]
-    settings |= {"crop": CROP, "spacing_mm": SPACING_MM, "seed": seed}
+    settings |= CROPPED | {"seed": seed}
     return Config.from_preset("embedding", modalities=(modality,), **settings)
 
 

@@ -147,7 +147,8 @@ def train_network(given, variant, modalities, seed, data, begun):
     make = _torch_training if variant in TORCH else _own_training
     training, about, volumes, classes = make(variant, modalities, seed, settings, begun, (volumes, classes))
     curves, started = [], time.monotonic()
-    for epoch in np.split(shuffled(len(volumes), steps, seed), given.epochs):
+    order = np.split(shuffled(len(volumes), steps, seed), given.epochs)
+    for epoch in track(order, f"Training {variant}, {' '.join(modalities)}, seed {seed}"):
         curves.append(training.run(volumes, classes, epoch))
         if len(curves) == 1:
             compiled = time.monotonic()

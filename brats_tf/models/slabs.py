@@ -45,6 +45,19 @@ class BatchToSlabs(layers.Layer):
         return keras.KerasTensor((None, height, width, self.count, channels), features.dtype)
 
 
+class AlikeInBlock(keras.initializers.Initializer):
+    """Kernels (k1, k2, k3, filters, C) with the same values at each place, so that upsampling begins as copying.
+
+    Places of their own would each begin as another function, and stripes as fine as a voxel would have to be unlearned
+    (Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution").
+    """
+
+    def __call__(self, shape, dtype=None):
+        places, (filters, channels) = shape[:3], shape[3:]
+        kernel = keras.initializers.GlorotUniform()((channels, filters), dtype=dtype)
+        return ops.tile(ops.reshape(ops.transpose(kernel), (1, 1, 1, filters, channels)), (*places, 1, 1))
+
+
 def images(volume, *, slab):
     """One linear image for each slab, which sees a slice of each neighbour: (B, H, W, D, C) -> (B, H, W, N, 3)."""
     settings = {"strides": (1, 1, slab), "name": f"{IMAGES_LAYER}_conv"}
@@ -110,5 +123,5 @@ def _norm_relu(x, *, name):
 
 def _upsample(x, filters, *, factors, name):
     """Each voxel becomes a block of `factors`: (B, h, w, d, C) -> (B, h f1, w f2, d f3, filters)."""
-    settings = {"strides": factors, "padding": "same", "name": f"{name}_up"}
+    settings = {"strides": factors, "padding": "same", "kernel_initializer": AlikeInBlock(), "name": f"{name}_up"}
     return layers.Conv3DTranspose(filters, factors, **settings)(x)

@@ -106,7 +106,7 @@ def train(
     for config in filter(None, settled) if is_first() else ():
         check_run(runs / config.named(options.name), config.to_dict(), restart=options.restart)
     data = [prepare_training_data(config, cases, validation, cache_dir, options) for config in configs]
-    if not all(settled):
+    if options.minutes and not all(settled):
         seconds = (60 * options.minutes - (time.monotonic() - started)) / len(configs)
         epochs = epochs_for(seconds, data[0], ready, strategy)
         settled = [one or with_epochs(config, epochs) for one, config in zip(settled, configs, strict=True)]

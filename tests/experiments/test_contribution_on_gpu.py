@@ -17,6 +17,7 @@ from brats_tf.regions import MEMBERSHIP
 
 TRAINING = """
 import jax_training as training
+from recipes import Recipe, shuffled
 import keras, numpy as np
 from brats_tf.models.losses import CrossEntropyMinusDice
 
@@ -25,7 +26,7 @@ def network(rate=1.0, **settings):
     inner = keras.Sequential([keras.Input((8, 8, 8, 2)), keras.layers.Conv3D(4, 1, activation="tanh")], name="inner")
     volume = keras.Input((8, 8, 8, 2))
     y = keras.layers.Conv3D(3, 1, activation="sigmoid")(inner(volume))
-    recipe = training.Recipe(CrossEntropyMinusDice(), "regions", 40, 0.1, classifier_rate=rate, **settings)
+    recipe = Recipe(CrossEntropyMinusDice(), "regions", 40, 0.1, classifier_rate=rate, **settings)
     return training.Training(keras.Model(volume, y), recipe)
 
 def inner_weights(one):
@@ -34,7 +35,7 @@ def inner_weights(one):
 
 volumes = np.random.default_rng(0).normal(size=(2, 8, 8, 8, 2)).astype("float16")
 classes = np.where(volumes[..., 0] > 0.5, 3, 0).astype("uint8")
-order = training.shuffled(2, 40, 0)
+order = shuffled(2, 40, 0)
 assert sorted(order[:2]) == [0, 1] and len(order) == 40
 plain = network()
 start = inner_weights(plain)
@@ -45,6 +46,11 @@ first, last = again["loss"][:5].mean(), again["loss"][-5:].mean()
 assert last < first - 0.3, (first, last)
 assert again["dice"].shape == (40, 3) and again["dice"][-5:].mean() > 0.8
 assert plain.predict(volumes).shape == (2, 8, 8, 8, 3)
+other = network()
+other.run(volumes, classes, order[:7])
+plain_again = network()
+other.restart(plain_again.network.get_weights(), 0)
+np.testing.assert_allclose(other.run(volumes, classes, order)["loss"], again["loss"], rtol=1e-5)
 frozen = network(rate=0.0)
 frozen.run(volumes, classes, order[:3])
 np.testing.assert_array_equal(inner_weights(frozen), start)

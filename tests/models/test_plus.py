@@ -106,3 +106,10 @@ def test_every_modality_and_slice_reaches_the_output(network, volume):
         changed = volume.copy()
         changed[(0, *place)] += 3
         assert np.abs(ops.convert_to_numpy(network(changed)) - before).max() > 1e-4
+
+
+def test_untrained_networks_draw_no_stripes(network, volume):
+    kernel = network.get_layer("regions_up").kernel
+    assert kernel.shape == (2, 2, 2, 3, 32) and float(ops.std(kernel)) > 0.05
+    blocks = ops.convert_to_numpy(network(volume)).reshape(1, 16, 2, 16, 2, 4, 2, 3)
+    assert np.ptp(blocks, axis=(2, 4, 6)).max() < 1e-6

@@ -1,0 +1,104 @@
+"""Networks of several systems on the same packed cases: the recipe, the arrays, and the scores."""
+
+import argparse
+import json
+
+import keras
+import numpy as np
+import packed_cases
+import pytest
+import real_cases as experiment
+from recipes import Recipe, shuffled
+from tf_training import TfTraining
+
+from brats_tf.config.config import Config
+from brats_tf.errors import InputError
+from brats_tf.models.build import build_with_weights
+
+CROPPED = {"crop": (32, 32, 24), "spacing_mm": 6.0}
+
+
+@pytest.fixture
+def given(phantom_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "CROP", CROPPED["crop"])
+    monkeypatch.setattr(experiment, "CROPPED", CROPPED)
+    given = argparse.Namespace(training=phantom_folder, validation=phantom_folder, folder=tmp_path / "cases")
+    given.networks, given.results = tmp_path / "networks", tmp_path / "results"
+    experiment.pack(given)
+    given.networks.mkdir()
+    return given
+
+
+def test_packed_volumes_are_those_of_the_cases_to_an_eighth_of_a_deviation(given, phantoms):
+    from brats_tf.preprocessing.preprocess import prepare_case
+
+    volumes, classes, ids = packed_cases.unpack(given.folder, "training")
+    assert ids == [case.id for case in phantoms]
+    prepared = prepare_case(phantoms[1], modalities=experiment.MODALITIES, with_truth=True, **CROPPED)
+    inside = np.abs(prepared.volume) < 10
+    assert np.abs(volumes[1].astype("float32") - prepared.volume)[inside].max() < 1 / 8
+    np.testing.assert_array_equal(volumes[1] == 0, prepared.volume == 0)
+    np.testing.assert_array_equal(classes[1], prepared.classes)
+
+
+def write(given, variant, seed, maps, ids, **changes):
+    facts = {"variant": variant, "seed": seed, "epochs": 1, "learning_rate": 1e-3, "device": "some GPU"}
+    facts |= {"validation_cases": ids, "versions": {"torch": "0"}, "seconds_a_step": 0.5, "commit": "c"}
+    np.savez(given.networks / f"{variant}-{seed}.npz", facts=json.dumps(facts | changes), **maps)
+
+
+def test_scores_are_those_of_the_whole_files(given):
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    write(given, "segresnet", 0, {"normal": classes, "mirrored": 0 * classes}, ids)
+    write(given, "segresnet", 1, {"normal": classes, "mirrored": classes}, ids)
+    experiment.score(given)
+    found = json.loads((given.results / "real_cases.json").read_text())
+    (row,) = found["rows"]
+    assert row["seeds"] == [0, 1] and found["versions"]["torch"] == "0"
+    ceiling = np.mean(found["ceiling"]["dice"]["WT"])
+    assert 0.6 < ceiling <= 1  # 1: the voxels of these cases are as large.
+    assert row["dice"]["normal"]["WT"]["mean"] == pytest.approx(ceiling)
+    assert row["dice"]["mirrored"]["WT"]["mean"] == pytest.approx(ceiling / 2)
+
+
+def test_label_maps_of_other_cases_are_refused(given):
+    with pytest.raises(InputError, match=r"no \.npz"):
+        experiment.score(given)
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    write(given, "plus", 0, {"normal": classes}, ids[::-1])
+    with pytest.raises(InputError, match="label maps of Phantom_004.* Expected .*: Phantom_001"):
+        experiment.score(given)
+
+
+def test_the_steps_of_the_recipe_are_taken(given):
+    volumes, classes, _ = packed_cases.unpack(given.folder, "training")
+    settings = CROPPED | {"augmentation": "none", "backbone": "tiny", "weights": "none"}
+    config = Config.from_preset("embedding-plus", modalities=experiment.MODALITIES, **settings)
+    keras.utils.set_random_seed(0)
+    recipe = Recipe(None, "regions", steps=12, learning_rate=3e-3, warmup=2, mirror=(0, 1, 2), brightness=True)
+    training = TfTraining(build_with_weights(config)[0], config, recipe)
+    curves = training.run(volumes, classes, shuffled(len(volumes), 12, seed=0))
+    assert curves["dice"].shape == (12, 3) and curves["planes_live"][2:].min() > 0.9
+    assert curves["loss"][-4:].mean() < curves["loss"][:4].mean() - 0.05
+    assert float(training.rate(0)) == 0 and float(training.rate(2)) == pytest.approx(3e-3)
+    normal, blind = training.predict(volumes[:1]), training.predict(volumes[:1], blind=True)
+    assert normal.shape == (1, 32, 32, 24, 3) and not np.allclose(normal, blind)
+
+
+def test_augmentation_keeps_volume_and_classes_together(given):
+    volumes, classes, _ = packed_cases.unpack(given.folder, "training")
+    recipe = Recipe(None, "regions", steps=9, mirror=(0, 1, 2), modality_dropout=1.0)
+    training = object.__new__(TfTraining)
+    training.recipe, training.random = recipe, np.random.default_rng(0)
+    missing, mirrored = set(), 0
+    for _ in range(20):
+        volume, labels = training._augmented(volumes[0].astype("float32"), classes[0])
+        (empty,) = np.flatnonzero(~volume.any(axis=(0, 1, 2)))
+        missing.add(int(empty))
+        mirrored += not np.array_equal(labels, classes[0])
+        other = (empty + 1) % 4
+        found, expected = (
+            np.sort(one[..., other][mask > 0]) for one, mask in ((volume, labels), (volumes[0], classes[0]))
+        )
+        np.testing.assert_array_equal(found, expected.astype("float32"))
+    assert missing == {0, 1, 2, 3} and 10 < mirrored < 20
