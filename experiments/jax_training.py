@@ -64,6 +64,10 @@ class Training:
             EMA: [jnp.copy(value) for value in values] if self.recipe.ema else [],
         }
 
+    def on_device(self, *arrays):
+        """The arrays where `run` wants them."""
+        return [jnp.asarray(one) for one in arrays]
+
     def run(self, volumes, classes, indices):
         """One step for each of `indices` into volumes (N, H, W, D, C) and classes (N, H, W, D), on the device.
 

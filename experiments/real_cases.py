@@ -29,35 +29,18 @@ from pathlib import Path
 import numpy as np
 import packed_cases
 from intervals import over_seeds_and_cases
-from recipes import Recipe, shuffled
+from real_networks import PLUS, TORCH, make_training
+from recipes import shuffled
 
-from brats_tf.config.config import Config
 from brats_tf.errors import InputError, format_shape
 from brats_tf.regions import MODALITIES, REGIONS
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic, write_json
 from brats_tf.runtime.program import run_program
-from brats_tf.runtime.system import machine
 
 log = logging.getLogger("brats_tf.experiments")
 CROP, SPACING_MM = (128, 128, 96), 1.5
 CROPPED = {"crop": CROP, "spacing_mm": SPACING_MM}
-TORCH = {"segresnet": "SegResNet", "nnunet": "PlainConvUNet"}
-# Settings of the preset, and what of the recipe differs.
-PLUS = {
-    "plus": ({}, {}),
-    "random": ({"weights": "none"}, {}),
-    "slab2": ({"slab": 2}, {}),
-    "slab3": ({"slab": 3}, {}),
-    "slab6": ({"slab": 6}, {}),
-    "slow-classifier": ({}, {"classifier_rate": 0.1}),
-    "fixed-classifier": ({}, {"classifier_rate": 0.0}),
-    "batch-statistics": ({"batch_norm": "batch"}, {}),
-    "unscaled": ({"input_scaling": "none"}, {}),
-    "modality-dropout": ({}, {"modality_dropout": 0.4}),
-    "unaugmented": ({}, {"mirror": (), "brightness": False}),
-    "averaged-weights": ({}, {"ema": 0.99}),
-}
 KINDS = ("normal", "mirrored", "blinded", *(f"without-{modality}" for modality in MODALITIES))
 VARIANTS = (*PLUS, *TORCH, "embedding")
 BLINDED = ("plus", "random")  # Each takes one more compilation.
@@ -125,7 +108,8 @@ def train_variant(given, variant, seed, data, begun):
 
     members = [(modality,) for modality in MODALITIES] if variant == "embedding" else [MODALITIES]
     facts = {"variant": variant, "seed": seed, "commit": given.commit, "epochs": given.epochs}
-    facts |= {"learning_rate": given.learning_rate, "networks": [], "validation_cases": data["validation"][2]}
+    facts |= {"learning_rate": given.learning_rate, "networks": [], "cases": len(data["training"][2])}
+    facts["validation_cases"] = data["validation"][2]
     total = {}
     for modalities in members:
         about, found = train_network(given, variant, modalities, seed, data, begun)
@@ -144,9 +128,9 @@ def train_network(given, variant, modalities, seed, data, begun):
     steps = given.epochs * len(volumes)
     settings = {"steps": steps, "learning_rate": given.learning_rate, "weight_decay": WEIGHT_DECAY}
     settings |= {"warmup": min(steps // 4, WARMUP_EPOCHS * len(volumes)), "mirror": (0, 1, 2), "brightness": True}
-    make = _torch_training if variant in TORCH else _own_training
-    training, about, volumes, classes = make(variant, modalities, seed, settings, begun, (volumes, classes))
+    training, about = make_training(variant, modalities, seed, settings, CROPPED, begun)
     curves, started = [], time.monotonic()
+    volumes, classes = training.on_device(volumes, classes)
     order = np.split(shuffled(len(volumes), steps, seed), given.epochs)
     for epoch in track(order, f"Training {variant}, {' '.join(modalities)}, seed {seed}"):
         curves.append(training.run(volumes, classes, epoch))
@@ -170,47 +154,6 @@ def predictions(training, volumes, *, blind):
         yield "blinded", training.predict(volumes, blind=True)
 
 
-def _torch_training(variant, modalities, seed, settings, begun, data):
-    import torch
-    import torch_training
-
-    training = torch_training.TorchTraining(TORCH[variant], Recipe(None, "regions", **settings), seed)
-    about = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else machine()}
-    about["versions"] = {"torch": torch.__version__}
-    about["parameters"] = sum(one.numel() for one in training.network.parameters())
-    return training, about, *(torch.as_tensor(one, device=training.device) for one in data)
-
-
-def _own_training(variant, modalities, seed, settings, begun, data):
-    import keras
-
-    from brats_tf.models.build import build_with_weights, classifier_hash
-    from brats_tf.models.losses import make_loss
-
-    preset = "embedding-plus" if variant in PLUS else variant
-    changes, differences = PLUS.get(variant, ({}, {}))
-    changes = CROPPED | {"augmentation": "none", "precision": "bfloat16", "seed": seed} | changes
-    config = Config.from_preset(preset, modalities=modalities, **changes)
-    recipe = Recipe(make_loss(config.training, "regions"), "regions", **settings | differences)
-    keras.utils.set_random_seed(seed)
-    network, origin = build_with_weights(config)
-    about = {"weights": origin, "classifier_sha256": classifier_hash(network), "parameters": network.count_params()}
-    if keras.backend.backend() == "jax":
-        import jax_training
-
-        about["device"] = jax_training.jax.devices()[0].device_kind
-        about["versions"] = {"jax": jax_training.jax.__version__, "keras": keras.__version__}
-        if variant in begun:
-            begun[variant].restart(network.get_weights(), seed)
-        else:
-            begun[variant] = jax_training.Training(network, recipe, seed)
-        return begun[variant], about, *(jax_training.jnp.asarray(one) for one in data)
-    import tf_training
-
-    about |= {"device": machine(), "versions": {"tensorflow": tf_training.tf.__version__, "keras": keras.__version__}}
-    return tf_training.TfTraining(network, config, recipe, seed), about, *data
-
-
 def score(given):
     """Compares the label maps with the files and writes the results."""
     from provenance import provenance
@@ -232,7 +175,7 @@ def score(given):
     origin = provenance()
     origin["versions"] |= {name: value for one in done for name, value in one.pop("versions").items()}
     common = {"machine": done[0]["device"], "crop": format_shape(CROP), "spacing_mm": SPACING_MM}
-    common |= {"validation_cases": scorer.ids, "ceiling": scorer.ceiling(), "runs": done}
+    common |= {"cases": done[0]["cases"], "validation_cases": scorer.ids, "ceiling": scorer.ceiling(), "runs": done}
     path = given.results / f"{Path(__file__).stem}.json"
     write_json(path, origin | common | compared(done))
     log.info(f"Written to {path}.")
@@ -260,6 +203,7 @@ def compared(done):
             if kind in runs[0]
         }
         row["hd95_mm"] = {region: over_seeds_and_cases(_array(runs, "normal", "hd95_mm", region)) for region in REGIONS}
+        row["device"] = " and ".join(sorted({one["device"] for one in runs}))
         rows.append(row | {"seconds_a_step": float(np.median([one["seconds_a_step"] for one in runs]))})
     return {"rows": rows}
 

@@ -19,6 +19,7 @@ PAGES = (
     REPOSITORY / "docs" / "how-to" / "save-memory.md",
     REPOSITORY / "docs" / "explanation" / "scaling-and-batch-norm.md",
     REPOSITORY / "docs" / "explanation" / "planes.md",
+    REPOSITORY / "docs" / "explanation" / "plus.md",
     REPOSITORY / "docs" / "explanation" / "exact-normalisation.md",
 )
 PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
@@ -44,6 +45,7 @@ PUBLISHED = {
         for name in ("variants", "gpu")
     },
     "scaling_and_batch_norm/figure.png": "experiments/results/scaling_and_batch_norm.png",
+    "real_cases.json": "experiments/results/real_cases.json",
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
     "albunet_table1/summary.json": "experiments/results/albunet_table1.json",
     "albunet_table1/curves.png": "experiments/results/albunet_curves.png",
@@ -51,6 +53,7 @@ PUBLISHED = {
 }
 OLD_NAMES = {"paper": "embedding", "plus": "nnunet-like"}  # Of presets, in files that earlier versions wrote.
 REGIONS = ("ET", "WT", "TC")
+MODALITIES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 
 
 def read_measured(name):
@@ -297,6 +300,49 @@ def modalities():
     return lines
 
 
+NETWORKS = {
+    "plus": "`embedding-plus`",
+    "random": "`embedding-plus` from random weights",
+    "embedding": "`embedding`, four networks",
+    "segresnet": "MONAI's SegResNet",
+    "nnunet": "nnU-Net's PlainConvUNet",
+}
+
+
+def real_cases():
+    """Every network on the same real cases: Dice of all regions, HD95 of the whole tumour."""
+    run = read("real_cases")
+    ceiling = {region: sum(values) / len(values) for region, values in run["ceiling"]["dice"].items()}
+    lines = [
+        f"{run['cases']} training cases, {len(run['validation_cases'])} others predicted and scored as whole files; "
+        f"{run['crop']} at {run['spacing_mm']:g} mm; Dice x 100 with 95 % intervals over seeds and cases.",
+        "",
+        "| network | rate | steps | seeds | device | ET | WT | TC | HD95 of WT, mm |",
+        "|---|--:|--:|--:|---|--:|--:|--:|--:|",
+    ]
+    for row in run["rows"]:
+        figures = " | ".join(_interval(row["dice"]["normal"][region]) for region in REGIONS)
+        name, steps = NETWORKS.get(row["variant"], row["variant"]), row["epochs"] * run["cases"]
+        start = f"| {name} | {row['learning_rate']:g} | {steps} | {len(row['seeds'])} | {row['device']}"
+        lines.append(f"{start} | {figures} | {row['hd95_mm']['WT']['mean']:.1f} |")
+    figures = " | ".join(f"{100 * ceiling[region]:.1f}" for region in REGIONS)
+    return [*lines, f"| the truth itself, to these voxels and back |  |  |  |  | {figures} |  |"]
+
+
+def real_cases_seen():
+    """What is left without a modality, by averaging eight mirrored volumes, and without what the classifier sees."""
+    run = read("real_cases")
+    kinds = {"normal": "as it is", "mirrored": "mean of eight mirrored volumes", "blinded": "classifier blinded"}
+    kinds |= {f"without-{name}": f"{title} missing" for name, title in MODALITIES.items()}
+    lines = ["| network | prediction | ET | WT | TC |", "|---|---|--:|--:|--:|"]
+    for row in run["rows"]:
+        for kind, title in kinds.items():
+            if kind in row["dice"]:
+                figures = " | ".join(f"{100 * row['dice'][kind][region]['mean']:.1f}" for region in REGIONS)
+                lines.append(f"| {NETWORKS.get(row['variant'], row['variant'])} | {title} | {figures} |")
+    return lines
+
+
 def _trained_so(run):
     return (
         f"{run['cases']} training cases, {len(run['validation_cases'])} others predicted; {run['crop']} at "
@@ -457,6 +503,8 @@ def filled(text):
         contribution_gpu,
         pretraining,
         modalities,
+        real_cases,
+        real_cases_seen,
         albunet,
         windows,
         training,

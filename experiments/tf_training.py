@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 from recipes import BRIGHTNESS
 
+from brats_tf.errors import InputError
 from brats_tf.inference.predictor import compiled_forward
 from brats_tf.models.build import build_network
 from brats_tf.models.planes import blinded, with_planes
@@ -12,9 +13,14 @@ from brats_tf.training.loop import make_trainer
 
 
 class TfTraining:
-    """A network in training by the steps of `brats-tf train`; augmentation and rate are those of a `Recipe`."""
+    """A network in training by the steps of `brats-tf train`; augmentation and rate are those of a `Recipe`.
+
+    There is no weight decay. Raises `InputError` where the recipe asks for what only `jax_training` has.
+    """
 
     def __init__(self, network, config, recipe, seed=0):
+        if recipe.classifier_rate != 1 or recipe.ema:
+            raise InputError("A rate of the classifier's own and averaged weights need KERAS_BACKEND=jax here.")
         self.network, self.config, self.recipe, self.done = network, config, recipe, 0
         self.trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
         self.trainer.prepare(tf.distribute.get_strategy(), jit=False)
@@ -22,6 +28,10 @@ class TfTraining:
         warmup = {"warmup_target": recipe.learning_rate, "warmup_steps": recipe.warmup} if recipe.warmup else {}
         first = 0.0 if recipe.warmup else recipe.learning_rate
         self.rate = keras.optimizers.schedules.CosineDecay(first, recipe.steps - recipe.warmup, **warmup)
+
+    def on_device(self, *arrays):
+        """The arrays where `run` wants them."""
+        return arrays
 
     def run(self, volumes, classes, indices):
         """One step for each of `indices` into volumes (N, H, W, D, C) and classes (N, H, W, D).

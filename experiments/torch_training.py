@@ -25,6 +25,10 @@ class TorchTraining:
         self.random = np.random.default_rng(seed)
         self.membership = torch.tensor(MEMBERSHIP, dtype=torch.float32, device=self.device)
 
+    def on_device(self, *arrays):
+        """The arrays where `run` wants them."""
+        return [torch.as_tensor(one, device=self.device) for one in arrays]
+
     def run(self, volumes, classes, indices):
         """One step for each of `indices`; {"loss", "dice" (steps, 3)} of each."""
         losses, dices = [], []

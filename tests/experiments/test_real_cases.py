@@ -8,6 +8,7 @@ import numpy as np
 import packed_cases
 import pytest
 import real_cases as experiment
+import real_networks
 from recipes import Recipe, shuffled
 from tf_training import TfTraining
 
@@ -43,7 +44,7 @@ def test_packed_volumes_are_those_of_the_cases_to_an_eighth_of_a_deviation(given
 
 def write(given, variant, seed, maps, ids, **changes):
     facts = {"variant": variant, "seed": seed, "epochs": 1, "learning_rate": 1e-3, "device": "some GPU"}
-    facts |= {"validation_cases": ids, "versions": {"torch": "0"}, "seconds_a_step": 0.5, "commit": "c"}
+    facts |= {"validation_cases": ids, "cases": 4, "versions": {"torch": "0"}, "seconds_a_step": 0.5, "commit": "c"}
     np.savez(given.networks / f"{variant}-{seed}.npz", facts=json.dumps(facts | changes), **maps)
 
 
@@ -102,3 +103,29 @@ def test_augmentation_keeps_volume_and_classes_together(given):
         )
         np.testing.assert_array_equal(found, expected.astype("float32"))
     assert missing == {0, 1, 2, 3} and 10 < mirrored < 20
+
+
+def test_what_tensorflow_does_not_do_is_refused():
+    with pytest.raises(InputError, match="KERAS_BACKEND=jax"):
+        TfTraining(None, None, Recipe(None, "regions", steps=1, classifier_rate=0.1))
+
+
+def test_every_variant_is_a_config():
+    for changes, differences in real_networks.PLUS.values():
+        Config.from_preset("embedding-plus", modalities=experiment.MODALITIES, **experiment.CROPPED | changes)
+        Recipe(None, "regions", **{"steps": 1} | differences)
+
+
+@pytest.mark.slow
+def test_trainings_are_written_once_and_scored(given, monkeypatch):
+    monkeypatch.setitem(real_networks.PLUS, "plus", ({"backbone": "tiny", "weights": "none"}, {}))
+    given.variants, given.seeds, given.epochs, given.learning_rate = ["plus"], 1, 2, 1e-3
+    given.until, given.commit, given.out = float("inf"), "c", given.networks
+    experiment.train(given)
+    (path,) = given.networks.glob("*.npz")
+    written = path.stat().st_mtime_ns
+    experiment.train(given)
+    assert path.stat().st_mtime_ns == written
+    experiment.score(given)
+    (row,) = json.loads((given.results / "real_cases.json").read_text())["rows"]
+    assert set(row["dice"]) == set(experiment.KINDS)

@@ -1,0 +1,80 @@
+"""The networks of `real_cases.py`: variants of `embedding-plus`, paper A's, and those of other systems."""
+
+from recipes import Recipe
+
+from brats_tf.config.config import Config
+from brats_tf.runtime.system import machine
+
+TORCH = {"segresnet": "SegResNet", "nnunet": "PlainConvUNet"}
+# Settings of the preset, and what of the recipe differs.
+PLUS = {
+    "plus": ({}, {}),
+    "random": ({"weights": "none"}, {}),
+    "slab2": ({"slab": 2}, {}),
+    "slab3": ({"slab": 3}, {}),
+    "slab6": ({"slab": 6}, {}),
+    "slow-classifier": ({}, {"classifier_rate": 0.1}),
+    "fixed-classifier": ({}, {"classifier_rate": 0.0}),
+    "batch-statistics": ({"batch_norm": "batch"}, {}),
+    "unscaled": ({"input_scaling": "none"}, {}),
+    "modality-dropout": ({}, {"modality_dropout": 0.4}),
+    "unaugmented": ({}, {"mirror": (), "brightness": False}),
+    "averaged-weights": ({}, {"ema": 0.99}),
+}
+
+
+def make_training(variant, modalities, seed, settings, cropped, begun=None):
+    """A network of a variant, ready to train: (training, facts about it).
+
+    Args:
+        variant: a key of `PLUS` or `TORCH`, or "embedding".
+        modalities: what it sees.
+        seed: of weights and augmentation.
+        settings: of its `Recipe`.
+        cropped: crop and spacing of its volumes.
+        begun: a dictionary that keeps between calls what JAX has compiled, or None.
+    """
+    if variant in TORCH:
+        return _torch_training(variant, seed, settings)
+    return _own_training(variant, modalities, seed, settings, cropped, {} if begun is None else begun)
+
+
+def _torch_training(variant, seed, settings):
+    import torch
+    import torch_training
+
+    training = torch_training.TorchTraining(TORCH[variant], Recipe(None, "regions", **settings), seed)
+    about = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else machine()}
+    about["versions"] = {"torch": torch.__version__}
+    about["parameters"] = sum(one.numel() for one in training.network.parameters())
+    return training, about
+
+
+def _own_training(variant, modalities, seed, settings, cropped, begun):
+    import keras
+
+    from brats_tf.models.build import build_with_weights, classifier_hash
+    from brats_tf.models.losses import make_loss
+
+    preset = "embedding-plus" if variant in PLUS else variant
+    changes, differences = PLUS.get(variant, ({}, {}))
+    changes = cropped | {"augmentation": "none", "precision": "bfloat16", "seed": seed} | changes
+    config = Config.from_preset(preset, modalities=modalities, **changes)
+    recipe = Recipe(make_loss(config.training, "regions"), "regions", **settings | differences)
+    keras.utils.set_random_seed(seed)
+    network, origin = build_with_weights(config)
+    about = {"weights": origin, "classifier_sha256": classifier_hash(network), "parameters": network.count_params()}
+    if keras.backend.backend() == "jax":
+        import jax_training
+
+        about["device"] = jax_training.jax.devices()[0].device_kind
+        about["versions"] = {"jax": jax_training.jax.__version__, "keras": keras.__version__}
+        if variant in begun:
+            begun[variant].restart(network.get_weights(), seed)
+        else:
+            begun[variant] = jax_training.Training(network, recipe, seed)
+        return begun[variant], about
+    import tf_training
+
+    about |= {"device": machine(), "versions": {"tensorflow": tf_training.tf.__version__, "keras": keras.__version__}}
+    return tf_training.TfTraining(network, config, recipe, seed), about
