@@ -31,7 +31,7 @@ OUT_ARG = $(if $(OUT),--out "$(OUT)")
 RESULTS_ARG = $(if $(RESULTS),--results "$(RESULTS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-modality train-all ensemble-predict evaluate report bench docs test test-slow check lock clean
+.PHONY: help setup demo train-modality train-all train-plus ensemble-predict evaluate report bench docs test test-slow check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ train-modality: $(READY) ## train or resume one network: make train-modality MOD
 
 train-all: $(READY) ## train or resume the four networks of the ensemble: make train-all DATA=BraTS2020
 	$(BRATS) train $(CASES) --modality all $(RUNS_ARG) $(ARGS)
+
+train-plus: $(READY) ## train embedding-plus, one network of four modalities: make train-plus ARGS="--minutes 90"
+	$(BRATS) train $(CASES) --preset embedding-plus $(RUNS_ARG) $(ARGS)
 
 ensemble-predict: $(READY) ## average the networks, write OUT/<case>.nii.gz: make ensemble-predict DATA=BraTS2020_Validation
 	$(BRATS) predict $(CASES) $(RUNS_ARG) $(OUT_ARG) $(ARGS)

@@ -18,7 +18,9 @@ from bench import torch_networks
 from bench.network import matrix_product
 from bench.timing import in_own_process, median_seconds
 from bench.training import one_step, prepared_trainer
+from brats_tf.config.config import Config
 from brats_tf.config.execution import ForwardOptions
+from brats_tf.config.settings import CROP
 from brats_tf.errors import format_shape
 from brats_tf.regions import MODALITIES
 from brats_tf.runs.record import git_commit
@@ -35,7 +37,9 @@ REFERENCES = {
     "forward": ("forward", "float32"),
     "step": ("step, Keras's normalisation", "float32"),
     "files": ("files to label map, MONAI's bundle", "float32"),
+    "step of four modalities": ("step, SegResNet", "float32"),
 }
+PLUS = "embedding-plus"
 
 
 def bench_comparison(config, case, *, results, rows=None):
@@ -89,8 +93,23 @@ def _planned(config, case, folder, there):
         for name, size in torch_networks.sizes(config.data.crop)
     ]
     bundle = [("files to label map, MONAI's bundle", "files", "float32", torch_networks.files, (case, folder))]
-    files = [("files to label map", "files", one, _files, (config, case, folder, one)) for one in PRECISIONS]
-    return ours + (peers if there else []) + (bundle if there else []) + files
+    one_each = one_of_each(config)
+    files = [("files to label map", "files", one, _files, (one_each, case, folder, one)) for one in PRECISIONS]
+    crop = None if config.data.crop == CROP else config.data.crop  # The preset's own beside the paper's.
+    plus = Config.from_preset(PLUS, modalities=MODALITIES, augmentation="none", crop=crop)
+    for one in PRECISIONS:
+        files += [(f"files to label map, {PLUS}", "files", one, _files, ([plus], case, folder, one))]
+        ours += [(f"forward, {PLUS}", "forward", one, _forward, (plus, one, False))]
+    padded = torch_networks.padded(plus.data.crop)
+    steps = [("step, SegResNet", torch_networks.step, ("SegResNet", padded))] if there else []
+    steps += [(f"step, {PLUS}", _step, (plus,))]
+    kind = "step of four modalities"
+    many = [
+        (what, kind, one, measure, (*given, one) if measure is not _step else (*given, one, False))
+        for what, measure, given in steps
+        for one in PRECISIONS
+    ]
+    return ours + (peers if there else []) + many + (bundle if there else []) + files
 
 
 def with_ratios(rows):
@@ -139,13 +158,13 @@ def _step(config, precision, keras_normalises):
     return {"seconds": median_seconds(one_step(trainer, config), repeats=2), "peak_gb": peak_gb()}
 
 
-def _files(config, case, folder, precision):
-    """Four networks with random weights, loaded and traced before; reading, predicting and writing is timed."""
+def _files(configs, case, folder, precision):
+    """Networks with random weights, loaded and traced before; reading, predicting and writing is timed."""
     import_tensorflow()
     from brats_tf.inference.ensemble import load_ensemble
     from brats_tf.inference.predict import predict_cases
 
-    predictors = load_ensemble(random_runs(config, folder), forward=ForwardOptions(precision=precision))
+    predictors = load_ensemble(random_runs(configs, folder), forward=ForwardOptions(precision=precision))
 
     def predict():
         shutil.rmtree(Path(folder) / "maps", ignore_errors=True)
@@ -154,13 +173,17 @@ def _files(config, case, folder, precision):
     return {"seconds": median_seconds(predict, repeats=2), "peak_gb": peak_gb()}
 
 
-def random_runs(config, folder):
-    """The folders of four networks, one for each modality, as if they had been trained."""
+def one_of_each(config):
+    """The config of a network of one modality, for each modality."""
+    return [config.replace(modalities=(modality,)) for modality in MODALITIES]
+
+
+def random_runs(configs, folder):
+    """The folders of networks with these configs, which differ in their modalities, as if they had been trained."""
     from brats_tf.models.build import build_network
     from brats_tf.runs.network import save_as_runs
 
-    configs = [config.replace(modalities=(modality,)) for modality in MODALITIES]
-    return save_as_runs(build_network(config), configs, Path(folder) / "runs")
+    return save_as_runs(build_network(configs[0]), configs, Path(folder) / "runs")
 
 
 def _show(figures, rows):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench.comparison import random_runs
+from bench.comparison import one_of_each, random_runs
 from bench.timing import in_own_process
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
@@ -75,7 +75,7 @@ def _predict(config, cases, folder, workers):
     from brats_tf.inference.ensemble import load_ensemble
     from brats_tf.inference.predict import predict_cases
 
-    predictors = load_ensemble(random_runs(config, folder))
+    predictors = load_ensemble(random_runs(one_of_each(config), folder))
     predict_cases(predictors, cases[:1], out=Path(folder) / "first")  # Traces the networks.
     started = time.perf_counter()
     predict_cases(predictors, cases, out=Path(folder) / "maps")

@@ -21,8 +21,12 @@ STRIDE = 8  # SegResNet halves a volume three times.
 
 def sizes(crop):
     """(name, size of the input) of every network that is measured."""
-    padded = tuple(-(-length // STRIDE) * STRIDE for length in crop)
-    return [("SegResNet", BUNDLE_WINDOW), ("SegResNet", padded), ("PlainConvUNet", NNUNET_PATCH)]
+    return [("SegResNet", BUNDLE_WINDOW), ("SegResNet", padded(crop)), ("PlainConvUNet", NNUNET_PATCH)]
+
+
+def padded(crop):
+    """The smallest size that holds a crop and that SegResNet can halve three times."""
+    return tuple(-(-length // STRIDE) * STRIDE for length in crop)
 
 
 def forward(name, size):
@@ -35,6 +39,25 @@ def forward(name, size):
         gflop = _gflop(network, volume)  # Also warms up.
         seconds = median_seconds(lambda: network(volume), repeats=2, warm_up=False)
         return {"gflop": gflop, "seconds": seconds, "peak_gb": peak_gb()}
+
+
+def step(name, size, precision):
+    """{"seconds", "peak_gb"} of a training step on one volume of noise: binary cross entropy and Adam."""
+    import torch
+
+    network = network_of(name).train()
+    optimiser = torch.optim.Adam(network.parameters(), 1e-4)
+    volume, target = torch.randn(1, len(MODALITIES), *size), (torch.rand(1, 3, *size) > 0.5).float()
+
+    def one():
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = network(volume)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return {"seconds": median_seconds(one, repeats=2), "peak_gb": peak_gb()}
 
 
 def files(case, folder):
