@@ -336,10 +336,11 @@ def real_cases_seen():
     kinds |= {f"without-{name}": f"{title} missing" for name, title in MODALITIES.items()}
     lines = ["| network | prediction | ET | WT | TC |", "|---|---|--:|--:|--:|"]
     for row in run["rows"]:
+        name = f"{NETWORKS.get(row['variant'], row['variant'])}, rate {row['learning_rate']:g}"
         for kind, title in kinds.items():
             if kind in row["dice"]:
                 figures = " | ".join(f"{100 * row['dice'][kind][region]['mean']:.1f}" for region in REGIONS)
-                lines.append(f"| {NETWORKS.get(row['variant'], row['variant'])} | {title} | {figures} |")
+                lines.append(f"| {name} | {title} | {figures} |")
     return lines
 
 

@@ -19,8 +19,10 @@ class TfTraining:
     """
 
     def __init__(self, network, config, recipe, seed=0):
-        if recipe.classifier_rate != 1 or recipe.ema:
+        if recipe.classifier_rate not in (0, 1) or recipe.ema:
             raise InputError("A rate of the classifier's own and averaged weights need KERAS_BACKEND=jax here.")
+        for layer in network.layers if recipe.classifier_rate == 0 else ():
+            layer.trainable = not isinstance(layer, keras.Model)  # The nested model is the classifier.
         self.network, self.config, self.recipe, self.done = network, config, recipe, 0
         self.trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
         self.trainer.prepare(tf.distribute.get_strategy(), jit=False)

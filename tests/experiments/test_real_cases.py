@@ -86,6 +86,19 @@ def test_the_steps_of_the_recipe_are_taken(given):
     assert normal.shape == (1, 32, 32, 24, 3) and not np.allclose(normal, blind)
 
 
+def test_a_fixed_classifier_does_not_learn(given):
+    volumes, classes, _ = packed_cases.unpack(given.folder, "training")
+    settings = CROPPED | {"augmentation": "none", "backbone": "tiny", "weights": "none"}
+    config = Config.from_preset("embedding-plus", modalities=experiment.MODALITIES, **settings)
+    network = build_with_weights(config)[0]
+    before = [weight.numpy() for weight in network.weights]
+    TfTraining(network, config, Recipe(None, "regions", steps=2, classifier_rate=0.0)).run(volumes, classes, [0, 1])
+    inside = {id(weight) for weight in network.get_layer("tiny").weights}
+    for weight, value in zip(network.weights, before, strict=True):
+        if id(weight) in inside or weight.path.endswith("kernel"):
+            assert np.array_equal(weight.numpy(), value) == (id(weight) in inside), weight.path
+
+
 def test_augmentation_keeps_volume_and_classes_together(given):
     volumes, classes, _ = packed_cases.unpack(given.folder, "training")
     recipe = Recipe(None, "regions", steps=9, mirror=(0, 1, 2), modality_dropout=1.0)
