@@ -81,6 +81,7 @@ def learn(case, config, *, steps, folder):
     prepared = prepare_case(case, modalities=config.data.modalities, crop=config.data.crop, with_truth=True)
     truth = classes_to_regions(prepared.classes)
     network, origin = build_with_weights(config)
+    begun_with = {"classifier_sha256": classifier_hash(network), "weights": origin}
     compile_network(network, config)
     volume, target = prepared.volume[None], truth[None].astype(np.float32)
     log.info(f"{case.id} on {device_name()}, {origin}; about {steps * 15 / 60:.0f} minutes on two CPU cores.")
@@ -98,7 +99,7 @@ def learn(case, config, *, steps, folder):
     prediction = network.predict(volume, verbose=0)[0] > REGION_THRESHOLD
     scores = {region: dice(truth[..., i], prediction[..., i]) for i, region in enumerate(REGIONS)}
     write(folder, case, config, rows, prepared, prediction)
-    summary = provenance() | {"classifier_sha256": classifier_hash(network), "weights": origin}
+    summary = provenance() | begun_with
     summary |= {"case": case.id, "device": device_name(), "steps": steps, "seconds": seconds, "dice": scores}
     write_json(folder / "summary.json", summary | what_the_classifier_does(network, volume, truth))
     said = ", ".join(f"{region} {score:.3f}" for region, score in scores.items())

@@ -96,14 +96,20 @@ def results():
     return lines
 
 
+def three(dice):
+    """Dice of the regions, largest first, as one cell."""
+    return " / ".join(f"{dice[region]:.3f}" for region in ("WT", "TC", "ET"))
+
+
 def overfit():
     """The case learned by heart."""
     run = read("overfit_one_case")
     dice = " | ".join(f"{run['dice'][region]:.3f}" for region in REGIONS)
     return [
-        "| case | device | steps | seconds | ET | WT | TC |",
-        "|---|---|--:|--:|--:|--:|--:|",
-        f"| {run['case']} | {run['device']} | {run['steps']} | {run['seconds']:.0f} | {dice} |",
+        "| case | device | steps | seconds | ET | WT | TC | live planes | WT / TC / ET blinded |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        f"| {run['case']} | {run['device']} | {run['steps']} | {run['seconds']:.0f} | {dice} | {run['planes_live']:g} "
+        f"| {three(run['blinded'])} |",
     ]
 
 
@@ -377,15 +383,14 @@ def batch_norm():
     lines = [
         f"{run['case']}, {run['steps']} steps; Dice WT / TC / ET.",
         "",
-        "| seed | batch norm | prediction mode | training mode |",
-        "|--:|---|--:|--:|",
+        "| seed | batch norm | prediction mode | training mode | live planes | blinded, prediction mode |",
+        "|--:|---|--:|--:|--:|--:|",
     ]
     for row in run["batch_norm"]:
-        modes = [
-            " / ".join(f"{row[mode][region]:.3f}" for region in ("WT", "TC", "ET"))
-            for mode in ("prediction", "training")
-        ]
-        lines.append(f"| {row['seed']} | `{row['batch_norm']}` | {modes[0]} | {modes[1]} |")
+        modes = " | ".join(three(row[mode]) for mode in ("prediction", "training"))
+        lines.append(
+            f"| {row['seed']} | `{row['batch_norm']}` | {modes} | {row['planes_live']:g} | {three(row['blinded'])} |"
+        )
     return lines
 
 
