@@ -13,12 +13,13 @@ PLUS = {
     "slab2": ({"slab": 2}, {}),
     "slab3": ({"slab": 3}, {}),
     "slab6": ({"slab": 6}, {}),
-    "slow-classifier": ({}, {"classifier_rate": 0.1}),
-    "fixed-classifier": ({}, {"classifier_rate": 0.0}),
+    "slow-classifier": ({"classifier_rate": 0.1}, {}),
+    "fixed-classifier": ({"classifier_rate": 0.0}, {}),
     "batch-statistics": ({"batch_norm": "batch"}, {}),
     "unscaled": ({"input_scaling": "none"}, {}),
     "modality-dropout": ({}, {"modality_dropout": 0.4}),
     "unaugmented": ({}, {"mirror": (), "brightness": False}),
+    "nnunet-augmentation": ({"augmentation": "nnunet-like"}, {"mirror": (), "brightness": False}),
     "averaged-weights": ({}, {"ema": 0.99}),
 }
 
@@ -60,6 +61,7 @@ def _own_training(variant, modalities, seed, settings, cropped, begun):
     changes, differences = PLUS.get(variant, ({}, {}))
     changes = cropped | {"augmentation": "none", "precision": "bfloat16", "seed": seed} | changes
     config = Config.from_preset(preset, modalities=modalities, **changes)
+    differences = differences | {"classifier_rate": config.network.classifier_rate}
     recipe = Recipe(make_loss(config.training, "regions"), "regions", **settings | differences)
     keras.utils.set_random_seed(seed)
     network, origin = build_with_weights(config)

@@ -19,10 +19,8 @@ class TfTraining:
     """
 
     def __init__(self, network, config, recipe, seed=0):
-        if recipe.classifier_rate not in (0, 1) or recipe.ema:
-            raise InputError("A rate of the classifier's own and averaged weights need KERAS_BACKEND=jax here.")
-        for layer in network.layers if recipe.classifier_rate == 0 else ():
-            layer.trainable = not isinstance(layer, keras.Model)  # The nested model is the classifier.
+        if recipe.ema:
+            raise InputError("Averaged weights need KERAS_BACKEND=jax here.")
         self.network, self.config, self.recipe, self.done = network, config, recipe, 0
         self.trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
         self.trainer.prepare(tf.distribute.get_strategy(), jit=False)
@@ -46,7 +44,8 @@ class TfTraining:
             self.trainer.optimizer.learning_rate = float(self.rate(self.done))
             self.trainer.reset_metrics()
             volume, labels = self._augmented(volumes[index].astype(np.float32), classes[index])
-            batch = (tf.constant(volume[None]), tf.constant(labels[None]), tf.zeros((1, 2), tf.int64))
+            seeds = tf.constant(self.random.integers(2**31, size=(1, 2)))  # Of the preset's augmentation.
+            batch = (tf.constant(volume[None]), tf.constant(labels[None]), seeds)
             self.trainer.step(batch)
             self.done += 1
             found.append(self.trainer.logs())

@@ -191,7 +191,8 @@ class Config:
 
     def network_settings(self) -> dict[str, Any]:
         """The keyword arguments of the network's builder."""
-        names = [name for name in settings_of(type(self.network)) if name not in ("name", "weights")]
+        others = ("name", "weights", "classifier_rate")
+        names = [name for name in settings_of(type(self.network)) if name not in others]
         return {"shape": self.input_shape} | {name: getattr(self.network, name) for name in names}
 
 

@@ -99,6 +99,12 @@ class ClassifierSettings(Section):
         "drop residual branches of the classifier in training, as on ImageNet",
         source="the embedding paper names none; the authors' code does",
     )
+    classifier_rate: float = setting(
+        1.0,
+        "the classifier's learning rate as a fraction of the network's; 0 keeps its weights as they are",
+        minimum=0,
+        maximum=1,
+    )
 
     @property
     def encoder(self) -> str:

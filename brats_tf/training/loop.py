@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from brats_tf.models.registry import get_network
 from brats_tf.pipeline.stream import augment_and_encode
-from brats_tf.training.optimisation import compile_network
+from brats_tf.training.optimisation import classifiers, compile_network
 from brats_tf.training.pulse import Pulse
 
 
@@ -91,6 +91,9 @@ def make_trainer(graph, config):
     outputs = get_network(config.network.name).outputs
     trainer.targets = {"outputs": outputs, "augmentation": config.data.augmentation}
     trainer.forward = lambda volumes: tf.nest.flatten(graph(volumes, training=True))
+    if getattr(config.network, "classifier_rate", 1.0) == 0:
+        for classifier in classifiers(trainer):
+            classifier.trainable = False  # Its gradients are not even computed.
     compile_network(trainer, config)
     if len(graph.outputs) > 1:
         trainer.pulse = Pulse(trainer.trainable_weights)

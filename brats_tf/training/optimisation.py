@@ -16,6 +16,22 @@ PLATEAU_FACTOR = 0.1  # Embedding paper, Section 2.5: "reduced by a factor of 10
 EMA_MOMENTUM = 0.999  # Per optimiser update.
 
 
+class ClassifierRate:
+    """An optimiser that multiplies the learning rate of some variables by `factor`; the others keep it.
+
+    Attributes:
+        factor: what to multiply by.
+        slower: the indices of those variables.
+    """
+
+    factor, slower = 1.0, frozenset()
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One update of one variable."""
+        factor = self.factor if self._get_variable_index(variable) in self.slower else 1.0
+        super().update_step(gradient, variable, learning_rate * factor)
+
+
 class FusedAdam(keras.optimizers.Adam):
     """Keras's Adam with TensorFlow's own kernel: one operation per weight instead of eighteen, the same numbers.
 
@@ -39,7 +55,15 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
-OPTIMISERS = {"adam": FusedAdam, "nadam": keras.optimizers.Nadam}
+class Adam(ClassifierRate, FusedAdam):
+    """Adam, see both."""
+
+
+class Nadam(ClassifierRate, keras.optimizers.Nadam):
+    """Keras's Nadam, see `ClassifierRate`."""
+
+
+OPTIMISERS = {"adam": Adam, "nadam": Nadam}
 
 
 def compile_network(network, config):
@@ -54,6 +78,20 @@ def compile_network(network, config):
     )
     # Built here, outside the step's graph, its variables do not make TensorFlow trace that graph twice.
     network.optimizer.build(network.trainable_variables)
+    inner = getattr(network.optimizer, "inner_optimizer", network.optimizer)
+    inner.factor = getattr(config.network, "classifier_rate", 1.0)
+    inner.slower = classifier_indices(network)
+
+
+def classifier_indices(network):
+    """The indices of the classifier's variables among a network's trainable ones; empty without a classifier."""
+    inside = {id(variable) for layer in classifiers(network) for variable in layer.trainable_variables}
+    return frozenset(index for index, one in enumerate(network.trainable_variables) if id(one) in inside)
+
+
+def classifiers(network):
+    """The nested models of a network: its classifier, if it embeds one."""
+    return [layer for layer in network.layers if isinstance(layer, keras.Model)]
 
 
 def make_optimiser(config):

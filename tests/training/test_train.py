@@ -29,6 +29,7 @@ from brats_tf.training.optimisation import (
     EMA_MOMENTUM,
     FusedAdam,
     averaged_weights,
+    classifiers,
     compile_network,
     learning_rate_at,
     make_optimiser,
@@ -235,8 +236,31 @@ def test_each_preset_has_its_optimiser(preset, optimizer):
     config = Config.from_preset(preset, modalities=("t1",), crop=TINY_CROP, backbone="tiny", weights="none")
     network, _ = build_with_weights(config)
     compile_network(network, config)
-    assert type(network.optimizer) is optimizer
+    assert isinstance(network.optimizer, optimizer)
     assert float(network.optimizer.learning_rate) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.25, 0.0])
+@pytest.mark.parametrize("optimizer", ["adam", "nadam"])
+def test_the_classifier_learns_at_its_own_rate(optimizer, rate):
+    settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
+    config = Config.from_preset(
+        "embedding", modalities=("t1",), optimizer=optimizer, classifier_rate=rate, learning_rate=1e-3, **settings
+    )
+    network, _ = build_with_weights(config)
+    (classifier,) = classifiers(network)
+    inside = {id(one) for one in classifier.trainable_variables}
+    trainer = make_trainer(with_planes(network), config)
+    trainer.prepare(tf.distribute.get_strategy(), jit=False)
+    before = [one.numpy() for one in network.variables]
+    volume = np.random.default_rng(0).normal(size=(1, *TINY_CROP, 1)).astype("float32")
+    trainer.step((volume, np.ones((1, *TINY_CROP), np.uint8), np.zeros((1, 2), np.int64)))
+    change = {True: 0.0, False: 0.0}
+    for variable, old in zip(network.variables, before, strict=True):
+        key = id(variable) in inside
+        change[key] = max(change[key], np.abs(variable.numpy() - old).max())
+    assert change[False] > 5e-4
+    assert change[True] == pytest.approx(rate * change[False], rel=0.05)  # Adam's first step is as long as the rate.
 
 
 def test_a_full_disk_while_saving_is_a_sentence(tmp_path, monkeypatch):
