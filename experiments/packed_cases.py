@@ -25,7 +25,8 @@ def pack(folders, folder, *, crop, spacing_mm):
         prepared = [prepare_case(case, **settings) for case in track(cases, "Preparing")]
         volumes = np.stack([quantised(one.volume) for one in prepared])
         classes = np.stack([one.classes for one in prepared])
-        np.savez_compressed(folder / f"{part}.npz", volumes=volumes, classes=classes, ids=[case.id for case in cases])
+        arrays = {"volumes": volumes, "classes": classes, "ids": [case.id for case in cases]}
+        np.savez_compressed(folder / f"{part}.npz", **arrays, crop=crop, spacing_mm=spacing_mm)
 
 
 def quantised(volume):
@@ -38,6 +39,12 @@ def unpack(folder, part):
     """What `pack` wrote: volumes (N, H, W, D, 4) float16, classes (N, H, W, D) uint8, ids."""
     with np.load(folder / f"{part}.npz") as file:
         return (file["volumes"] / np.float16(LEVELS)).astype(np.float16), file["classes"], file["ids"].tolist()
+
+
+def cropped(folder):
+    """{"crop", "spacing_mm"} of what `pack` wrote."""
+    with np.load(folder / f"{PARTS[0]}.npz") as file:
+        return {"crop": file["crop"].tolist(), "spacing_mm": float(file["spacing_mm"])}
 
 
 class CaseScorer:

@@ -9,16 +9,21 @@ TORCH = {"segresnet": "SegResNet", "nnunet": "PlainConvUNet"}
 # Settings of the preset, and what of the recipe differs.
 PLUS = {
     "plus": ({}, {}),
+    "full-rate": ({"classifier_rate": 1.0}, {}),
     "random": ({"weights": "none"}, {}),
+    "random-full-rate": ({"weights": "none", "classifier_rate": 1.0}, {}),
     "slab2": ({"slab": 2}, {}),
     "slab3": ({"slab": 3}, {}),
     "slab6": ({"slab": 6}, {}),
-    "slow-classifier": ({"classifier_rate": 0.1}, {}),
     "fixed-classifier": ({"classifier_rate": 0.0}, {}),
     "batch-statistics": ({"batch_norm": "batch"}, {}),
     "unscaled": ({"input_scaling": "none"}, {}),
     "modality-dropout": ({}, {"modality_dropout": 0.4}),
     "unaugmented": ({}, {"mirror": (), "brightness": False}),
+    "full-rate-augmented": (
+        {"classifier_rate": 1.0, "augmentation": "nnunet-like"},
+        {"mirror": (), "brightness": False},
+    ),
     "nnunet-augmentation": ({"augmentation": "nnunet-like"}, {"mirror": (), "brightness": False}),
     "averaged-weights": ({}, {"ema": 0.99}),
 }

@@ -46,6 +46,7 @@ PUBLISHED = {
     },
     "scaling_and_batch_norm/figure.png": "experiments/results/scaling_and_batch_norm.png",
     "real_cases.json": "experiments/results/real_cases.json",
+    "real_cases-2mm.json": "experiments/results/real_cases-2mm.json",
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
     "albunet_table1/summary.json": "experiments/results/albunet_table1.json",
     "albunet_table1/curves.png": "experiments/results/albunet_curves.png",
@@ -308,45 +309,80 @@ def modalities():
 
 NETWORKS = {
     "plus": "`embedding-plus`",
-    "random": "`embedding-plus` from random weights",
+    "full-rate": "`embedding-plus`, classifier at the full rate",
+    "fixed-classifier": "`embedding-plus`, classifier fixed",
+    "random": "`embedding-plus`, random weights",
+    "random-full-rate": "`embedding-plus`, random weights, full rate",
+    "nnunet-augmentation": "`embedding-plus`, its preset's augmentation",
+    "full-rate-augmented": "`embedding-plus`, full rate, its preset's augmentation",
     "embedding": "`embedding`, four networks",
     "segresnet": "MONAI's SegResNet",
     "nnunet": "nnU-Net's PlainConvUNet",
 }
+OTHERS = ("segresnet", "nnunet")
 
 
 def real_cases():
     """Every network on the same real cases: Dice of all regions, HD95 of the whole tumour."""
-    run = read("real_cases")
+    return _real_cases("real_cases")
+
+
+def real_cases_2mm():
+    """The same at larger voxels, several seeds each."""
+    return _real_cases("real_cases-2mm")
+
+
+def _real_cases(name):
+    run = read(name)
     ceiling = {region: sum(values) / len(values) for region, values in run["ceiling"]["dice"].items()}
     lines = [
         f"{run['cases']} training cases, {len(run['validation_cases'])} others predicted and scored as whole files; "
         f"{run['crop']} at {run['spacing_mm']:g} mm; Dice x 100 with 95 % intervals over seeds and cases.",
         "",
-        "| network | rate | steps | seeds | device | ET | WT | TC | HD95 of WT, mm |",
-        "|---|--:|--:|--:|---|--:|--:|--:|--:|",
+        "| network | rate | steps | minutes | seeds | device | ET | WT | TC | HD95 of WT, mm |",
+        "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|",
     ]
     for row in run["rows"]:
         figures = " | ".join(_interval(row["dice"]["normal"][region]) for region in REGIONS)
-        name, steps = NETWORKS.get(row["variant"], row["variant"]), row["epochs"] * run["cases"]
-        start = f"| {name} | {row['learning_rate']:g} | {steps} | {len(row['seeds'])} | {row['device']}"
-        lines.append(f"{start} | {figures} | {row['hd95_mm']['WT']['mean']:.1f} |")
+        minutes = row["steps"] * row["seconds_a_step"] / 60
+        start = f"| {_network(row)} | {row['learning_rate']:g} | {row['steps']} | {minutes:.1f} | {len(row['seeds'])}"
+        lines.append(f"{start} | {row['device']} | {figures} | {row['hd95_mm']['WT']['mean']:.1f} |")
     figures = " | ".join(f"{100 * ceiling[region]:.1f}" for region in REGIONS)
-    return [*lines, f"| the truth itself, to these voxels and back |  |  |  |  | {figures} |  |"]
+    return [*lines, f"| the truth itself, to these voxels and back |  |  |  |  |  | {figures} |  |"]
+
+
+def _network(row):
+    return NETWORKS.get(row["variant"], row["variant"])
+
+
+def real_cases_differences():
+    """What separates two networks trained on the same cases by the same seeds, and what blinding costs."""
+    run = read("real_cases-2mm")
+    lines = ["| first | minus second | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
+    for one in run["differences"]:
+        first, second = _network({"variant": one["first"]}), _network({"variant": one["second"]})
+        figures = " | ".join(_interval(one["dice"][region]) for region in REGIONS)
+        lines.append(f"| {first} | {second} | {len(one['seeds'])} | {figures} |")
+    for row in run["rows"]:
+        if "blinded" in row["dice"]:
+            figures = " | ".join(_interval(row["unblinded_minus_blinded"][region]) for region in REGIONS)
+            lines.append(f"| {_network(row)} | the same, blinded | {len(row['seeds'])} | {figures} |")
+    return lines
 
 
 def real_cases_seen():
     """What is left without a modality, by averaging eight mirrored volumes, and without what the classifier sees."""
-    run = read("real_cases")
+    run = read("real_cases-2mm")
     kinds = {"normal": "as it is", "mirrored": "mean of eight mirrored volumes", "blinded": "classifier blinded"}
     kinds |= {f"without-{name}": f"{title} missing" for name, title in MODALITIES.items()}
     lines = ["| network | prediction | ET | WT | TC |", "|---|---|--:|--:|--:|"]
     for row in run["rows"]:
-        name = f"{NETWORKS.get(row['variant'], row['variant'])}, rate {row['learning_rate']:g}"
+        if row["variant"] not in ("plus", *OTHERS):
+            continue
         for kind, title in kinds.items():
             if kind in row["dice"]:
                 figures = " | ".join(f"{100 * row['dice'][kind][region]['mean']:.1f}" for region in REGIONS)
-                lines.append(f"| {name} | {title} | {figures} |")
+                lines.append(f"| {_network(row)} | {title} | {figures} |")
     return lines
 
 
@@ -510,6 +546,8 @@ def filled(text):
         pretraining,
         modalities,
         real_cases,
+        real_cases_2mm,
+        real_cases_differences,
         real_cases_seen,
         albunet,
         windows,

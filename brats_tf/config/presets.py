@@ -22,6 +22,7 @@ _EMBEDDING_PLUS = {
     "crop": (*CROP[:2], 144),
     "augmentation": "nnunet-like",
     "learning_rate": 1e-3,
+    "classifier_rate": 0.1,
     "schedule": "cosine",
     "epochs": 100,
     "warmup_epochs": 2,

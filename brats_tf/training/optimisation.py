@@ -24,7 +24,8 @@ class ClassifierRate:
         slower: the indices of those variables.
     """
 
-    factor, slower = 1.0, frozenset()
+    factor: float = 1.0
+    slower: frozenset[int] = frozenset()
 
     def update_step(self, gradient, variable, learning_rate):
         """One update of one variable."""

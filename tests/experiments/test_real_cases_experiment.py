@@ -9,6 +9,7 @@ import packed_cases
 import pytest
 import real_cases as experiment
 import real_networks
+import real_scores
 from recipes import Recipe, shuffled
 from tf_training import TfTraining
 
@@ -20,11 +21,9 @@ CROPPED = {"crop": (32, 32, 24), "spacing_mm": 6.0}
 
 
 @pytest.fixture
-def given(phantom_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "CROP", CROPPED["crop"])
-    monkeypatch.setattr(experiment, "CROPPED", CROPPED)
-    given = argparse.Namespace(training=phantom_folder, validation=phantom_folder, folder=tmp_path / "cases")
-    given.networks, given.results = tmp_path / "networks", tmp_path / "results"
+def given(phantom_folder, tmp_path):
+    given = argparse.Namespace(training=phantom_folder, validation=phantom_folder, folder=tmp_path / "cases", **CROPPED)
+    given.networks, given.results, given.name = tmp_path / "networks", tmp_path / "results", "real_cases"
     experiment.pack(given)
     given.networks.mkdir()
     return given
@@ -43,8 +42,9 @@ def test_packed_volumes_are_those_of_the_cases_to_an_eighth_of_a_deviation(given
 
 
 def write(given, variant, seed, maps, ids, **changes):
-    facts = {"variant": variant, "seed": seed, "epochs": 1, "learning_rate": 1e-3, "device": "some GPU"}
+    facts = {"variant": variant, "seed": seed, "epochs": 1, "steps": 4, "learning_rate": 1e-3, "device": "some GPU"}
     facts |= {"validation_cases": ids, "cases": 4, "versions": {"torch": "0"}, "seconds_a_step": 0.5, "commit": "c"}
+    facts |= CROPPED
     np.savez(given.networks / f"{variant}-{seed}.npz", facts=json.dumps(facts | changes), **maps)
 
 
@@ -68,6 +68,31 @@ def test_label_maps_of_other_cases_are_refused(given):
     _, classes, ids = packed_cases.unpack(given.folder, "validation")
     write(given, "plus", 0, {"normal": classes}, ids[::-1])
     with pytest.raises(InputError, match="label maps of Phantom_004.* Expected .*: Phantom_001"):
+        experiment.score(given)
+
+
+def test_networks_are_compared_by_the_seeds_that_both_have(given):
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    empty = 0 * classes
+    for seed, maps in enumerate([classes, empty]):
+        write(given, "plus", seed, {"normal": maps, "blinded": empty}, ids)
+    write(given, "segresnet", 1, {"normal": classes}, ids)
+    write(given, "nnunet", 5, {"normal": classes}, ids)
+    experiment.score(given)
+    found = json.loads((given.results / "real_cases.json").read_text())
+    (one,) = found["differences"]
+    ceiling = np.mean(found["ceiling"]["dice"]["WT"])
+    assert (one["first"], one["second"], one["seeds"]) == ("plus", "segresnet", [1])
+    assert one["dice"]["WT"]["mean"] == pytest.approx(-ceiling)
+    (row,) = (row for row in found["rows"] if row["variant"] == "plus")
+    assert row["unblinded_minus_blinded"]["WT"]["mean"] == pytest.approx(ceiling / 2)
+
+
+def test_label_maps_of_another_spacing_are_refused(given):
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    write(given, "plus", 0, {"normal": classes}, ids)
+    write(given, "plus", 1, {"normal": classes}, ids, spacing_mm=3.0)
+    with pytest.raises(InputError, match=r"plus-1.npz must be of the crop .* 6.0\)\. Received: .*3\.0"):
         experiment.score(given)
 
 
@@ -120,12 +145,12 @@ def test_augmentation_keeps_volume_and_classes_together(given):
 
 def test_what_tensorflow_does_not_do_is_refused():
     with pytest.raises(InputError, match="KERAS_BACKEND=jax"):
-        TfTraining(None, None, Recipe(None, "regions", steps=1, classifier_rate=0.1))
+        TfTraining(None, None, Recipe(None, "regions", steps=1, ema=0.99))
 
 
 def test_every_variant_is_a_config():
     for changes, differences in real_networks.PLUS.values():
-        Config.from_preset("embedding-plus", modalities=experiment.MODALITIES, **experiment.CROPPED | changes)
+        Config.from_preset("embedding-plus", modalities=experiment.MODALITIES, **CROPPED | changes)
         Recipe(None, "regions", **{"steps": 1} | differences)
 
 
@@ -133,12 +158,26 @@ def test_every_variant_is_a_config():
 def test_trainings_are_written_once_and_scored(given, monkeypatch):
     monkeypatch.setitem(real_networks.PLUS, "plus", ({"backbone": "tiny", "weights": "none"}, {}))
     given.variants, given.seeds, given.epochs, given.learning_rate = ["plus"], 1, 2, 1e-3
-    given.until, given.commit, given.out = float("inf"), "c", given.networks
-    experiment.train(given)
+    given.until, given.commit, given.out, given.minutes = float("inf"), "c", given.networks.parent, None
+    experiment.run(given)
     (path,) = given.networks.glob("*.npz")
     written = path.stat().st_mtime_ns
-    experiment.train(given)
+    given.out = given.networks.parent
+    experiment.run(given)
     assert path.stat().st_mtime_ns == written
-    experiment.score(given)
     (row,) = json.loads((given.results / "real_cases.json").read_text())["rows"]
-    assert set(row["dice"]) == set(experiment.KINDS)
+    assert set(row["dice"]) == set(real_scores.KINDS)
+
+
+@pytest.mark.slow
+def test_a_training_of_minutes_takes_about_so_long(given, monkeypatch):
+    monkeypatch.setitem(real_networks.PLUS, "plus", ({"backbone": "tiny", "weights": "none"}, {}))
+    given.variants, given.seeds, given.minutes, given.learning_rate = ["plus"], 1, 0.5, 1e-3
+    given.until, given.commit, given.out, given.epochs = float("inf"), "c", given.networks, None
+    experiment.train(given)
+    (path,) = given.networks.glob("plus-0.5min-*.npz")
+    facts = json.loads(str(np.load(path)["facts"]))
+    assert facts["minutes"] == 0.5 and 10 < facts["steps"] * facts["seconds_a_step"] < 45
+    given.minutes, given.networks = 0.001, given.networks / "others"
+    with pytest.raises(InputError, match="--minutes must be enough for each of .* cases once"):
+        experiment.train(argparse.Namespace(**vars(given) | {"out": given.networks}))

@@ -1,0 +1,109 @@
+"""Scores of the label maps of `real_cases.py`: means and intervals over seeds and cases."""
+
+import json
+import logging
+
+import numpy as np
+import packed_cases
+from intervals import over_seeds_and_cases
+
+from brats_tf.errors import InputError, format_shape
+from brats_tf.regions import MODALITIES, REGIONS
+from brats_tf.runtime.console import track
+from brats_tf.runtime.files import write_json
+
+BASE = "plus"
+log = logging.getLogger("brats_tf.experiments")
+KINDS = ("normal", "mirrored", "blinded", *(f"without-{modality}" for modality in MODALITIES))
+
+
+def score(given):
+    """Compares the label maps with the files and writes the results."""
+    from provenance import provenance
+
+    from brats_tf.data.discovery import find_cases
+
+    paths = sorted(given.networks.glob("*.npz"))
+    if not paths:
+        raise InputError(f"{given.networks} must hold what `train` writes. Received: no .npz file.")
+    cropped = _read(paths[0])[0]["crop"], _read(paths[0])[0]["spacing_mm"]
+    scorer = packed_cases.CaseScorer(find_cases(given.validation)[0], crop=cropped[0], spacing_mm=cropped[1])
+    done = []
+    for path in track(paths, "Scoring"):
+        facts, maps = _read(path)
+        received = facts.pop("crop"), facts.pop("spacing_mm")
+        if received != cropped:
+            raise InputError(f"{path} must be of the crop and spacing of {paths[0]}: {cropped}. Received: {received}.")
+        if file_ids := facts.pop("validation_cases", None):
+            _check_ids(path, file_ids, scorer.ids)
+        done.append(facts | {kind: scorer.scores(one, distances=kind == "normal") for kind, one in maps.items()})
+    origin = provenance()
+    origin["versions"] |= {name: value for one in done for name, value in one.pop("versions").items()}
+    common = {"machine": done[0]["device"], "crop": format_shape(cropped[0]), "spacing_mm": cropped[1]}
+    common |= {"cases": done[0]["cases"], "validation_cases": scorer.ids, "ceiling": scorer.ceiling(), "runs": done}
+    path = given.results / f"{given.name}.json"
+    write_json(path, origin | common | compared(done))
+    log.info(f"Written to {path}.")
+
+
+def _read(path):
+    """(facts, {kind: label maps}) of a file of `train`."""
+    with np.load(path) as file:
+        return json.loads(str(file["facts"])), {kind: file[kind] for kind in file.files if kind != "facts"}
+
+
+def _check_ids(path, received, expected):
+    if received != expected:
+        raise InputError(
+            f"{path} has label maps of {', '.join(received)}. Expected the cases of VALIDATION: {', '.join(expected)}."
+        )
+
+
+def compared(done):
+    """{"rows": one for each variant, length and rate, "differences"}; means and intervals over seeds and cases."""
+    groups = {}
+    for one in done:
+        key = (one["variant"], one.get("epochs"), one.get("minutes"), one["learning_rate"])
+        groups.setdefault(key, {})[one["seed"]] = one
+    rows = []
+    for (variant, epochs, minutes, rate), its in groups.items():
+        row = {"variant": variant, "epochs": epochs, "minutes": minutes, "learning_rate": rate, "seeds": sorted(its)}
+        row["steps"] = int(np.mean([one["steps"] for one in its.values()]))
+        runs = [its[seed] for seed in row["seeds"]]
+        row["dice"] = {
+            kind: {region: over_seeds_and_cases(_array(runs, kind, "dice", region)) for region in REGIONS}
+            for kind in KINDS
+            if kind in runs[0]
+        }
+        row["hd95_mm"] = {region: over_seeds_and_cases(_array(runs, "normal", "hd95_mm", region)) for region in REGIONS}
+        row["device"] = " and ".join(sorted({one["device"] for one in runs}))
+        row["seconds_a_step"] = float(np.median([one["seconds_a_step"] for one in runs]))
+        if "blinded" in runs[0]:
+            row["unblinded_minus_blinded"] = {
+                region: over_seeds_and_cases(
+                    _array(runs, "normal", "dice", region) - _array(runs, "blinded", "dice", region)
+                )
+                for region in REGIONS
+            }
+        rows.append(row)
+    return {"rows": rows, "differences": list(_differences(groups))}
+
+
+def _differences(groups):
+    """`BASE` minus every other network, of the seeds that both have."""
+    for base, its in groups.items():
+        for other, theirs in groups.items():
+            seeds = sorted(its.keys() & theirs.keys())
+            if base[0] == BASE and other[0] != BASE and seeds:
+                pairs = [[runs[seed] for seed in seeds] for runs in (its, theirs)]
+                dice = {
+                    region: over_seeds_and_cases(
+                        _array(pairs[0], "normal", "dice", region) - _array(pairs[1], "normal", "dice", region)
+                    )
+                    for region in REGIONS
+                }
+                yield {"first": BASE, "second": other[0], "seeds": seeds, "dice": dice}
+
+
+def _array(runs, kind, measure, region):
+    return np.array([one[kind][measure][region] for one in runs], float)
