@@ -8,7 +8,7 @@ from brats_tf.errors import InputError, format_shape
 
 def check_together(config: Any) -> None:
     """Raises `InputError` unless the sections of a `Config` fit each other."""
-    _check_modalities(config.data.modalities)
+    _check_modalities(config.data)
     check_split(config.data)
     _check_network(config)
     _check_patches(config.data, config.inference)
@@ -33,11 +33,17 @@ def check_split(data: DataSettings) -> None:
         raise InputError(f"`validation_split` must be between 0 and 1. Received: {share}.")
 
 
-def _check_modalities(modalities: tuple) -> None:
+def _check_modalities(data: DataSettings) -> None:
+    modalities = data.modalities
     if not modalities:
         raise InputError("`modalities` must name at least one modality. Received: none.")
     if len(set(modalities)) != len(modalities):
         raise InputError(f"`modalities` must not repeat. Received: {', '.join(modalities)}.")
+    if data.modality_dropout and len(modalities) == 1:
+        raise InputError(
+            f"`modality_dropout` needs a network of several modalities. Received: {data.modality_dropout} for "
+            f"{modalities[0]} alone."
+        )
 
 
 def _check_network(config: Any) -> None:

@@ -61,6 +61,12 @@ class DataSettings(Section):
         choices=("none", "albunet", "albunet-authors", "nnunet-like"),
         source="the embedding paper names none; AlbuNet paper, Section 2.4",
     )
+    modality_dropout: float = setting(
+        0.0,
+        "probability that one modality of a training case is 0; the network then also predicts cases that lack one",
+        minimum=0,
+        maximum=1,
+    )
     validation_split: float | None = setting(
         None,
         "fraction of the patients to keep from training and to validate on",

@@ -126,8 +126,8 @@ class ReadyCase:
 
     Attributes:
         prepared: a `PreparedCase` of the modalities.
-        predictors: the networks whose modalities the case has.
-        modalities: the channels of the volume, in order.
+        predictors: the networks that fit the case.
+        modalities: the channels of the prepared volume, in order.
         messages: what a person should know about the choice.
         seconds: what reading took.
     """
@@ -138,10 +138,20 @@ class ReadyCase:
     messages: list
     seconds: float
 
+    def volume(self, modalities):
+        """What a network of these modalities sees: (H, W, D, C) float32, 0 where the case lacks one."""
+        found = self.prepared.volume
+        if set(modalities) <= set(self.modalities):
+            return found[..., [self.modalities.index(modality) for modality in modalities]]
+        nothing = np.zeros_like(found[..., 0])
+        channels = [found[..., self.modalities.index(one)] if one in self.modalities else nothing for one in modalities]
+        return np.stack(channels, axis=-1)
+
 
 def read_case(predictors, case):
     """Reads a case for those networks whose modalities it has: a `ReadyCase`.
 
+    A network trained with `modality_dropout` does without one of its modalities where no other network fits.
     A missing T1 is replaced by T1c where no network can do without it (AlbuNet paper, Section 3.2).
 
     Raises:
@@ -152,13 +162,15 @@ def read_case(predictors, case):
     wanted = _modalities(predictors)
     missing, messages = [modality for modality in wanted if modality not in case.volumes], []
     if not usable:
+        usable = [one for one in predictors if _can_do_without(one, case)]
+    if not usable:
         case, usable, messages = _substitute(predictors, case)
     if not usable:
         raise InputError(
             f"Case {case.id}: no network fits; expected {', '.join(wanted)} in {case.folder}, "
             f"found {', '.join(case.volumes)}."
         )
-    modalities = _modalities(usable)
+    modalities = [modality for modality in _modalities(usable) if modality in case.volumes]
     if missing:
         messages.append(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
     settings = predictors[0].config.preprocessing() | {"modalities": modalities}
@@ -172,9 +184,8 @@ def predict_case(ready):
     outputs = "classes" if all(one.outputs == "classes" for one in ready.predictors) else "regions"
     predicted = EnsemblePrediction(ready.prepared, outputs, several=len(ready.predictors) > 1)
     for predictor in ready.predictors:
-        channels = [ready.modalities.index(modality) for modality in predictor.config.data.modalities]
         with explain_lack_of_memory(predictor.config):
-            predicted.add(predictor, predictor.predict(ready.prepared.volume[..., channels]))
+            predicted.add(predictor, predictor.predict(ready.volume(predictor.config.data.modalities)))
     predicted.seconds = ready.seconds + time.monotonic() - started
     return predicted
 
@@ -186,6 +197,12 @@ def mean_uncertainty(uncertainty, regions):
         possible = regions[..., i] > POSSIBLE_PROBABILITY
         figures[region] = float(uncertainty[..., i][possible].mean()) if possible.any() else 0.0
     return figures
+
+
+def _can_do_without(predictor, case):
+    """Whether a case lacks one modality of a network that has learned to do without."""
+    data = predictor.config.data
+    return data.modality_dropout > 0 and len(set(data.modalities) - set(case.volumes)) == 1
 
 
 def _modalities(predictors):

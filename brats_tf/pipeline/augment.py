@@ -96,6 +96,26 @@ def augment(volumes, classes, *, seeds, preset):
     return tf.map_fn(one, cases, fn_output_signature=types)
 
 
+def drop_modalities(volumes, *, seeds, probability):
+    """Sets one modality of some cases to 0: (B, H, W, D, C) float32 -> the same shape.
+
+    Args:
+        volumes: z-scored modalities.
+        seeds: as of `augment`, whose draws stay what they are.
+        probability: that a case lacks one; each is as likely as the others.
+    """
+    count = volumes.shape[-1]
+
+    def kept(seed):
+        chance, choice = tf.unstack(tf.random.split(tf.random.fold_in(seed, len(DRAWS)), 2))
+        missing = tf.random.stateless_uniform((), choice, maxval=count, dtype=tf.int32)
+        happens = tf.random.stateless_uniform((), chance) < probability
+        return tf.where(happens, 1 - tf.one_hot(missing, count), tf.ones(count))
+
+    mask = tf.map_fn(kept, seeds, fn_output_signature=tf.TensorSpec((count,), tf.float32))
+    return volumes * mask[:, None, None, None]
+
+
 def augment_case(volume, classes, *, seed, preset):
     """Augments one case: (H, W, D, C) float32 and (H, W, D) uint8 -> the same shapes and types."""
     chances = PRESETS[preset]

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from brats_tf.errors import InputError
-from brats_tf.pipeline.augment import augment
+from brats_tf.pipeline.augment import augment, drop_modalities
 from brats_tf.regions import CLASSES, MEMBERSHIP
 
 READ_AHEAD = 2  # Cases read in parallel, and batches held ready; a bound on memory.
@@ -151,9 +151,11 @@ def read_ahead(dataset):
     return dataset.prefetch(READ_AHEAD)
 
 
-def augment_and_encode(volumes, classes, seeds, *, outputs, augmentation):
+def augment_and_encode(volumes, classes, seeds, *, outputs, augmentation, modality_dropout=0.0):
     """Augments a batch of a stream and makes its target; on the device where it is called."""
     volumes, classes = augment(volumes, classes, seeds=seeds, preset=augmentation)
+    if modality_dropout:
+        volumes = drop_modalities(volumes, seeds=seeds, probability=modality_dropout)
     return volumes, to_target(classes, outputs)
 
 

@@ -90,6 +90,7 @@ def make_trainer(graph, config):
     trainer = Trainer(graph.inputs, graph.outputs[0])
     outputs = get_network(config.network.name).outputs
     trainer.targets = {"outputs": outputs, "augmentation": config.data.augmentation}
+    trainer.targets["modality_dropout"] = config.data.modality_dropout
     trainer.forward = lambda volumes: tf.nest.flatten(graph(volumes, training=True))
     if getattr(config.network, "classifier_rate", 1.0) == 0:
         for classifier in classifiers(trainer):

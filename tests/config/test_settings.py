@@ -69,6 +69,7 @@ def test_replace_keeps_everything_else():
     ("changes", "sentence"),
     [
         ({"modality": "flair"}, "Unknown settings modality. Known are: seed, modalities, crop"),
+        ({"modality_dropout": 0.5}, "`modality_dropout` needs a network of several modalities. Received: 0.5 for"),
         ({"modalities": ("T1",)}, "`modalities` must be one of flair, t1, t1ce, t2. Received: 'T1'"),
         ({"modalities": ("t1", "t1")}, "must not repeat"),
         ({"modalities": ()}, "Received: none"),

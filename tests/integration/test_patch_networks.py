@@ -17,6 +17,7 @@ from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.regions import MODALITIES
 from brats_tf.runs.history import read_validation
 from brats_tf.runs.network import explain_lack_of_memory
 from brats_tf.training import train as trainings
@@ -96,6 +97,31 @@ def test_the_subsets_serve_a_case_that_lacks_a_modality(phantoms, tmp_path, caps
     assert "t1 missing, predicted from flair, t1ce, t2." in said and "takes its place" not in said
     predict_cases(members[:1], [case], out=tmp_path / "one", options=PredictionOptions(save_probabilities=True))
     np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "one", case))
+
+
+@pytest.mark.parametrize("missing", ["flair", "t1"])
+def test_a_network_that_has_learned_to_do_without_a_modality_does(missing, phantoms, tmp_path, capsys):
+    tiny = {"backbone": "tiny", "crop": (32, 32, 24), "patch_size": None, "window_stride": None}
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    learned = load_ensemble([saved(tmp_path / "with", "embedding-plus", modality_dropout=0.2, **tiny)])
+    others = load_ensemble([saved(tmp_path / "without", "embedding-plus", **tiny)])
+    volumes = {name: path for name, path in phantoms[0].volumes.items() if name != missing}
+    case = dataclasses.replace(phantoms[0], volumes=volumes)
+    options = PredictionOptions(save_probabilities=True)
+    assert predict_cases(learned, [case], out=tmp_path / "out", options=options) == []
+    said = capsys.readouterr().out
+    assert f"Case {case.id}: {missing} missing, predicted from" in said and "takes its place" not in said
+    prepared = prepare_case(phantoms[0], modalities=MODALITIES, crop=(32, 32, 24), with_truth=False)
+    prepared.volume[..., MODALITIES.index(missing)] = 0
+    expected = prepared.to_file_axes(learned[0].predict(prepared.volume))
+    np.testing.assert_allclose(probabilities_of(tmp_path / "out", case), expected, atol=1e-4)
+    if missing == "flair":  # T1c takes the place of T1 in a network that has not learned it.
+        ((_, sentence),) = predict_cases(others, [case], out=tmp_path / "none")
+        assert "no network fits; expected flair, t1, t1ce, t2" in sentence
+    two = dataclasses.replace(case, volumes={name: path for name, path in volumes.items() if name != "t2"})
+    ((_, sentence),) = predict_cases(learned, [two], out=tmp_path / "two")
+    assert "no network fits" in sentence
 
 
 @pytest.mark.parametrize("preset", ["albunet3d", pytest.param("albunet2d", marks=pytest.mark.slow)])

@@ -4,8 +4,16 @@ import tensorflow as tf
 
 from brats_tf.config.fields import choices_of
 from brats_tf.config.settings import DataSettings
-from brats_tf.pipeline.augment import DRAWS, INTENSITY, KEEP_BACKGROUND, PRESETS, AugmentationSetting, augment
-from brats_tf.pipeline.stream import to_target
+from brats_tf.pipeline.augment import (
+    DRAWS,
+    INTENSITY,
+    KEEP_BACKGROUND,
+    PRESETS,
+    AugmentationSetting,
+    augment,
+    drop_modalities,
+)
+from brats_tf.pipeline.stream import augment_and_encode, to_target
 
 SHAPE = (24, 20, 16)
 OPERATIONS = [name for name in DRAWS if name != "mirror"]
@@ -159,3 +167,26 @@ def test_the_background_stays_0_where_a_preset_keeps_it(batch, monkeypatch):
         volumes, _ = augment(*batch, seeds=seeds(1), preset="nnunet-like")
         assert not np.asarray(volumes)[np.asarray(batch[0]) == 0].any(), name
     assert KEEP_BACKGROUND == ("nnunet-like",)
+
+
+def test_one_modality_at_most_is_dropped_and_each_as_often():
+    volumes = tf.ones((400, 2, 2, 1, 4))
+    kept = drop_modalities(volumes, seeds=seeds(5, 400), probability=0.5).numpy()
+    np.testing.assert_array_equal(kept, drop_modalities(volumes, seeds=seeds(5, 400), probability=0.5))
+    channels = kept[:, 0, 0, 0]
+    np.testing.assert_array_equal(kept, np.broadcast_to(channels[:, None, None, None], kept.shape))
+    assert set(np.unique(channels)) == {0, 1} and channels.sum(axis=1).min() == 3
+    missing = 400 - channels.sum(axis=0)
+    assert 160 < missing.sum() < 240 and missing.min() > 30  # 200 and 50 are expected.
+    assert (drop_modalities(volumes, seeds=seeds(5, 400), probability=1.0).numpy().sum(axis=-1) == 3).all()
+
+
+def test_dropping_modalities_leaves_the_other_draws_as_they_are(batch):
+    settings = {"outputs": "regions", "augmentation": "nnunet-like"}
+    whole, targets = augment_and_encode(*batch, seeds(3), **settings)
+    dropped, same = augment_and_encode(*batch, seeds(3), **settings, modality_dropout=1.0)
+    np.testing.assert_array_equal(targets, same)
+    there = np.any(dropped != 0, axis=(1, 2, 3))
+    assert (there.sum(axis=-1) == 1).all()
+    for case, channels in enumerate(there):
+        np.testing.assert_array_equal(dropped[case].numpy()[..., channels], whole[case].numpy()[..., channels])
