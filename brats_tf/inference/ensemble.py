@@ -38,17 +38,17 @@ class EnsemblePrediction:
 
     def __init__(self, prepared, outputs, *, several):
         self.prepared, self.outputs, self.networks, self.seconds = prepared, outputs, [], 0.0
-        self._sum, self._squares = 0, 0 if several else None
+        self._sum, self._squares, self._several = None, None, several
 
     def add(self, predictor, probabilities):
         """Adds one network's probabilities."""
         self.networks.append(predictor.name)
         regions = None
-        if self._squares is not None or predictor.outputs != self.outputs:
+        if self._several or predictor.outputs != self.outputs:
             regions = np.asarray(to_regions(probabilities, predictor.outputs))
-        self._sum = self._sum + (probabilities if predictor.outputs == self.outputs else regions)
-        if self._squares is not None:
-            self._squares = self._squares + np.square(regions)
+        self._sum = _added(self._sum, probabilities if predictor.outputs == self.outputs else regions)
+        if self._several:
+            self._squares = _added(self._squares, np.square(regions))
 
     @property
     def average(self):
@@ -64,6 +64,11 @@ class EnsemblePrediction:
         if self._squares is None:
             return None
         return np.sqrt(np.maximum(self._squares / len(self.networks) - np.square(self.regions()), 0))
+
+
+def _added(total, values):
+    """`total` with `values` added in place; None counts as 0."""
+    return np.array(values) if total is None else np.add(total, values, out=total)
 
 
 def load_ensemble(
