@@ -78,6 +78,8 @@ def compared(done):
         row["hd95_mm"] = {region: over_seeds_and_cases(_array(runs, "normal", "hd95_mm", region)) for region in REGIONS}
         row["device"] = " and ".join(sorted({one["device"] for one in runs}))
         row["seconds_a_step"] = float(np.median([one["seconds_a_step"] for one in runs]))
+        trained = [one["steps"] * sum(network["seconds_a_step"] for network in one["networks"]) for one in runs]
+        row["training_minutes"] = float(np.median(trained)) / 60
         if "blinded" in runs[0]:
             row["unblinded_minus_blinded"] = {
                 region: over_seeds_and_cases(

@@ -344,8 +344,8 @@ def _real_cases(name):
     ]
     for row in run["rows"]:
         figures = " | ".join(_interval(row["dice"]["normal"][region]) for region in REGIONS)
-        minutes = row["steps"] * row["seconds_a_step"] / 60
-        start = f"| {_network(row)} | {row['learning_rate']:g} | {row['steps']} | {minutes:.1f} | {len(row['seeds'])}"
+        start = f"| {_network(row)} | {row['learning_rate']:g} | {row['steps']} | {row['training_minutes']:.1f}"
+        start += f" | {len(row['seeds'])}"
         lines.append(f"{start} | {row['device']} | {figures} | {row['hd95_mm']['WT']['mean']:.1f} |")
     figures = " | ".join(f"{100 * ceiling[region]:.1f}" for region in REGIONS)
     return [*lines, f"| the truth itself, to these voxels and back |  |  |  |  |  | {figures} |  |"]

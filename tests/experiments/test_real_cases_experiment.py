@@ -44,7 +44,7 @@ def test_packed_volumes_are_those_of_the_cases_to_an_eighth_of_a_deviation(given
 def write(given, variant, seed, maps, ids, **changes):
     facts = {"variant": variant, "seed": seed, "epochs": 1, "steps": 4, "learning_rate": 1e-3, "device": "some GPU"}
     facts |= {"validation_cases": ids, "cases": 4, "versions": {"torch": "0"}, "seconds_a_step": 0.5, "commit": "c"}
-    facts |= CROPPED
+    facts |= CROPPED | {"networks": [{"seconds_a_step": 0.5}]}
     np.savez(given.networks / f"{variant}-{seed}.npz", facts=json.dumps(facts | changes), **maps)
 
 
@@ -55,6 +55,7 @@ def test_scores_are_those_of_the_whole_files(given):
     experiment.score(given)
     found = json.loads((given.results / "real_cases.json").read_text())
     (row,) = found["rows"]
+    assert row["training_minutes"] == pytest.approx(4 * 0.5 / 60)
     assert row["seeds"] == [0, 1] and found["versions"]["torch"] == "0"
     ceiling = np.mean(found["ceiling"]["dice"]["WT"])
     assert 0.6 < ceiling <= 1  # 1: the voxels of these cases are as large.
