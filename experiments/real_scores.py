@@ -70,20 +70,22 @@ def compared(done):
         row = {"variant": variant, "epochs": epochs, "minutes": minutes, "learning_rate": rate, "seeds": sorted(its)}
         row["steps"] = int(np.mean([one["steps"] for one in its.values()]))
         runs = [its[seed] for seed in row["seeds"]]
-        row["dice"] = {
-            kind: {region: over_seeds_and_cases(_array(runs, kind, "dice", region)) for region in REGIONS}
-            for kind in KINDS
-            if kind in runs[0]
-        }
+        row["dice"], having = {}, {kind: [one for one in runs if kind in one] for kind in KINDS}
+        for kind, some in having.items():
+            if some:
+                row["dice"][kind] = {
+                    region: over_seeds_and_cases(_array(some, kind, "dice", region)) for region in REGIONS
+                }
         row["hd95_mm"] = {region: over_seeds_and_cases(_array(runs, "normal", "hd95_mm", region)) for region in REGIONS}
         row["device"] = " and ".join(sorted({one["device"] for one in runs}))
         row["seconds_a_step"] = float(np.median([one["seconds_a_step"] for one in runs]))
         trained = [one["steps"] * sum(network["seconds_a_step"] for network in one["networks"]) for one in runs]
         row["training_minutes"] = float(np.median(trained)) / 60
-        if "blinded" in runs[0]:
+        if blinded := having["blinded"]:
+            row["blinded_seeds"] = [one["seed"] for one in blinded]
             row["unblinded_minus_blinded"] = {
                 region: over_seeds_and_cases(
-                    _array(runs, "normal", "dice", region) - _array(runs, "blinded", "dice", region)
+                    _array(blinded, "normal", "dice", region) - _array(blinded, "blinded", "dice", region)
                 )
                 for region in REGIONS
             }

@@ -366,7 +366,7 @@ def real_cases_differences():
     for row in run["rows"]:
         if "blinded" in row["dice"]:
             figures = " | ".join(_interval(row["unblinded_minus_blinded"][region]) for region in REGIONS)
-            lines.append(f"| {_network(row)} | the same, blinded | {len(row['seeds'])} | {figures} |")
+            lines.append(f"| {_network(row)} | the same, blinded | {len(row['blinded_seeds'])} | {figures} |")
     return lines
 
 
