@@ -91,3 +91,29 @@ class ReportOptions(Section):
     """What the report shows."""
 
     viewer_cases: int = setting(8, "cases to scroll through, from the worst and the best; about 1 MB each", minimum=1)
+
+
+@dataclass(frozen=True)
+class ConformOptions(Section):
+    """How a patient's series become a case."""
+
+    brain_mask: str = setting(
+        "auto",
+        "where the brain mask comes from; auto: brain_mask.nii.gz in the patient's folder, else HD-BET or SynthStrip; "
+        "nonzero: the images show a brain alone",
+        choices=("auto", "file", "hd-bet", "synthstrip", "nonzero"),
+    )
+    registration: str = setting("rigid", "registration of the other series to the reference", choices=("rigid", "none"))
+    n4: bool = setting(False, "correct each series for the bias field (N4) first")
+
+
+@dataclass(frozen=True)
+class RestoreOptions(Section):
+    """Which spaces label maps are brought back to, and as what."""
+
+    to: str = setting(
+        "reference",
+        "the series whose space it is; reference: what the others were registered to, native: each of them",
+        choices=("reference", "flair", "t1", "t1ce", "t2", "native"),
+    )
+    dicom_seg: bool = setting(True, "also write a DICOM SEG where the series is DICOM")

@@ -1,0 +1,211 @@
+"""The commands from a scanner's series to BraTS cases and back; see `commands`. They need the extra `clinical`."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from brats_tf.cli import options
+from brats_tf.cli.arguments import postprocessing_given, runs_given, section_given
+from brats_tf.cli.commands import FAILED_CASES, Command, add_checkpoint
+from brats_tf.config.execution import (
+    ConformOptions,
+    ForwardOptions,
+    PostProcessing,
+    PredictionOptions,
+    RestoreOptions,
+    TrainingOptions,
+)
+from brats_tf.config.fields import settings_of
+from brats_tf.errors import InputError
+
+LIBRARIES = ("SimpleITK", "pydicom", "highdicom", "dcm2niix")
+
+
+def conform(given):
+    """Make BraTS cases of patients' DICOM or NIfTI series.
+
+    Tells the modalities by description and sequence, converts them, registers them rigidly to the T1c, masks the brain
+    and resamples each once to 1 mm: CASES/<patient>/<patient>_flair.nii.gz and so on, with conform.json, which has
+    every transform, and CASES/checks.html, which is to be looked at. A patient is a folder; its name becomes the case's
+    id. What cannot be told is refused, and --series-list then says it. A patient that fails is left out. Needs the
+    extra `clinical`. For research; not a medical device.
+
+    brats-tf conform scanner --out cases
+    """
+    _need_libraries()
+    from brats_tf.clinical.conform import conform_patients
+    from brats_tf.clinical.patients import find_patients
+    from brats_tf.report.checking_page import write_checking_page
+
+    failures = conform_patients(
+        find_patients(given.input, given.series_list),
+        out=given.out,
+        options=section_given(given, ConformOptions),
+        template=given.template,
+        replace=given.replace,
+    )
+    write_checking_page(given.out, failures)
+    return FAILED_CASES if failures else 0
+
+
+def restore(given):
+    """Bring predictions back into the space of the scanner's series, as NIfTI and DICOM SEG.
+
+    Takes label maps of cases that `conform` made. Writes OUT/<case>/<case>_<modality>_seg.nii.gz and, for a DICOM
+    series, _seg.dcm, whose segments WT, TC and ET lie on the slices of the source; and OUT/restored.json with the
+    volumes in ml. Predictions with --save-probabilities are interpolated before they are cut at 0.5. Needs the extra
+    `clinical`.
+
+    brats-tf restore predictions --out restored
+    """
+    _need_libraries()
+    from brats_tf.clinical.restore import restore_predictions
+
+    failures = restore_predictions(
+        given.predictions,
+        out=given.out,
+        cases=given.conformed,
+        source=given.source,
+        options=section_given(given, RestoreOptions),
+    )
+    return FAILED_CASES if failures else 0
+
+
+def segment(given):
+    """From patients' series to label maps in their own space, in one command.
+
+    Runs conform, predict and restore: OUT/cases, OUT/predictions, OUT/restored, and OUT/cases/checks.html to look at.
+    Run it again after an interruption: what is done is not done again. Needs the extra `clinical`. For research; not a
+    medical device.
+
+    brats-tf segment scanner --networks embedding-flair,embedding-t1,embedding-t1ce,embedding-t2 --out results
+    """
+    _need_libraries()
+    from brats_tf.clinical.conform import conform_patients
+    from brats_tf.clinical.patients import find_patients
+    from brats_tf.clinical.restore import restore_predictions
+    from brats_tf.report.checking_page import write_checking_page
+
+    cases, predictions, restored = (given.out / name for name in ("cases", "predictions", "restored"))
+    failures = conform_patients(
+        find_patients(given.input, given.series_list),
+        out=cases,
+        options=section_given(given, ConformOptions),
+        template=given.template,
+        replace=given.replace,
+    )
+    if not write_checking_page(cases, failures):
+        raise InputError("No patient could be conformed: there is nothing to predict.")
+    failures += _predict_rest(given, cases, predictions)
+    failures += restore_predictions(
+        predictions, out=restored, source=given.input, options=section_given(given, RestoreOptions)
+    )
+    return FAILED_CASES if failures else 0
+
+
+def _predict_rest(given, cases, predictions):
+    """Predicts the cases that have no prediction of these networks yet. Returns the failures."""
+    from brats_tf.runtime.tensorflow import import_tensorflow
+
+    import_tensorflow()
+    from brats_tf.data.discovery import find_cases
+    from brats_tf.data.notes import log_skipped
+    from brats_tf.inference.ensemble import load_ensemble
+    from brats_tf.inference.predict import predict_cases
+    from brats_tf.inference.prediction_record import read_prediction_record
+
+    runs = runs_given(given)
+    steps = postprocessing_given(given, runs)
+    predictors = load_ensemble(runs, given.checkpoint, forward=section_given(given, ForwardOptions))
+    found, skipped = find_cases(cases)
+    log_skipped(skipped)
+    before = read_prediction_record(predictions)
+    same = before.get("networks") == {one.name: one.weights_sha256 for one in predictors}
+    done = set(before.get("cases", {})) - set(before.get("pending", [])) if same else set()
+    newer = {case.id for case in found if _newer(cases / case.id, predictions / f"{case.id}.nii.gz")}
+    wanted = [case for case in found if case.id not in done or case.id in newer]
+    if not wanted:
+        return []
+    writing = replace(section_given(given, PredictionOptions), save_probabilities=True)
+    return predict_cases(predictors, wanted, out=predictions, postprocessing=steps, options=writing, data=cases)
+
+
+def _newer(case, label_map):
+    return not label_map.is_file() or case.stat().st_mtime > label_map.stat().st_mtime
+
+
+def _need_libraries():
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{', '.join(missing)} is not installed: pip install 'brats_tf[clinical]'.")
+
+
+def _add_input(parser):
+    parser.add_argument(
+        "input", type=options.parse_path, metavar="INPUT", help="a folder of patients' folders, or of one patient"
+    )
+    parser.add_argument(
+        "--series-list",
+        type=options.parse_path,
+        metavar="FILE",
+        help="a .csv with the columns patient, modality, path: which series shows what (default: as the headers tell)",
+    )
+    parser.add_argument(
+        "--template",
+        type=options.parse_path,
+        metavar="FILE",
+        help="a NIfTI image of 1 mm, such as SRI24, to register the reference to (default: the scanner's axes)",
+    )
+    options.add_settings(parser, ConformOptions)
+
+
+def _conform_options(parser):
+    _add_input(parser)
+    parser.add_argument(
+        "--out", type=options.parse_path, metavar="CASES", default=Path("cases"), help="(default: cases)"
+    )
+    parser.add_argument("--replace", action="store_true", help="replace cases made of other files or options")
+
+
+def _restore_options(parser):
+    options.add_predictions(parser, truth=False)
+    parser.add_argument(
+        "--out", type=options.parse_path, metavar="DIR", default=Path("restored"), help="(default: restored)"
+    )
+    parser.add_argument(
+        "--conformed", type=options.parse_path, metavar="CASES", help="what `conform` wrote (default: as recorded)"
+    )
+    parser.add_argument(
+        "--source",
+        type=options.parse_path,
+        metavar="INPUT",
+        help="where the patients are now (default: where they were)",
+    )
+    options.add_settings(parser, RestoreOptions)
+
+
+def _segment_options(parser):
+    _add_input(parser)
+    parser.add_argument(
+        "--out", type=options.parse_path, metavar="DIR", default=Path("segmented"), help="(default: segmented)"
+    )
+    options.add_folder(parser, "runs", "folder of the trained networks")
+    options.add_preset(parser)
+    options.add_setting(parser, settings_of(TrainingOptions)["name"])
+    parser.add_argument(
+        "--networks", type=options.parse_names, metavar="NAMES", help="the runs to average (default: the preset's)"
+    )
+    add_checkpoint(parser)
+    options.add_settings(parser, ForwardOptions)
+    options.add_settings(parser, PostProcessing)
+    parser.add_argument("--tuned", action="store_true", help="take --drop-et-below-ml from `tune-postprocessing`")
+    options.add_settings(parser, PredictionOptions, ("replace",))
+    options.add_settings(parser, RestoreOptions)
+    parser.set_defaults(phantoms=False, save_probabilities=None, save_uncertainty=None)
+
+
+COMMANDS = (
+    Command("conform", conform, _conform_options),
+    Command("restore", restore, _restore_options),
+    Command("segment", segment, _segment_options),
+)

@@ -1,0 +1,131 @@
+"""Makes BraTS cases of a patient's series: chosen, converted, registered, resampled once, without skull."""
+
+import hashlib
+import logging
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from brats_tf import __version__
+from brats_tf.clinical.convert import converter_version
+from brats_tf.clinical.identify import identify
+from brats_tf.clinical.make_case import CHECKS_FOLDER, STEPS, make_case
+from brats_tf.clinical.series import read_series
+from brats_tf.config.execution import ConformOptions
+from brats_tf.errors import InputError, WriteError
+from brats_tf.regions import MODALITIES
+from brats_tf.runtime.console import progress_bar
+from brats_tf.runtime.files import atomic, read_json, remove_partial, sha256_of, write_json
+
+log = logging.getLogger(__name__)
+CONFORM_FILE = "conform.json"
+
+
+def conform_patients(patients, *, out, options=None, template=None, replace=False):
+    """Writes `<out>/<id>/<id>_<modality>.nii.gz`, `conform.json` and pictures for each patient.
+
+    A patient whose case is there, of the same files and options, is left as it is. One that fails is left out, with a
+    sentence; the others go on.
+
+    Args:
+        patients: what `find_patients` returned.
+        out: the folder of cases.
+        options: `ConformOptions`.
+        template: path of an image to register the reference to, such as SRI24; None for the patient's own space.
+        replace: whether cases of other files or options give way.
+
+    Returns:
+        [(patient id, sentence)] of those that failed.
+
+    Raises:
+        WriteError: when the disk is full or the folder is read-only.
+    """
+    out, options = Path(out), options or ConformOptions()
+    out.mkdir(parents=True, exist_ok=True)
+    remove_partial(out)
+    failures = []
+    with progress_bar() as bar:
+        task = bar.add_task("Conforming", total=len(patients) * len(STEPS), note="")
+        for number, patient in enumerate(patients):
+
+            def tell(step, patient=patient, number=number):
+                bar.update(task, completed=number * len(STEPS) + STEPS.index(step), note=f"{patient.id}: {step}")
+
+            try:
+                _conform(patient, out, options, template, replace, tell)
+            except WriteError:
+                raise
+            except InputError as error:
+                log.info(f"Left out: {error}")
+                failures.append((patient.id, str(error)))
+        bar.update(task, completed=len(patients) * len(STEPS), note="")
+    log.info(f"{len(patients) - len(failures)} of {len(patients)} cases are in {out}.")
+    return failures
+
+
+def read_conform(folder):
+    """What `conform.json` in a case's folder says. Raises `InputError`."""
+    path = Path(folder) / CONFORM_FILE
+    try:
+        record = read_json(path)
+        if not (isinstance(record, dict) and {"series", "grid", "fingerprint", "source"} <= set(record)):
+            raise ValueError("it lacks series, grid, fingerprint or source")
+        return record
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path} must hold what `brats-tf conform` writes: {reason}.") from None
+
+
+def _conform(patient, out, options, template, replace, tell):
+    tell("series")
+    folder = out / patient.id
+    template_sha256 = sha256_of(template) if template else None
+    made_of = {"options": asdict(options), "fingerprint": _fingerprint(patient), "template_sha256": template_sha256}
+    if folder.exists():
+        before = read_conform(folder)
+        if all(before.get(name) == value for name, value in made_of.items()):
+            log.info(f"Patient {patient.id}: {folder} is there already.")
+            return
+        if not replace:
+            raise InputError(
+                f"Patient {patient.id}: {folder} was made of other files or with other options: name another folder "
+                "with --out, or replace it with --replace."
+            )
+    found, notes = read_series(patient.folder, patient.id)
+    chosen, left_out = identify(found, patient=patient.id, named=patient.named)
+    missing = [modality for modality in MODALITIES if modality not in chosen]
+    for line in (*notes, *(f"Patient {patient.id}: {one.series.name} was left out: {one.reason}." for one in left_out)):
+        log.info(line)
+    if not chosen:
+        raise InputError(f"Patient {patient.id}: no series of {', '.join(MODALITIES)} was found in {patient.folder}.")
+    if missing:
+        log.info(f"Patient {patient.id}: no series shows {', '.join(missing)}; the networks go on without.")
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        record = make_case(patient, chosen, temporary, options, template, tell)
+        content = {"brats_tf": __version__, "versions": _versions(), **made_of, "source": str(patient.folder.resolve())}
+        others = [{"number": one.series.tags.get("SeriesNumber"), "reason": one.reason} for one in left_out]
+        write_json(temporary / CONFORM_FILE, content | record | {"missing": missing, "left_out": others})
+        if folder.exists():
+            _remove_case(folder)
+
+
+def _fingerprint(patient):
+    """Tells whether files of a patient changed: a hash of their names, sizes and times, and of the chosen series."""
+    digest = hashlib.sha256(repr(sorted(patient.named.items())).encode())
+    for path in sorted(path for path in patient.folder.rglob("*") if path.is_file()):
+        facts = path.stat()
+        digest.update(f"{path.relative_to(patient.folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _versions():
+    return {"dcm2niix": converter_version(), "SimpleITK": version("SimpleITK"), "pydicom": version("pydicom")}
+
+
+def _remove_case(folder):
+    """Removes a case that `conform` wrote: what it wrote, then the folder, which must be empty by then."""
+    for path in (*folder.glob(f"{CHECKS_FOLDER}/*.png"), *folder.glob("*.nii.gz"), folder / CONFORM_FILE):
+        path.unlink()
+    (folder / CHECKS_FOLDER).rmdir()
+    folder.rmdir()

@@ -1,0 +1,183 @@
+"""Brings label maps back into the space of the series that their cases were made of."""
+
+import logging
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from brats_tf.clinical.conform import CONFORM_FILE, read_conform
+from brats_tf.clinical.dicom_seg import write_segmentation
+from brats_tf.clinical.grids import Grid, grid_of_volume, matrix_transform, resample, to_array, to_image
+from brats_tf.clinical.series import read_series
+from brats_tf.config.execution import RestoreOptions
+from brats_tf.data.layouts import UNDERSCORED
+from brats_tf.data.volumes import TOLERANCE_MM, Volume, read_segmentation, read_volume, write_volume
+from brats_tf.errors import InputError, WriteError
+from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, read_prediction_record
+from brats_tf.regions import (
+    CONVENTIONS,
+    REGION_THRESHOLD,
+    REGIONS,
+    classes_to_labels,
+    classes_to_regions,
+    labels_to_classes,
+    regions_to_classes,
+)
+from brats_tf.runtime.console import track
+from brats_tf.runtime.files import atomic, write_json
+
+log = logging.getLogger(__name__)
+RESTORED_FILE = "restored.json"
+REFERENCE, NATIVE = "reference", "native"
+
+
+def restore_predictions(predictions, *, out, cases=None, source=None, options=None):
+    """Writes each label map in the space of the series, `<out>/<case>/<case>_<modality>_seg.nii.gz`, and as DICOM SEG.
+
+    Each region is interpolated linearly, from its probability where `predict --save-probabilities` wrote them, and cut
+    at 0.5. `<out>/restored.json` has the volumes in ml, there.
+
+    Args:
+        predictions: the folder that `predict` wrote.
+        out: the folder to write to.
+        cases: the folder that `conform` wrote; None for the one that the record of `predictions` names.
+        source: where the patients' folders are now; None for where they were.
+        options: `RestoreOptions`.
+
+    Returns:
+        [(case id, sentence)] of those that failed.
+
+    Raises:
+        InputError: when nothing was predicted.
+        WriteError: when the disk is full or the folder is read-only.
+    """
+    predictions, out, options = Path(predictions), Path(out), options or RestoreOptions()
+    record = read_prediction_record(predictions)
+    if not record.get("cases"):
+        raise InputError(f"{predictions} must hold label maps that `brats-tf predict` wrote.")
+    roots = [Path(cases)] if cases else [Path(path) for path in record["data"]]
+    restored, failures = {}, []
+    for case_id, facts in track(list(record["cases"].items()), "Restoring"):
+        try:
+            maps = _regions(case_id, facts, predictions, after=any(record["postprocessing"].values()))
+            restored[case_id] = _restore(case_id, maps, _conformed(case_id, roots), source, out / case_id, options)
+        except WriteError:
+            raise
+        except InputError as error:
+            log.info(f"Left out: {error}")
+            failures.append((case_id, str(error)))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / RESTORED_FILE, {"networks": record["networks"], "cases": restored, "left_out": dict(failures)})
+    log.info(f"{len(restored)} of {len(record['cases'])} label maps restored into {out}.")
+    return failures
+
+
+def restore_regions(regions, case_grid, series_grid, matrix):
+    """Regions on the slices of a series.
+
+    Args:
+        regions: (X, Y, Z, 3) on the case's grid, bool or probabilities.
+        case_grid, series_grid: `Grid`.
+        matrix: (4, 4), points of the case to points of the series.
+
+    Returns:
+        (X', Y', Z', 3) bool on `series_grid`.
+    """
+    back = matrix_transform(np.linalg.inv(matrix))
+    parts = [
+        to_array(
+            resample(
+                to_image(np.asarray(regions[..., number], np.float32), case_grid), series_grid, back, kind="linear"
+            )
+        )
+        for number in range(regions.shape[-1])
+    ]
+    return np.stack(parts, axis=-1) > REGION_THRESHOLD
+
+
+def _conformed(case_id, roots):
+    """(folder of a case, what `conform` recorded of it)."""
+    folder = next((root / case_id for root in roots if (root / case_id / CONFORM_FILE).is_file()), None)
+    if folder is None:
+        where = ", ".join(str(root / case_id / CONFORM_FILE) for root in roots) or "its data folder, which nobody named"
+        raise InputError(f"Case {case_id}: no {where}; only cases of `brats-tf conform` can be restored.")
+    return folder, read_conform(folder)
+
+
+def _restore(case_id, maps, conformed, source, out, options):
+    """Restores one case. Returns {modality: {"WT_ml", "TC_ml", "ET_ml", "files"}}."""
+    (labels, regions, convention), (folder, record) = maps, conformed
+    grid, there = Grid.from_dict(record["grid"]), grid_of_volume(labels)
+    if there.size != grid.size or np.abs(there.corners() - grid.corners()).max() > TOLERANCE_MM:
+        raise InputError(
+            f"Case {case_id}: {labels.path} must lie on the grid of {folder / CONFORM_FILE}; received another: predict "
+            "again, if the case was conformed again."
+        )
+    names = {REFERENCE: [record["reference"]], NATIVE: list(record["series"])}.get(options.to, [options.to])
+    missing = [name for name in names if name not in record["series"]]
+    if missing:
+        raise InputError(f"Case {case_id}: no {missing[0]} in {folder}; received {', '.join(record['series'])}.")
+    done = {}
+    for name in names:
+        series = record["series"][name]
+        native = Grid.from_dict(series["grid"])
+        classes = regions_to_classes(restore_regions(regions, grid, native, np.array(series["case_to_series"])))
+        path = out / f"{case_id}_{name}_seg.nii.gz"
+        write_volume(path, classes_to_labels(classes, convention), like=_like(native, path))
+        nested = classes_to_regions(classes)
+        ml = nested.sum(axis=(0, 1, 2)) * float(np.prod(native.spacing)) / 1000
+        done[name] = {f"{region}_ml": round(float(one), 3) for region, one in zip(REGIONS, ml, strict=True)}
+        done[name]["files"] = [path.name]
+        if series["is_dicom"] and options.dicom_seg:
+            done[name]["files"] += _write_seg(case_id, name, record, source, nested, path)
+    return done
+
+
+def _regions(case_id, facts, predictions, *, after):
+    """(label map, regions: probabilities where they are there and nothing came `after` the networks, convention)."""
+    convention = next(
+        (one for one in CONVENTIONS.values() if one.name == facts.get("convention")), UNDERSCORED.convention
+    )
+    labels = read_segmentation(predictions / f"{case_id}.nii.gz", case_id=case_id)
+    path = predictions / PROBABILITIES_FOLDER / f"{case_id}.nii.gz"
+    if after or not path.is_file():
+        return labels, classes_to_regions(labels_to_classes(labels.voxels, convention)), convention
+    channels = [read_volume(path, case_id=case_id, channel=number).voxels for number in range(len(REGIONS))]
+    return labels, np.stack(channels, axis=-1), convention
+
+
+def _write_seg(case_id, name, record, source, regions, path):
+    """Writes the DICOM SEG beside the NIfTI file. Returns its name in a list; none where there is no tumour."""
+    if not regions.any():
+        log.info(f"Case {case_id}: no tumour on {name}, so there is no DICOM SEG.")
+        return []
+    series = record["series"][name]
+    patient = Path(source or record["source"])
+    patient = patient / case_id if source and (patient / case_id).is_dir() else patient
+    found, _ = read_series(patient, case_id)
+    fitting = [one for one in found if one.is_dicom and one.tags.get("SeriesNumber") == series["number"]]
+    match = next((one for one in fitting if one.sha256 == series["sha256"]), None)
+    if match is None:
+        raise InputError(
+            f"Case {case_id}: the files of series {series['number']} ({name}) are not in {patient} as `conform` read "
+            "them: say with --source where the patients' folders are, or leave the DICOM SEG out with --no-dicom-seg."
+        )
+    target = path.with_name(path.name.replace(".nii.gz", ".dcm"))
+    try:
+        with atomic(target) as temporary:
+            write_segmentation(temporary, regions, match)
+    except WriteError:
+        raise
+    except InputError as error:
+        raise InputError(f"Case {case_id}: {error}.") from None
+    return [target.name]
+
+
+def _like(grid, path):
+    header = nib.Nifti1Header()
+    header.set_data_shape(grid.size)
+    header.set_sform(grid.affine, code=1)
+    header.set_qform(grid.affine, code=1, strip_shears=True)
+    header.set_xyzt_units("mm", "sec")
+    return Volume(np.empty(0), header, path)

@@ -1,0 +1,100 @@
+"""Which series is which: told with a reason, or refused in a sentence."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+
+from brats_tf.clinical.identify import identify
+from brats_tf.clinical.series import Series
+from brats_tf.errors import InputError
+
+
+def series(words="", times=None, name="series 1", folder="one", **tags):
+    echo, repetition, inversion = times or (None, None, None)
+    tags = {
+        "SeriesDescription": words,
+        "EchoTime": echo,
+        "RepetitionTime": repetition,
+        "InversionTime": inversion,
+    } | tags
+    tags = {key: value for key, value in tags.items() if value not in (None, "")}
+    return Series(name, (Path("patient") / folder / "0.dcm",), tags, (Dataset(),))
+
+
+SE_T1, SE_T2, FLAIR, MPRAGE = (10, 550, None), (95, 5000, None), (120, 9000, 2500), (3, 1900, 900)
+
+
+@pytest.mark.parametrize(
+    ("words", "times", "agent", "modality"),
+    [
+        ("t2_tirm_tra_dark-fluid", FLAIR, "", "flair"),
+        ("AX T2 FLAIR", FLAIR, "", "flair"),
+        ("3D FLAIR post gd", FLAIR, "Gadovist", "flair"),
+        ("", FLAIR, "", "flair"),
+        ("t1_se_tra", SE_T1, "", "t1"),
+        ("Ax T1 PRE", SE_T1, "", "t1"),
+        ("AX T1 FLAIR", (10, 2500, 900), "", "t1"),
+        ("t1_mprage_sag", MPRAGE, "", "t1"),
+        ("t1_mprage_sag", MPRAGE, "Dotarem", "t1ce"),
+        ("t1_mprage_sag", MPRAGE, "NONE", "t1"),
+        ("T1 +C", SE_T1, "", "t1ce"),
+        ("T1_TSE_KM", None, "", "t1ce"),
+        ("", SE_T1, "gd", "t1ce"),
+        ("t2_tse_cor", SE_T2, "", "t2"),
+        ("", SE_T2, "", "t2"),
+        ("ep2d_diff_ADC", (80, 5000, None), "", None),
+        ("t2star_swi", (20, 600, None), "", None),
+        ("Perfusion", (30, 1500, None), "gd", None),
+        ("T1 SUB", SE_T1, "gd", None),
+        ("t2_tse", SE_T1, "", None),
+        ("something", None, "", None),
+    ],
+)
+def test_words_and_times_tell_the_modality(words, times, agent, modality):
+    chosen, left_out = identify([series(words, times, ContrastBolusAgent=agent)], patient="P")
+    assert list(chosen) == ([modality] if modality else [])
+    assert len(left_out) == (0 if modality else 1)
+    assert all(one.reason for one in (*chosen.values(), *left_out))
+
+
+def test_words_against_times_are_told_both():
+    _, (one,) = identify([series("t2_tse", SE_T1)], patient="P")
+    assert one.reason == "its description says 't2', but TE 10, TR 550 ms, as t1 has"
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"Modality": "CT"}, "not MR"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE"]}, "derived"),
+    ],
+)
+def test_what_is_no_scan_of_the_head_is_left_out(tags, reason):
+    chosen, (one,) = identify([series("t1", SE_T1, **tags)], patient="P")
+    assert not chosen and reason in one.reason
+
+
+def test_two_series_of_one_modality_are_refused_by_name():
+    two = [series("t1 tra gd", SE_T1, name="series 4"), series("t1 mprage gd", MPRAGE, name="series 9", folder="two")]
+    with pytest.raises(InputError, match=r"Patient P: one series must show t1ce; received 2: series 4 .*; series 9 "):
+        identify(two, patient="P")
+    chosen, _ = identify(two, patient="P", named={"t1ce": "two"})
+    assert chosen["t1ce"].series.name == "series 9"
+
+
+def test_a_named_series_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match=re.escape("'three', named for t2, must be the folder or file of one series")):
+        identify([series("t2", SE_T2)], patient="P", named={"t2": "three"})
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"),
+    [("x_flair.nii.gz", "flair"), ("x-t1c.nii.gz", "t1ce"), ("AX T1 post.nii", "t1ce"), ("T2w.nii.gz", "t2"),
+     ("brain_mask.nii.gz", None), ("scan.nii.gz", None)],
+)  # fmt: skip
+def test_names_tell_the_modality_of_nifti_files(name, modality):
+    chosen, _ = identify([Series(name, (Path("P") / name,))], patient="P")
+    assert list(chosen) == ([modality] if modality else [])

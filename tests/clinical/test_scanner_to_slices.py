@@ -1,0 +1,159 @@
+"""From made-up DICOM series to cases, and from label maps to DICOM SEG on the source's slices."""
+
+import gzip
+import json
+import re
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from conftest import write_record
+from made_up_patients import PERSON, head, scan_patient
+
+from brats_tf.cli.main import main
+from brats_tf.clinical.conform import read_conform
+from brats_tf.clinical.grids import Grid, grid_of_volume
+from brats_tf.clinical.restore import restore_regions
+from brats_tf.clinical.series import read_series, stack
+from brats_tf.data.discovery import find_cases
+from brats_tf.data.volumes import read_segmentation, read_volume, write_volume
+from brats_tf.regions import BRATS_2017, classes_to_labels, classes_to_regions, labels_to_classes, regions_to_classes
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """(folder, {modality: true matrix}) of one conformed patient: `scanner/` and `cases/`."""
+    folder = tmp_path_factory.mktemp("clinical")
+    moves = scan_patient(folder / "scanner" / "P1")
+    assert main(["conform", str(folder / "scanner"), "--out", str(folder / "cases"), "--brain-mask", "nonzero"]) == 0
+    return folder, moves
+
+
+@pytest.fixture(scope="module")
+def predicted(patient):
+    """The folder of a prediction that is the truth, brought onto the case's grid by the known transform."""
+    folder, moves = patient
+    _, classes, grid = head()
+    case = Grid.from_dict(read_conform(folder / "cases" / "P1")["grid"])
+    regions = restore_regions(classes_to_regions(classes), grid, case, moves["t1ce"])
+    labels = classes_to_labels(regions_to_classes(regions), BRATS_2017)
+    assert labels.any()
+    like = read_volume(folder / "cases" / "P1" / "P1_t1ce.nii.gz", case_id="P1")
+    write_volume(folder / "predictions" / "P1.nii.gz", labels, like=like)
+    write_record(folder / "predictions", ["P1"], data=[str(folder / "cases")])
+    return folder
+
+
+def test_a_conformed_case_is_one_of_brats(patient):
+    folder, _ = patient
+    (case,), skipped = find_cases(folder / "cases")
+    assert sorted(case.volumes) == ["flair", "t1", "t1ce", "t2"] and not skipped
+    volume = read_volume(case.volumes["t2"], case_id="P1")
+    assert volume.voxels.shape == (240, 240, 155)
+    np.testing.assert_allclose(np.abs(volume.affine[:3, :3]), np.eye(3), atol=1e-6)
+    assert (volume.voxels == 0).mean() > 0.7 and volume.voxels.min() == 0
+    assert (folder / "cases" / "checks.html").stat().st_size > 50_000
+
+
+def test_the_known_transforms_are_found(patient):
+    folder, moves = patient
+    record = read_conform(folder / "cases" / "P1")
+    assert record["reference"] == "t1ce"
+    _, _, grid = head()
+    points = grid.corners() * 0.4  # About the brain's surface.
+    there = points @ moves["t1ce"][:3, :3].T + moves["t1ce"][:3, 3]
+    for name in ("flair", "t1", "t2"):
+        found = np.array(record["series"][name]["case_to_series"])
+        wanted = points @ moves[name][:3, :3].T + moves[name][:3, 3]
+        error = np.linalg.norm(there @ found[:3, :3].T + found[:3, 3] - wanted, axis=1)
+        assert error.max() < 2, (name, error.max())
+
+
+def test_a_second_conform_leaves_the_case_as_it_is(patient, capsys):
+    folder, _ = patient
+    path = folder / "cases" / "P1" / "conform.json"
+    before = path.stat().st_mtime_ns
+    assert main(["conform", str(folder / "scanner"), "--out", str(folder / "cases"), "--brain-mask", "nonzero"]) == 0
+    assert path.stat().st_mtime_ns == before and "is there already" in capsys.readouterr().out
+    assert main(["conform", str(folder / "scanner"), "--out", str(folder / "cases"), "--brain-mask", "hd-bet"]) == 2
+    assert "with --replace" in capsys.readouterr().out and path.stat().st_mtime_ns == before
+
+
+def test_segments_lie_on_the_slices_of_the_source(patient, predicted):
+    folder, moves = patient
+    out = folder / "restored"
+    assert main(["restore", str(predicted / "predictions"), "--out", str(out), "--to", "native"]) == 0
+    found, _ = read_series(folder / "scanner" / "P1", "P1")
+    for series in found:
+        grid, frames = stack(series)
+        name = _modality(folder, series)
+        back = read_segmentation(out / "P1" / f"P1_{name}_seg.nii.gz", case_id="P1")
+        there = grid_of_volume(back)
+        assert there.size == grid.size
+        np.testing.assert_allclose(there.matrix, grid.matrix, atol=1e-3)
+        regions = classes_to_regions(labels_to_classes(back.voxels, BRATS_2017))
+        seg = highdicom.seg.segread(out / "P1" / f"P1_{name}_seg.dcm")
+        assert seg.number_of_segments == 3
+        assert [seg.get_segment_description(number).segment_label for number in (1, 2, 3)] == [
+            "Whole tumor", "Tumor core", "Enhancing tumor"
+        ]  # fmt: skip
+        uids = [frame[0].SOPInstanceUID for frame in frames]
+        pixels = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)  # (Z, rows, columns, 3)
+        np.testing.assert_array_equal(np.transpose(pixels, (2, 1, 0, 3)).astype(bool), regions)
+        assert seg.StudyInstanceUID == frames[0][0].StudyInstanceUID
+        assert {one.SeriesInstanceUID for one in seg.ReferencedSeriesSequence} == {frames[0][0].SeriesInstanceUID}
+        assert seg.FrameOfReferenceUID == frames[0][0].FrameOfReferenceUID
+        image = sitk.ReadImage(str(out / "P1" / f"P1_{name}_seg.dcm"))
+        assert image.GetSize()[:2] == grid.size[:2] and sitk.GetArrayFromImage(image).any()
+        truth = restore_regions(classes_to_regions(head()[1]), head()[2], grid, moves[name])
+        dice = 2 * (truth[..., 0] & regions[..., 0]).sum() / (truth[..., 0].sum() + regions[..., 0].sum())
+        assert dice > 0.85, (name, dice)
+    volumes = json.loads((out / "restored.json").read_text())["cases"]["P1"]
+    assert volumes["flair"]["WT_ml"] == pytest.approx(volumes["t1ce"]["WT_ml"], rel=0.15)
+
+
+def _modality(folder, series):
+    record = read_conform(folder / "cases" / "P1")
+    return next(name for name, one in record["series"].items() if one["number"] == series.tags["SeriesNumber"])
+
+
+def test_nothing_of_a_person_leaves_the_scanner(patient, predicted, capsys):
+    folder, _ = patient
+    assert main(["restore", str(predicted / "predictions"), "--out", str(folder / "again"), "--to", "flair"]) == 0
+    said = capsys.readouterr()
+    texts = {"the console": (said.out + said.err).encode()}
+    for path in [*(folder / "cases").rglob("*"), *(folder / "again").rglob("*")]:
+        if path.is_file():
+            packed = path.read_bytes()
+            texts[path.name] = path.name.encode() + (gzip.decompress(packed) if path.suffix == ".gz" else packed)
+    secrets = [PERSON["PatientID"], "Doe^", "Jane", PERSON["PatientBirthDate"], "ACC998877", "Brown^", "Elsewhere"]
+    for name, text in texts.items():
+        for secret in secrets:
+            assert secret.encode() not in text, (name, secret)
+        if not name.endswith(".dcm"):
+            assert not re.search(rb"1\.2\.826\.0\.1\.3680043\.8\.498", text), name
+    seg = pydicom.dcmread(folder / "again" / "P1" / "P1_flair_seg.dcm")
+    assert seg.PatientID == "" and seg.PatientName == "" and seg.PatientBirthDate in ("", None)
+
+
+def test_predictions_of_other_cases_cannot_be_restored(predicted, tmp_path, capsys):
+    (tmp_path / "cases").mkdir()
+    arguments = [
+        "restore",
+        str(predicted / "predictions"),
+        "--out",
+        str(tmp_path),
+        "--conformed",
+        str(tmp_path / "cases"),
+    ]
+    assert main(arguments) == 2
+    assert "only cases of `brats-tf conform` can be restored" in capsys.readouterr().out
+
+
+def test_a_source_that_changed_is_not_taken_for_the_old_one(patient, predicted, tmp_path, capsys):
+    scan_patient(tmp_path / "scanner" / "P1", seed=5, modalities=("t1ce",))
+    source = ["--source", str(tmp_path / "scanner"), "--out", str(tmp_path)]
+    assert main(["restore", str(predicted / "predictions"), *source]) == 2
+    assert "are not in" in capsys.readouterr().out and not list(tmp_path.glob("**/*_seg.dcm"))
