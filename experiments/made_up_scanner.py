@@ -3,13 +3,14 @@
 Helper of `round_trip.py` and of the tests; nothing here is needed to use the package.
 """
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from brats_tf.clinical.grids import Grid, matrix_transform, resample, to_array
 
@@ -148,3 +149,40 @@ def write_dicom(image, folder, *, words, times=(10, 500, None), number=1, agent=
         pydicom.dcmwrite(folder / f"{k:04}.dcm", header, enforce_file_format=True)
         headers.append(header)
     return headers
+
+
+def write_enhanced(image, path, *, words, times=(10, 500, None), number=1, agent="", person=None):
+    """Writes a SimpleITK image as one Enhanced MR file, with a frame for each slice."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_dicom(image, folder, words=words, number=number, agent=agent, person=person)
+        slices = [pydicom.dcmread(one) for one in sorted(Path(folder).iterdir())]
+    header = slices[0]
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    header.NumberOfFrames = len(slices)
+    header.PixelData = b"".join(one.PixelData for one in slices)
+    timing, echo, inversion, shared = Dataset(), Dataset(), Dataset(), Dataset()
+    timing.RepetitionTime, echo.EffectiveEchoTime = times[1], times[0]
+    inversion.InversionTimes = times[2] if times[2] is not None else None
+    orientation, measures = Dataset(), Dataset()
+    orientation.ImageOrientationPatient = header.ImageOrientationPatient
+    measures.PixelSpacing, measures.SliceThickness = header.PixelSpacing, header.SliceThickness
+    measures.SpacingBetweenSlices = header.SpacingBetweenSlices
+    shared.MRTimingAndRelatedParametersSequence, shared.MREchoSequence = [timing], [echo]
+    if times[2] is not None:
+        shared.MRModifierSequence = [inversion]
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    frames = []
+    for index, one in enumerate(slices, start=1):
+        position, content, frame = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = one.ImagePositionPatient
+        content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", index, [1, index]
+        frame.PlanePositionSequence, frame.FrameContentSequence = [position], [content]
+        frames.append(frame)
+    header.SharedFunctionalGroupsSequence, header.PerFrameFunctionalGroupsSequence = [shared], frames
+    for name in ("EchoTime", "RepetitionTime", "InversionTime", "ImageOrientationPatient", "ImagePositionPatient"):
+        if name in header:
+            del header[name]
+    for name in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"):
+        del header[name]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pydicom.dcmwrite(path, header, enforce_file_format=True)

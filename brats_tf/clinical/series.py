@@ -29,6 +29,7 @@ TAGS = (
 ).split()
 PARALLEL = 1e-3  # How far the directions of two slices of a series may differ.
 _UID = re.compile(r"\d+(\.\d+){4,}")
+SLANT_DEGREES = 0.2  # How far the stack may lean from the normal of its slices.
 GAP_TOLERANCE = 0.02  # How far the distance of two slices may differ from the usual one, as a share of it.
 
 
@@ -193,8 +194,8 @@ def stack(series):
         (`Grid` with i along a row, j along a column, k from slice to slice; frames as `frames_of` has them, by k).
 
     Raises:
-        InputError: when the slices are no stack: too few, of several orientations or sizes, unevenly spaced, one place
-            twice.
+        InputError: when the slices are no stack: too few, of several orientations or sizes, unevenly spaced, shifted
+            sideways, one place twice.
     """
     frames = frames_of(series)
     sizes = {(int(header.Columns), int(header.Rows)) for header in series.headers}
@@ -223,6 +224,12 @@ def stack(series):
         )
     matrix = np.eye(4)
     first, last = positions[order[0]], positions[order[-1]]
+    slant = np.degrees(np.arctan2(np.linalg.norm(np.cross(normal, last - first)), normal @ (last - first)))
+    if slant > SLANT_DEGREES:
+        raise InputError(
+            f"{series.name} has slices that are shifted sideways, by {slant:.2g} degrees from their normal, as with a "
+            "tilted gantry; a stack must be rectangular"
+        )
     matrix[:3, 0], matrix[:3, 1] = row * spacings[0][1], column * spacings[0][0]
     matrix[:3, 2], matrix[:3, 3] = (last - first) / (len(frames) - 1), first
     return Grid((*sizes.pop(), len(frames)), matrix), [frames[index] for index in order]

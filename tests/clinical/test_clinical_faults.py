@@ -1,0 +1,348 @@
+"""What a scanner's folders may have wrong: one sentence that names patient and series, exit code 2, the others go on."""
+
+import stat
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from made_up_patients import ball, noise
+from made_up_scanner import write_dicom, write_enhanced
+from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
+
+from brats_tf.cli.main import main
+from brats_tf.clinical.conform import read_conform
+from brats_tf.clinical.grids import grid_of
+from brats_tf.clinical.registration import register
+from brats_tf.clinical.series import read_series, stack
+from brats_tf.data.volumes import read_volume
+from brats_tf.errors import InputError
+
+T1CE = {"words": "t1 mprage KM", "times": (3, 1900, 900), "agent": "made up"}
+T2 = {"words": "t2 tse", "times": (95, 5000, None)}
+ONE_FRAME = {"FrameOfReferenceUID": "1.2.3"}
+
+
+@pytest.fixture
+def conform(tmp_path, capsys):
+    """Runs `conform` on `scanner/` without looking for a tool; returns (exit code, what was printed)."""
+
+    def run(*arguments):
+        code = main(
+            [
+                "conform",
+                str(tmp_path / "scanner"),
+                "--out",
+                str(tmp_path / "cases"),
+                "--brain-mask",
+                "nonzero",
+                *arguments,
+            ]
+        )
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return code, " ".join((said.out + said.err).split())
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of patient P1."""
+    path = tmp_path / "scanner" / "P1"
+    path.mkdir(parents=True)
+    return path
+
+
+def write_series(folder, name="a", image=None, **changes):
+    write_dicom(
+        ball() if image is None else image, folder / name, person=changes.pop("person", None), **T1CE, **changes
+    )
+    return sorted((folder / name).iterdir())
+
+
+def assert_refused(conform, tmp_path, *words):
+    code, said = conform()
+    assert code == 2
+    for word in ("Left out: Patient P1", *words):
+        assert word in said, said
+    assert not (tmp_path / "cases" / "P1").exists() and not list((tmp_path / "cases").glob(".*"))
+
+
+def test_two_series_for_a_modality_are_named_and_the_next_patient_goes_on(conform, folder, tmp_path):
+    write_series(folder, "a")
+    write_series(folder, "b", number=2)
+    write_series(folder.parent / "P2")
+    assert_refused(
+        conform, tmp_path, "one series must show t1ce; received 2", "series 1 in a", "series 2 in b", "1 of 2"
+    )
+    assert (tmp_path / "cases" / "P2" / "P2_t1ce.nii.gz").is_file()
+    page = (tmp_path / "cases" / "checks.html").read_text()
+    assert "P2" in page and "one series must show t1ce" in page
+
+
+def test_a_list_chooses_between_two_series(conform, folder, tmp_path):
+    write_series(folder, "a")
+    write_series(folder, "b", number=2)
+    (tmp_path / "list.csv").write_text("patient,modality,path\nP1,t1ce,b\n")
+    code, said = conform("--series-list", str(tmp_path / "list.csv"))
+    assert code == 0, said
+    series = read_conform(tmp_path / "cases" / "P1")["series"]
+    assert series["t1ce"]["number"] == 2 and "--series-list" in series["t1ce"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("patient,modality,path\nP1,t9,a\n", "line 2 must have a patient, a modality"),
+        ("patient,modality,path\nP1,t1ce,nowhere\n", "'nowhere', named for t1ce, must be the folder or file of one"),
+        ("patient,modality,path\nP7,t1ce,a\n", "patient 'P7' is no folder of"),
+        ("patient,modality,path\nP1,t1ce,a\nP1,t1ce,b\n", "line 3 names a second series for t1ce of P1"),
+        ("who,what\nP1,t1ce\n", "line 2 must have a patient, a modality"),
+    ],
+)
+def test_a_wrong_list_is_refused(conform, folder, tmp_path, text, words):
+    write_series(folder)
+    (tmp_path / "list.csv").write_text(text)
+    code, said = conform("--series-list", str(tmp_path / "list.csv"))
+    assert code == 2 and words in said
+
+
+def test_a_missing_modality_is_said_and_the_rest_goes_on(conform, folder, tmp_path):
+    write_series(folder)
+    code, said = conform()
+    assert code == 0 and "Patient P1: no series shows flair, t1, t2; the networks go on without" in said
+    assert read_conform(tmp_path / "cases" / "P1")["missing"] == ["flair", "t1", "t2"]
+
+
+def test_two_patients_in_a_folder_are_refused(conform, folder, tmp_path):
+    write_series(folder, "a", person={"PatientID": "1"})
+    write_dicom(ball(), folder / "b", person={"PatientID": "2"}, number=2, **T2)
+    assert_refused(conform, tmp_path, "the folder must hold one patient; received series of 2 patients")
+
+
+def test_two_frames_of_reference_need_a_registration(conform, folder, tmp_path):
+    write_series(folder, "a")
+    write_dicom(ball(), folder / "b", number=2, **T2)
+    code, said = conform("--registration", "none")
+    assert code == 2 and "must have one frame of reference; received 2" in said
+
+
+def test_one_frame_of_reference_needs_none(conform, folder, tmp_path):
+    write_series(folder, "a", **ONE_FRAME)
+    write_dicom(ball(), folder / "b", number=2, **T2, **ONE_FRAME)
+    assert conform("--registration", "none")[0] == 0
+    np.testing.assert_array_equal(read_conform(tmp_path / "cases" / "P1")["series"]["t2"]["case_to_series"], np.eye(4))
+
+
+def test_a_missing_slice_is_found(conform, folder, tmp_path):
+    write_series(folder)[5].unlink()
+    assert_refused(conform, tmp_path, "series 1 in a", "12 mm apart, but two that are 24 mm apart")
+
+
+def test_two_slices_are_too_few(conform, folder, tmp_path):
+    for path in write_series(folder)[2:]:
+        path.unlink()
+    assert_refused(conform, tmp_path, "series 1 in a must have at least 3 slices; received 2")
+
+
+def test_a_slice_twice_is_found(conform, folder, tmp_path):
+    again = pydicom.dcmread(write_series(folder)[4])
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    pydicom.dcmwrite(folder / "a" / "again.dcm", again)
+    assert_refused(conform, tmp_path, "2 slices or more at one place")
+
+
+@pytest.mark.parametrize(
+    ("tag", "word"),
+    [
+        ("ImageOrientationPatient", "orientation"),
+        ("ImagePositionPatient", "position"),
+        ("PixelSpacing", "pixel spacing"),
+    ],
+)
+def test_a_slice_that_does_not_say_where_it_lies_is_refused(conform, folder, tmp_path, tag, word):
+    write_series(folder, **{tag: None})
+    assert_refused(conform, tmp_path, f"series 1 in a has slices without {word} in their headers")
+
+
+def test_slices_of_two_orientations_are_refused(conform, folder, tmp_path):
+    path = write_series(folder)[0]
+    other = pydicom.dcmread(path)
+    other.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+    pydicom.dcmwrite(path, other)
+    assert_refused(conform, tmp_path, "series 1 in a has slices of several sizes or orientations, as localisers have")
+
+
+def test_a_tilted_gantry_is_refused(conform, folder, tmp_path):
+    for number, path in enumerate(write_series(folder)):
+        slice_ = pydicom.dcmread(path)
+        x, y, z = slice_.ImagePositionPatient
+        slice_.ImagePositionPatient = [x, float(y) + 4 * number, z]
+        pydicom.dcmwrite(path, slice_)
+    assert_refused(conform, tmp_path, "series 1 in a has slices that are shifted sideways, by 18 degrees")
+
+
+def test_colour_is_refused(conform, folder, tmp_path):
+    colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "BitsAllocated": 8}
+    rows, columns = ball().GetSize()[1::-1]
+    pixels = bytes(rows * columns * 3)
+    write_series(folder, **colour, BitsStored=8, HighBit=7, PixelRepresentation=0, PixelData=pixels)
+    assert_refused(conform, tmp_path, "series 1 in a must be grey; received colour images")
+
+
+def test_a_truncated_file_is_named(conform, folder, tmp_path):
+    path = write_series(folder)[3]
+    path.write_bytes(path.read_bytes()[:-300])
+    assert_refused(conform, tmp_path, "series 1 in a")
+
+
+def test_a_header_cut_short_leaves_a_gap(conform, folder, tmp_path):
+    path = write_series(folder)[3]
+    path.write_bytes(path.read_bytes()[:400])
+    assert_refused(conform, tmp_path, "mm apart")
+
+
+def test_a_folder_without_images_is_refused(conform, folder, tmp_path):
+    (folder / "notes.txt").write_text("nothing")
+    assert_refused(conform, tmp_path, "no series of flair, t1, t1ce, t2 was found")
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+def test_compressed_pixels_are_the_same(folder, tmp_path, conform, syntax):
+    plain = write_series(folder.parent / "P2", person=ONE_FRAME)
+    for path in write_series(folder, person=ONE_FRAME):
+        packed = pydicom.dcmread(path)
+        packed.compress(syntax, generate_instance_uid=False)
+        pydicom.dcmwrite(path, packed)
+    assert path.stat().st_size != plain[-1].stat().st_size
+    code, said = conform()
+    assert code == 0, said
+    one, other = (read_volume(tmp_path / "cases" / p / f"{p}_t1ce.nii.gz", case_id=p).voxels for p in ("P1", "P2"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_pixels_that_cannot_be_unpacked_are_named(conform, folder, tmp_path):
+    for path in write_series(folder):
+        odd = pydicom.dcmread(path)
+        odd.compress(RLELossless, generate_instance_uid=False)
+        odd.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"  # MPEG2 video.
+        pydicom.dcmwrite(path, odd)
+    assert_refused(conform, tmp_path, "series 1 in a could not be read by dcm2niix", "MPEG2")
+
+
+def test_a_multi_frame_file_gives_the_same_case(conform, folder, tmp_path):
+    write_enhanced(ball(), folder / "a" / "one.dcm", **T1CE)
+    write_series(folder.parent / "P2")
+    (series,), _ = read_series(folder, "P1")
+    there, frames = stack(series)
+    np.testing.assert_allclose(there.matrix, grid_of(ball()).matrix, atol=1e-3)
+    assert [index for _, index, *_ in frames] == [*range(12)] or [index for _, index, *_ in frames] == [
+        *range(11, -1, -1)
+    ]
+    code, said = conform()
+    assert code == 0, said
+    one, other = (read_volume(tmp_path / "cases" / p / f"{p}_t1ce.nii.gz", case_id=p).voxels for p in ("P1", "P2"))
+    np.testing.assert_allclose(one, other, atol=1)
+
+
+def test_nifti_series_are_conformed_too(conform, folder, tmp_path):
+    sitk.WriteImage(ball(), str(folder / "P1_t1ce.nii.gz"))
+    write_series(folder.parent / "P2")
+    code, said = conform()
+    assert code == 0, said
+    one, other = (read_volume(tmp_path / "cases" / p / f"{p}_t1ce.nii.gz", case_id=p).voxels for p in ("P1", "P2"))
+    np.testing.assert_allclose(one, other, atol=2)  # DICOM rounds to whole numbers.
+
+
+def test_a_broken_nifti_file_is_named(conform, folder, tmp_path):
+    sitk.WriteImage(ball(), str(folder / "P1_t1ce.nii.gz"))
+    path = folder / "P1_t1ce.nii.gz"
+    path.write_bytes(path.read_bytes()[:500])
+    code, said = conform()
+    assert code == 2 and "P1_t1ce.nii.gz" in said and not (tmp_path / "cases" / "P1").exists()
+
+
+def test_noise_is_not_registered():
+    with pytest.raises(InputError, match=r"^the noise could not be registered: the heads overlap by .* moved by 8 mm"):
+        register(ball(), noise(), name="the noise")
+
+
+def test_a_registration_that_fails_names_patient_and_series(conform, folder, tmp_path):
+    write_series(folder, "a")
+    write_dicom(noise(), folder / "b", number=2, **T2)
+    assert_refused(conform, tmp_path, "series 2 in b (t2) could not be registered")
+
+
+def test_folders_called_after_a_person_or_a_uid_are_not_said(conform, folder, tmp_path):
+    person = {"PatientID": "4711-SECRET", "PatientName": "Doe^Jane"}
+    write_series(folder, "DOE_JANE_1960", person=person)
+    write_series(folder, "1.2.840.113619.2.55", person=person, number=2)
+    code, said = conform()
+    assert code == 2 and "series 1 in *" in said and "series 2 in *" in said
+    assert "DOE" not in said and "113619" not in said and "4711" not in said
+
+
+def test_without_a_tool_a_mask_is_asked_for(conform, folder, tmp_path, monkeypatch):
+    write_series(folder)
+    monkeypatch.setenv("PATH", "/nowhere")
+    code, said = conform("--brain-mask", "auto")
+    assert code == 2 and "a brain mask is needed: install HD-BET (hd-bet) or SynthStrip (mri_synthstrip)" in said
+    code, said = conform("--brain-mask", "hd-bet")
+    assert code == 2 and "hd-bet is not installed" in said
+
+
+def _tool(tmp_path, monkeypatch, name, script):
+    path = tmp_path / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+
+
+def test_a_tool_is_called_as_its_page_says(conform, folder, tmp_path, monkeypatch):
+    write_series(folder)
+    made_up = tmp_path / "made_up.nii.gz"
+    sitk.WriteImage(sitk.Cast(ball() > 500, sitk.sitkUInt8), str(made_up))
+    said_to = tmp_path / "arguments"
+    script = f'echo "$@" > {said_to}; cp {made_up} "${{4%.nii.gz}}_bet.nii.gz"'
+    _tool(tmp_path, monkeypatch, "hd-bet", script)
+    code, said = conform("--brain-mask", "auto")
+    assert code == 0, said
+    words = said_to.read_text().split()
+    assert words[0] == "-i" and words[2] == "-o" and words[4] == "--save_bet_mask"
+    mask = read_conform(tmp_path / "cases" / "P1")["brain_mask"]
+    assert mask["how"] == "hd-bet" and mask["ml"] == pytest.approx((4 / 3) * np.pi * 6**3, rel=0.1)
+    voxels = read_volume(tmp_path / "cases" / "P1" / "P1_t1ce.nii.gz", case_id="P1").voxels
+    assert (voxels > 0).sum() / 1000 == pytest.approx(mask["ml"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo no weights >&2; exit 3", "hd-bet made no mask; exit code 3, it said: 'no weights'"),
+        ("exit 0", "hd-bet made no mask; exit code 0"),
+    ],
+)
+def test_a_tool_that_fails_is_reported(conform, folder, tmp_path, monkeypatch, script, words):
+    write_series(folder)
+    _tool(tmp_path, monkeypatch, "hd-bet", script)
+    code, said = conform("--brain-mask", "hd-bet")
+    assert code == 2 and words in said
+
+
+def test_the_users_mask_is_taken_and_must_be_a_brain(conform, folder, tmp_path):
+    write_series(folder)
+    code, said = conform("--brain-mask", "file")
+    assert code == 2 and "brain_mask.nii.gz, which --brain-mask file takes" in said
+    sitk.WriteImage(sitk.Cast(ball() > 950, sitk.sitkUInt8), str(folder / "brain_mask.nii.gz"))
+    code, said = conform("--brain-mask", "file")
+    assert code == 2 and "must have 300 to 2500 ml; received" in said
+    sitk.WriteImage(sitk.Cast(ball() > 600, sitk.sitkUInt8), str(folder / "brain_mask.nii.gz"))
+    code, said = conform("--brain-mask", "file")
+    assert code == 0, said
+
+
+def test_an_image_with_a_skull_is_not_taken_for_a_brain(conform, folder, tmp_path):
+    write_series(folder, image=ball() + 10)
+    assert_refused(conform, tmp_path, "--brain-mask nonzero takes images of a brain alone")
