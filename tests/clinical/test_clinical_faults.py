@@ -1,4 +1,4 @@
-"""What a scanner's folders may have wrong: one sentence that names patient and series, exit code 2, the others go on."""
+"""Faults of a scanner's folders: one sentence that names patient and series, exit code 2, the others go on."""
 
 import stat
 
