@@ -72,9 +72,9 @@ def restore(given):
 
 
 def segment(given):
-    """From patients' series to label maps in their own space, in one command.
+    """From patients' series to label maps in their own space and a report, in one command.
 
-    Runs conform, predict and restore: OUT/cases, OUT/predictions, OUT/restored, and OUT/cases/checks.html to look at.
+    Runs conform, predict and restore: OUT/cases with checks.html, OUT/predictions, OUT/restored, and OUT/report.html.
     Run it again after an interruption: what is done is not done again. Needs the extra `clinical`. For research; not a
     medical device.
 
@@ -85,6 +85,7 @@ def segment(given):
     from brats_tf.clinical.patients import find_patients
     from brats_tf.clinical.restore import restore_predictions
     from brats_tf.report.checking_page import write_checking_page
+    from brats_tf.report.volumes_page import write_volumes_page
 
     cases, predictions, restored = (given.out / name for name in ("cases", "predictions", "restored"))
     failures = conform_patients(
@@ -100,6 +101,7 @@ def segment(given):
     failures += restore_predictions(
         predictions, out=restored, source=given.input, options=section_given(given, RestoreOptions)
     )
+    write_volumes_page(given.out / "report.html", cases, restored, failures)
     return FAILED_CASES if failures else 0
 
 

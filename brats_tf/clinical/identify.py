@@ -21,9 +21,9 @@ CONTRAST = (
 )
 NO_CONTRAST = "pre native nativ noncontrast non-contrast ohne without precontrast".split()
 OTHERS = (
-    "dwi adc dti diff diffusion trace tracew swi swan venbold perf perfusion dsc dce asl tof angio mra mip minip loc "
-    "localizer localiser scout survey aahead calib calibration fieldmap bold fmri mrs spectro sub subtraction t2star "
-    "t2* hemo haemo flash2d medic rbv cbv cbf mtt ttp fa screenshot phase pd"
+    "dwi adc epi dti diff diffusion trace tracew swi swan venbold perf perfusion dsc dce asl tof angio mra mip minip "
+    "loc localizer localiser scout survey aahead calib calibration fieldmap bold fmri mrs spectro sub subtraction "
+    "t2star t2* hemo haemo flash2d medic rbv cbv cbf mtt ttp fa screenshot phase pd"
 ).split()
 _NONE = ("", "no", "none", "n", "nein", "0", "without")
 _WORD = re.compile(r"t2\*|\+c\b|\bc\+|dark[-_ ]fluid|non[-_ ]contrast|[a-z0-9]+")

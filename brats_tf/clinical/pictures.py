@@ -1,13 +1,19 @@
-"""Pictures to check a conformed case by: the brain mask's outline, and each modality against the reference."""
+"""Pictures to check cases by: the brain mask's outline, modalities against the reference, regions on a series."""
 
 import numpy as np
 import SimpleITK as sitk
 
 from brats_tf.clinical.grids import brats_grid, grid_of, resample, to_array
+from brats_tf.regions import REGIONS
+from brats_tf.visualisation.overlays import COLOUR_BLIND_SAFE
 from brats_tf.visualisation.plots import new_figure, save_figure
 
 SQUARES = 8  # Of a checkerboard, along an axis.
 CUTS = (("axial", 2), ("coronal", 1), ("sagittal", 0))  # The axis that a cut is across, of left, back, head.
+REGION_COLOURS = dict(
+    zip(REGIONS, (COLOUR_BLIND_SAFE[name] for name in ("edema", "necrosis", "enhancing")), strict=True)
+)
+HEIGHTS = (0.25, 0.5, 0.75)  # Of the slices shown, as shares of the tumour's.
 
 
 def save_checks(folder, reference, mask, arrays, brain, name):
@@ -33,6 +39,36 @@ def save_checks(folder, reference, mask, arrays, brain, name):
         if modality != name:
             title = f"{modality} (bright squares) in {name}; the line is the edge of the brain mask"
             _save(folder / f"{modality}.png", title, arrays[name], other=array, outline=brain)
+
+
+def save_segments(path, image, regions, *, spacing, title):
+    """Draws the regions' outlines on three slices of a series, or on its middle slices where there is no tumour.
+
+    Args:
+        path: the .png to write.
+        image: (X, Y, Z) intensities of the series, slices along Z.
+        regions: (X, Y, Z, 3) bool, WT, TC, ET on the same voxels.
+        spacing: edges of a voxel, mm.
+        title: above the picture.
+    """
+    filled = np.flatnonzero(regions.any(axis=(0, 1, 3)))
+    filled = filled if filled.size else np.arange(image.shape[2])
+    slices = [int(filled[int(height * (filled.size - 1))]) for height in HEIGHTS]
+    figure, (axes,) = new_figure(1, len(slices), size=(12, 4.6))
+    window = _window(image)
+    for axis, number in zip(axes, slices, strict=True):
+        cut = _scaled(image[:, :, number].T, *window)
+        axis.imshow(cut, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=spacing[1] / spacing[0])
+        for region, (name, colour) in enumerate(REGION_COLOURS.items()):
+            line = regions[:, :, number, region].T
+            if line.any():
+                axis.contour(line.astype(float), levels=[0.5], colors=colour, linewidths=1.0)
+            axis.plot([], [], color=colour, label=name)
+        axis.set_title(f"slice {number + 1} of {image.shape[2]}", fontsize=9)
+        axis.axis("off")
+    axes[0].legend(loc="lower left", fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    save_figure(figure, path)
 
 
 def _upright(image):

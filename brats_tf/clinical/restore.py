@@ -7,8 +7,10 @@ import nibabel as nib
 import numpy as np
 
 from brats_tf.clinical.conform import CONFORM_FILE, read_conform
+from brats_tf.clinical.convert import read_image
 from brats_tf.clinical.dicom_seg import write_segmentation
 from brats_tf.clinical.grids import Grid, grid_of_volume, matrix_transform, resample, to_array, to_image
+from brats_tf.clinical.pictures import save_segments
 from brats_tf.clinical.series import read_series
 from brats_tf.config.execution import RestoreOptions
 from brats_tf.data.layouts import UNDERSCORED
@@ -33,7 +35,9 @@ REFERENCE, NATIVE = "reference", "native"
 
 
 def restore_predictions(predictions, *, out, cases=None, source=None, options=None):
-    """Writes each label map in the space of the series, `<out>/<case>/<case>_<modality>_seg.nii.gz`, and as DICOM SEG.
+    """Writes each label map in the space of the series, `<out>/<case>/<case>_<modality>_seg.nii.gz`.
+
+    Beside it lie a picture, and for a DICOM series the DICOM SEG.
 
     Each region is interpolated linearly, from its probability where `predict --save-probabilities` wrote them, and cut
     at 0.5. `<out>/restored.json` has the volumes in ml, there.
@@ -118,20 +122,52 @@ def _restore(case_id, maps, conformed, source, out, options):
     missing = [name for name in names if name not in record["series"]]
     if missing:
         raise InputError(f"Case {case_id}: no {missing[0]} in {folder}; received {', '.join(record['series'])}.")
+    sources = _find_sources(case_id, names, record, source, must=options.dicom_seg)
     done = {}
     for name in names:
-        series = record["series"][name]
-        native = Grid.from_dict(series["grid"])
-        classes = regions_to_classes(restore_regions(regions, grid, native, np.array(series["case_to_series"])))
+        native, matrix = Grid.from_dict(record["series"][name]["grid"]), record["series"][name]["case_to_series"]
+        classes = regions_to_classes(restore_regions(regions, grid, native, np.array(matrix)))
         path = out / f"{case_id}_{name}_seg.nii.gz"
         write_volume(path, classes_to_labels(classes, convention), like=_like(native, path))
         nested = classes_to_regions(classes)
         ml = nested.sum(axis=(0, 1, 2)) * float(np.prod(native.spacing)) / 1000
         done[name] = {f"{region}_ml": round(float(one), 3) for region, one in zip(REGIONS, ml, strict=True)}
         done[name]["files"] = [path.name]
-        if series["is_dicom"] and options.dicom_seg:
-            done[name]["files"] += _write_seg(case_id, name, record, source, nested, path)
+        if name in sources:
+            done[name]["files"] += _beside(
+                path, sources[name], nested, native, f"{case_id}: regions on {name}", dicom_seg=options.dicom_seg
+            )
     return done
+
+
+def _find_sources(case_id, names, record, source, *, must):
+    """{modality: `Series`} of the files that the case was made of.
+
+    Raises:
+        InputError: when a DICOM series is not there, unchanged, and `must` be.
+    """
+    patient = Path(source or record["source"])
+    patient = patient / case_id if source and (patient / case_id).is_dir() else patient
+    found, sources = read_series(patient, case_id)[0], {}
+    for name in names:
+        series = record["series"][name]
+        fitting = [
+            one
+            for one in found
+            if one.is_dicom == series["is_dicom"] and one.tags.get("SeriesNumber") == series["number"]
+        ]
+        match = next((one for one in fitting if one.sha256 == series["sha256"]), None)
+        if match is not None:
+            sources[name] = match
+        elif must and series["is_dicom"]:
+            raise InputError(
+                f"Case {case_id}: the files of series {series['number']} ({name}) are not in {patient} as `conform` "
+                "read them: say with --source where the patients' folders are, or leave the DICOM SEG out with "
+                "--no-dicom-seg."
+            )
+        else:
+            log.info(f"Case {case_id}: the files of {name} are not in {patient} as `conform` read them: no picture.")
+    return sources
 
 
 def _regions(case_id, facts, predictions, *, after):
@@ -147,31 +183,26 @@ def _regions(case_id, facts, predictions, *, after):
     return labels, np.stack(channels, axis=-1), convention
 
 
-def _write_seg(case_id, name, record, source, regions, path):
-    """Writes the DICOM SEG beside the NIfTI file. Returns its name in a list; none where there is no tumour."""
+def _beside(path, series, regions, grid, title, *, dicom_seg):
+    """Writes what lies beside a NIfTI file: a picture, and the DICOM SEG. Returns their names."""
+    stem, case_id = path.name.removesuffix(".nii.gz"), path.parent.name
+    image, _ = read_image(series, patient=case_id)
+    voxels = to_array(resample(image, grid, matrix_transform(np.eye(4)), kind="linear"))
+    picture, target = path.with_name(f"{stem}.png"), path.with_name(f"{stem}.dcm")
+    save_segments(picture, voxels, regions, spacing=grid.spacing, title=title)
+    if not (dicom_seg and series.is_dicom):
+        return [picture.name]
     if not regions.any():
-        log.info(f"Case {case_id}: no tumour on {name}, so there is no DICOM SEG.")
-        return []
-    series = record["series"][name]
-    patient = Path(source or record["source"])
-    patient = patient / case_id if source and (patient / case_id).is_dir() else patient
-    found, _ = read_series(patient, case_id)
-    fitting = [one for one in found if one.is_dicom and one.tags.get("SeriesNumber") == series["number"]]
-    match = next((one for one in fitting if one.sha256 == series["sha256"]), None)
-    if match is None:
-        raise InputError(
-            f"Case {case_id}: the files of series {series['number']} ({name}) are not in {patient} as `conform` read "
-            "them: say with --source where the patients' folders are, or leave the DICOM SEG out with --no-dicom-seg."
-        )
-    target = path.with_name(path.name.replace(".nii.gz", ".dcm"))
+        log.info(f"Case {case_id}: no tumour on {series.name}, so there is no DICOM SEG.")
+        return [picture.name]
     try:
         with atomic(target) as temporary:
-            write_segmentation(temporary, regions, match)
+            write_segmentation(temporary, regions, series)
     except WriteError:
         raise
     except InputError as error:
         raise InputError(f"Case {case_id}: {error}.") from None
-    return [target.name]
+    return [picture.name, target.name]
 
 
 def _like(grid, path):

@@ -105,6 +105,7 @@ def test_segments_lie_on_the_slices_of_the_source(patient, predicted):
         assert seg.StudyInstanceUID == frames[0][0].StudyInstanceUID
         assert {one.SeriesInstanceUID for one in seg.ReferencedSeriesSequence} == {frames[0][0].SeriesInstanceUID}
         assert seg.FrameOfReferenceUID == frames[0][0].FrameOfReferenceUID
+        assert (out / "P1" / f"P1_{name}_seg.png").stat().st_size > 10_000
         image = sitk.ReadImage(str(out / "P1" / f"P1_{name}_seg.dcm"))
         assert image.GetSize()[:2] == grid.size[:2] and sitk.GetArrayFromImage(image).any()
         truth = restore_regions(classes_to_regions(head()[1]), head()[2], grid, moves[name])
