@@ -11,8 +11,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from brats_tf.runtime.system import cpu_has_bfloat16
+
 EPSILON = 1e-3  # Keras's default, and the authors'.
-# Of what is added up in bfloat16: the more chunks, the less their rounding matters.
+# Of what a product adds up: the more chunks, the less the rounding of each matters.
 WIDTH, LEAST_ROWS, MOST_ROWS, LEAST_CHUNKS = 64, 256, 4096, 64
 
 
@@ -78,17 +80,19 @@ def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON):
 def means_over_space(x):
     """The float32 means of (B, N, C) over N: (B, C).
 
-    Sums are products with ones: a processor's matrix products add in blocks, so that they lose less than its
-    reductions, and are faster. A GPU's reductions add in a tree, and its products may round their factors.
+    Sums are products with ones, a chunk at a time: a processor's matrix products add in blocks, so that they lose less
+    than its reductions, and are faster. A GPU's reductions add in a tree, and its products may round their factors.
     """
     if any(device.startswith("gpu") for device in keras.distribution.list_devices()):
         return ops.mean(ops.cast(x, "float32"), axis=1)
     size, channels = ops.shape(x)[1], x.shape[-1]
-    rows = _rows_of_chunks(size, channels) if keras.backend.standardize_dtype(x.dtype) == "bfloat16" else None
+    rows = _rows_of_chunks(size, channels)
+    # Where the processor multiplies in bfloat16, it rounds a sum once for each chunk. Others round on the way.
+    if rows is None or keras.backend.standardize_dtype(x.dtype) != "bfloat16" or not cpu_has_bfloat16():
+        x = ops.cast(x, "float32")
     if rows is None:
-        sums = ops.matmul(ops.ones((ops.shape(x)[0], 1, size)), ops.cast(x, "float32"))
+        sums = ops.matmul(ops.ones((ops.shape(x)[0], 1, size)), x)
         return ops.reshape(sums, (-1, channels)) / ops.cast(size, "float32")
-    # A product of bfloat16 is bfloat16: rounded once for each chunk, added up in float32.
     width = max(channels, WIDTH)
     chunks = ops.matmul(ops.ones((1, 1, rows), x.dtype), ops.reshape(x, (-1, rows, width)))
     chunks = ops.reshape(chunks, (-1, size // rows, channels))

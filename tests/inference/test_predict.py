@@ -361,7 +361,8 @@ def test_bfloat16_predicts_nearly_the_same_and_is_recorded(runs, members, phanto
         nib.load(tmp_path / name / "probabilities" / f"{phantoms[0].id}.nii.gz").get_fdata()
         for name in ("whole", "half")
     )
-    assert 0 < np.abs(whole - rounded).max() < 0.1
+    difference = np.abs(whole - rounded)
+    assert 0 < difference.mean() < 0.01  # Not the greatest: how far off one voxel is depends on the processor.
     assert json.loads((tmp_path / "half" / "prediction.json").read_text())["forward"] == {
         "precision": "bfloat16",
         "mirror": "none",
