@@ -83,27 +83,43 @@ def run(given):
 def measure(case, folder, *, seed):
     """Scans, conforms and compares one case. Returns {"registration": ..., "labels": ..., "seconds": ...}."""
     random = np.random.default_rng(seed)
-    images = {name: _image(read_volume(case.require(name), case_id=case.id)) for name in PROTOCOLS}
+    images = read_images(case)
     head = foreground(images[REFERENCE])
-    moves = {}
-    for number, (name, protocol) in enumerate(PROTOCOLS.items(), start=1):
-        moves[name] = random_rigid(random, centre=centre_of(head))
-        tilt = random.uniform(-MOST_TILT, MOST_TILT)
-        seen, _ = scan(images[name], protocol["plane"], protocol["edges"], head_to_scanner=moves[name], tilt=tilt)
+    scanned = scan_case(images, random, centre=centre_of(head))
+    moves = {name: move for name, (_, move) in scanned.items()}
+    for number, (name, (seen, _)) in enumerate(scanned.items(), start=1):
+        target, protocol = folder / "scanner" / case.id / f"series{number}", PROTOCOLS[name]
         agent = "made up" if name == REFERENCE else ""
-        target = folder / "scanner" / case.id / f"series{number}"
         write_dicom(seen, target, words=protocol["words"], times=protocol["times"], number=number, agent=agent)
     patients = find_patients(folder / "scanner" / case.id)
     failures = conform_patients(patients, out=folder / "cases", options=ConformOptions(brain_mask="nonzero"))
     if failures:
         return {"failure": failures[0][1]}
     record = read_conform(folder / "cases" / case.id)
-    points = _surface(head, random)
+    points = surface_of(head, random)
     return {
         "registration": {name: _errors(record, moves, name, points, images) for name in PROTOCOLS if name != REFERENCE},
         "labels": _labels(case, record, moves),
         "seconds": record["seconds"],
     }
+
+
+def read_images(case):
+    """The modalities of a case as SimpleITK images, by name."""
+    return {name: _image(read_volume(case.require(name), case_id=case.id)) for name in PROTOCOLS}
+
+
+def scan_case(images, random, *, centre):
+    """Each modality moved by its own transform, as its scanner sees it: {name: (image, (4, 4) head to scanner)}."""
+    scanned = {}
+    for name, protocol in PROTOCOLS.items():
+        move = random_rigid(random, centre=centre)
+        tilt = random.uniform(-MOST_TILT, MOST_TILT)
+        scanned[name] = (
+            scan(images[name], protocol["plane"], protocol["edges"], head_to_scanner=move, tilt=tilt)[0],
+            move,
+        )
+    return scanned
 
 
 def summary_of(one):
@@ -121,16 +137,16 @@ def summary_of(one):
 
 def _errors(record, moves, name, points, images):
     """Distances in mm of the surface's points, where the registration puts them, from where the known transforms do."""
-    there = _apply(moves[REFERENCE], points)
-    found = _apply(np.array(record["series"][name]["case_to_series"]), there)
-    apart = np.linalg.norm(found - _apply(moves[name], points), axis=1)
+    there = apply(moves[REFERENCE], points)
+    found = apply(np.array(record["series"][name]["case_to_series"]), there)
+    apart = np.linalg.norm(found - apply(moves[name], points), axis=1)
     errors = {"median_mm": float(np.median(apart)), "largest_mm": float(apart.max())}
     try:
-        own = _apply(register(images[REFERENCE], images[name], name=name).matrix, points)
+        own = apply(register(images[REFERENCE], images[name], name=name).matrix, points)
     except InputError:
         return errors
     among = np.linalg.norm(own - points, axis=1)
-    rest = np.linalg.norm(found - _apply(moves[name], own), axis=1)
+    rest = np.linalg.norm(found - apply(moves[name], own), axis=1)
     return errors | {
         "files_median_mm": float(np.median(among)),
         "files_largest_mm": float(among.max()),
@@ -169,14 +185,15 @@ def _image(volume):
     return to_image(volume.voxels.astype(np.float32), grid_of_volume(volume))
 
 
-def _surface(head, random):
+def surface_of(head, random):
     """Points on the surface of a mask, (N, 3), mm."""
     edge = np.argwhere(to_array(sitk.BinaryContour(head)) > 0)
     chosen = edge[random.permutation(len(edge))[:SURFACE_POINTS]]
     return np.array([head.TransformIndexToPhysicalPoint([int(index) for index in one]) for one in chosen])
 
 
-def _apply(matrix, points):
+def apply(matrix, points):
+    """Points (N, 3) moved by a matrix (4, 4)."""
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
