@@ -57,6 +57,7 @@ NARROW = {
     "test_predict",
     "test_program",
     "test_real_cases",
+    "test_scanner_to_slices",
     "test_train",
 }
 

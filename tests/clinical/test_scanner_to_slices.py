@@ -3,22 +3,27 @@
 import gzip
 import json
 import re
+import shutil
 
 import highdicom
+import keras
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
 from conftest import write_record
 from made_up_patients import PERSON, head, scan_patient
+from tiny_networks import TINY_CROP
 
 from brats_tf.cli.main import main
 from brats_tf.clinical.conform import read_conform
 from brats_tf.clinical.grids import Grid, grid_of_volume
 from brats_tf.clinical.restore import restore_regions
 from brats_tf.clinical.series import read_series, stack
+from brats_tf.config.config import Config
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.volumes import read_segmentation, read_volume, write_volume
+from brats_tf.models.build import build_network
 from brats_tf.regions import BRATS_2017, classes_to_labels, classes_to_regions, labels_to_classes, regions_to_classes
 
 
@@ -113,6 +118,33 @@ def test_segments_lie_on_the_slices_of_the_source(patient, predicted):
         assert dice > 0.85, (name, dice)
     volumes = json.loads((out / "restored.json").read_text())["cases"]["P1"]
     assert volumes["flair"]["WT_ml"] == pytest.approx(volumes["t1ce"]["WT_ml"], rel=0.15)
+
+
+def test_segment_goes_from_the_scanner_to_its_slices_and_on_where_it_stopped(patient, tmp_path, capsys):
+    folder, _ = patient
+    keras.utils.set_random_seed(0)
+    settings = {"crop": TINY_CROP, "spacing_mm": 6.0, "backbone": "tiny", "weights": "none"}
+    run = tmp_path / "runs" / "t2"
+    run.mkdir(parents=True)
+    config = Config.from_preset("embedding", modalities=("t2",), **settings)
+    config.save(run)
+    build_network(config).save_weights(run / "network.weights.h5")
+    out = tmp_path / "out"
+    shutil.copytree(folder / "cases", out / "cases")
+    command = ["segment", str(folder / "scanner"), "--runs", str(tmp_path / "runs"), "--networks", "t2"]
+    command += ["--out", str(out), "--brain-mask", "nonzero"]
+    assert main(command) == 0
+    page = (out / "report.html").read_text()
+    assert "P1" in page and "data:image/png;base64" in page
+    seg = highdicom.seg.segread(out / "restored" / "P1" / "P1_t1ce_seg.dcm")
+    assert seg.get_segment_description(1).algorithm_identification.name == "brats_tf"
+    written = (out / "predictions" / "P1.nii.gz").stat().st_mtime_ns
+    capsys.readouterr()
+    shutil.rmtree(out / "restored")
+    assert main(command) == 0
+    assert (out / "predictions" / "P1.nii.gz").stat().st_mtime_ns == written  # Neither conformed nor predicted again.
+    assert "is there already" in capsys.readouterr().out
+    assert (out / "restored" / "P1" / "P1_t1ce_seg.dcm").is_file()
 
 
 def _modality(folder, series):
