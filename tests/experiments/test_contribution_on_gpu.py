@@ -66,6 +66,7 @@ assert sorted(np.abs(np.asarray(volume)).sum(axis=(0, 1, 2)) == 0) == [False, Tr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the package jax")
+@pytest.mark.slow
 def test_a_training_with_jax_learns_and_obeys_its_recipe(tmp_path):
     paths = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "experiments")))
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}

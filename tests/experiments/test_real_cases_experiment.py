@@ -97,6 +97,7 @@ def test_label_maps_of_another_spacing_are_refused(given):
         experiment.score(given)
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_recipe_are_taken(given):
     volumes, classes, _ = packed_cases.unpack(given.folder, "training")
     settings = CROPPED | {"augmentation": "none", "backbone": "tiny", "weights": "none"}

@@ -40,7 +40,7 @@ from brats_tf.runtime.console import printable
 from brats_tf.runtime.files import sha256_of
 from brats_tf.runtime.lock import check_unlocked
 
-ROUNDS = [1000, pytest.param(30_000, marks=pytest.mark.slow)]
+ROUNDS = [300, pytest.param(30_000, marks=pytest.mark.slow)]
 LONGEST_S, MOST_BYTES = 1.0, 100e6  # Of one file; the good one takes a millisecond and a kilobyte.
 SHAPE = (6, 7, 5)
 # What replaces a value of a JSON file, or a cell of a CSV file.

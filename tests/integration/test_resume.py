@@ -222,6 +222,7 @@ def test_a_case_that_is_gone_is_a_sentence(trainings, arguments, straight, tmp_p
     assert_same_bytes(tmp_path / "embedding-flair", straight)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(trainings, arguments, straight, tmp_path):
     assert trainings.run([*arguments, "--runs", tmp_path], tmp_path / "log") == 0
     assert_same_bytes(tmp_path / "embedding-flair", straight)

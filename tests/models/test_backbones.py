@@ -19,7 +19,7 @@ from brats_tf.models.feature_pyramid import _behind_scaling
 
 ROWS = json.loads(BACKBONES_FILE.read_text())["backbones"]
 # Those that build within seconds, one of most families; the others are marked slow.
-QUICK = ("efficientnetb0", "convnext_tiny", "resnet18", "seresnet18", "mobilenetv3small")
+QUICK = ("efficientnetb0", "resnet18", "mobilenetv3small")
 SIZE, DEPTH, FACTORS = 64, 12, (1, 2, 2)
 
 

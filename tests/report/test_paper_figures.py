@@ -42,6 +42,7 @@ def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
     assert drawn["from the 3D encoder"][0].shape == drawn["into the 3D decoder"][0].shape == TINY_CROP[:2]
 
 
+@pytest.mark.slow
 def test_planes_without_anything_in_them_are_said(phantoms, tmp_path, capsys):
     network = saved(tmp_path, preset="embedding", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
     draw_figures(tmp_path, phantoms[0])

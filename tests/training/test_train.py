@@ -240,8 +240,14 @@ def test_each_preset_has_its_optimiser(preset, optimizer):
     assert float(network.optimizer.learning_rate) == pytest.approx(1e-4)
 
 
-@pytest.mark.parametrize("rate", [1.0, 0.25, 0.0])
-@pytest.mark.parametrize("optimizer", ["adam", "nadam"])
+@pytest.mark.parametrize(
+    ("optimizer", "rate"),
+    [
+        ("adam", 0.25),
+        ("nadam", 0.0),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("adam", 1.0), ("adam", 0.0), ("nadam", 0.25))),
+    ],
+)
 def test_the_classifier_learns_at_its_own_rate(optimizer, rate):
     settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
     config = Config.from_preset(
