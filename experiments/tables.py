@@ -8,6 +8,7 @@ Command:  python experiments/tables.py                     (writes)
 import json
 import re
 import shutil
+import statistics
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ PAGES = (
     REPOSITORY / "docs" / "explanation" / "planes.md",
     REPOSITORY / "docs" / "explanation" / "plus.md",
     REPOSITORY / "docs" / "explanation" / "exact-normalisation.md",
+    REPOSITORY / "docs" / "how-to" / "from-the-scanner.md",
 )
 PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
 # What lies in a results folder, and where it is published.
@@ -48,12 +50,15 @@ PUBLISHED = {
     "real_cases.json": "experiments/results/real_cases.json",
     "real_cases-2mm.json": "experiments/results/real_cases-2mm.json",
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
+    "round_trip.json": "experiments/results/round_trip.json",
+    "registration_tools.json": "experiments/results/registration_tools.json",
     "albunet_table1/summary.json": "experiments/results/albunet_table1.json",
     "albunet_table1/curves.png": "experiments/results/albunet_curves.png",
     "albunet_table1/boxplot.png": "experiments/results/albunet_boxplot.png",
 }
 OLD_NAMES = {"paper": "embedding", "plus": "nnunet-like"}  # Of presets, in files that earlier versions wrote.
 REGIONS = ("ET", "WT", "TC")
+REGISTERED = ("flair", "t1", "t2")  # To T1ce.
 MODALITIES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 
 
@@ -513,6 +518,90 @@ def _figures(row):
     return [f"{row[kind][what]:.2g}" for what in ("error", "gradient_error", "seconds") for kind in ("keras", "ours")]
 
 
+def round_trip():
+    """Errors of the registration of each case, in mm, and over all of them."""
+    run = read("round_trip")
+    head = "| case | FLAIR | T1 | T2 | | FLAIR | T1 | T2 |"
+    kinds = (("median_mm", "largest_mm"), ("without_files_median_mm", "without_files_largest_mm"))
+    lines = [
+        f"{_measured_on(run)}. Median / largest distance, mm; on the right without what lies in the files.",
+        "",
+        head,
+        "|---|--:|--:|--:|---|--:|--:|--:|",
+    ]
+    found = {kind: [] for both in kinds for kind in both}
+    for one in run["runs"]:
+        cells = []
+        for both in kinds:
+            for name in REGISTERED:
+                values = [one["registration"][name].get(kind) for kind in both]
+                cells.append("–" if None in values else f"{values[0]:.2f} / {values[1]:.2f}")
+                for kind, value in zip(both, values, strict=True):
+                    found[kind] += [] if value is None else [value]
+        lines.append(f"| {one['case']} | {' | '.join([*cells[:3], '', *cells[3:]])} |")
+    said = [f"{statistics.median(found[low]):.2f} mm, largest {max(found[high]):.2f} mm" for low, high in kinds]
+    return [*lines, "", f"The median of the medians: {said[0]}; without what lies in the files: {said[1]}."]
+
+
+def round_trip_labels():
+    """The Dice that is left after the way to a series and back, over that of the true transform."""
+    run = read("round_trip")
+    return [
+        "| case | region | FLAIR | T1 | T1ce | T2 |",
+        "|---|---|--:|--:|--:|--:|",
+        *(
+            f"| {one['case']} | {region} | "
+            + " | ".join(f"{one['labels'][name][region]['ratio']:.3f}" for name in MODALITIES)
+            + " |"
+            for one in run["runs"]
+            for region in ("WT", "TC", "ET")
+        ),
+    ]
+
+
+def round_trip_seconds():
+    """Seconds of each step: the median over cases, and the largest."""
+    run = read("round_trip")
+    steps = list(run["runs"][0]["seconds"])
+    columns = [*([one["seconds"][step] for one in run["runs"]] for step in steps)]
+    columns.append([sum(one["seconds"].values()) for one in run["runs"]])
+    return [
+        f"{_measured_on(run)}; {len(run['runs'])} patients of four series.",
+        "",
+        f"| | {' | '.join(steps)} | together |",
+        f"|---|{'--:|' * len(columns)}",
+        f"| median | {' | '.join(f'{statistics.median(column):.1f}' for column in columns)} |",
+        f"| longest | {' | '.join(f'{max(column):.1f}' for column in columns)} |",
+    ]
+
+
+def registration_tools():
+    """SimpleITK and ANTs beside each other, by series."""
+    run = read("registration_tools")
+    lines = [
+        f"{_measured_on(run)}, {len(run['runs'])} cases, SimpleITK {run['tools']['simpleitk']}, antspyx "
+        f"{run['tools']['ants']}. Medians over the cases; largest: over all points and cases.",
+        "",
+        "| series | SimpleITK: median, mm | largest, mm | seconds | ANTs: median, mm | largest, mm | seconds |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name in REGISTERED:
+        cells = []
+        for tool in ("simpleitk", "ants"):
+            found = [one["series"][name][tool] for one in run["runs"]]
+            cells += [
+                f"{statistics.median(one['median_mm'] for one in found):.2f}",
+                f"{max(one['largest_mm'] for one in found):.2f}",
+                f"{statistics.median(one['seconds'] for one in found):.1f}",
+            ]
+        lines.append(f"| {MODALITIES[name]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _measured_on(run):
+    return f"Measured on {run['machine']}, commit {run['commit']}"
+
+
 def _current(name):
     """The name that a preset has now."""
     return OLD_NAMES.get(name, name)
@@ -553,6 +642,10 @@ def filled(text):
         windows,
         training,
         normalisation,
+        round_trip,
+        round_trip_labels,
+        round_trip_seconds,
+        registration_tools,
     ):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:

@@ -82,6 +82,7 @@ def test_every_option_on_a_page_exists(page):
     known = {word for command in COMMANDS for word in parser_of(command)._option_string_actions}
     known |= {
         "--check",
+        "--keep",
         "--publish",
         "--set",
         "--variants",
