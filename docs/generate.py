@@ -12,7 +12,17 @@ from brats_tf.config.config import NETWORKS, SECTIONS, Config
 from brats_tf.config.fields import Names, allowed_values, settings_of
 from brats_tf.config.presets import PRESETS, SUMMARIES, modalities_of
 
-EXECUTION = ("TrainingOptions", "PostProcessing", "PredictionOptions", "EvaluationOptions", "ReportOptions")
+EXECUTION = (
+    "TrainingOptions",
+    "ForwardOptions",
+    "PostProcessing",
+    "PredictionOptions",
+    "EvaluationOptions",
+    "ReportOptions",
+    "ConformOptions",
+    "ExportOptions",
+    "RestoreOptions",
+)
 
 
 def write_reference(folder):

@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items):
 NARROW = {
     "test_albunet_table1",
     "test_backbones",
-    "test_export",
+    "test_label_map",
     "test_imagenet_weights",
     "test_overfit_one_case",
     "test_paper_figures",
@@ -57,6 +57,7 @@ NARROW = {
     "test_predict",
     "test_program",
     "test_real_cases",
+    "test_saved_model",
     "test_scanner_to_slices",
     "test_train",
 }

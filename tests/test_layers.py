@@ -15,11 +15,19 @@ LAYERS = (
     {"preprocessing", "runs"},
     {"inference", "visualisation"},
     {"clinical", "evaluation"},
-    {"training", "report"},
+    {"training", "report", "exporting"},
     {"cli"},
     {"__main__"},
 )
-TENSORFLOW = {"models.normalisation", "pipeline", "training", "inference", "runs.network", "runtime.tensorflow"}
+TENSORFLOW = {
+    "models.normalisation",
+    "pipeline",
+    "training",
+    "inference",
+    "exporting",
+    "runs.network",
+    "runtime.tensorflow",
+}
 # Who may import which library, by package or module; everything else is the stdlib or NumPy.
 ONLY_IN = {
     "tensorflow": TENSORFLOW,

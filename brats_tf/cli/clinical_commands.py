@@ -200,7 +200,7 @@ def _segment_options(parser):
     add_checkpoint(parser)
     options.add_settings(parser, ForwardOptions)
     options.add_settings(parser, PostProcessing)
-    parser.add_argument("--tuned", action="store_true", help="take --drop-et-below-ml from `tune-postprocessing`")
+    options.add_tuned(parser)
     options.add_settings(parser, PredictionOptions, ("replace",))
     options.add_settings(parser, RestoreOptions)
     parser.set_defaults(phantoms=False, save_probabilities=None, save_uncertainty=None)

@@ -6,7 +6,14 @@ import textwrap
 from functools import partial
 
 from brats_tf import __version__
-from brats_tf.cli import clinical_commands, data_commands, evaluate_commands, predict_commands, train_commands
+from brats_tf.cli import (
+    clinical_commands,
+    data_commands,
+    evaluate_commands,
+    export_commands,
+    predict_commands,
+    train_commands,
+)
 from brats_tf.cli.commands import Command
 from brats_tf.runtime.console import printable
 from brats_tf.runtime.program import BAD_INPUT, run_program
@@ -15,7 +22,14 @@ DESCRIPTION = "Embed a 2D ImageNet classifier in a 3D brain-tumour segmenter: tr
 TRACEBACK_VARIABLE = "BRATS_TF_TRACEBACK"
 COMMANDS: dict[str, Command] = {
     command.name: command
-    for module in (data_commands, train_commands, predict_commands, evaluate_commands, clinical_commands)
+    for module in (
+        data_commands,
+        train_commands,
+        predict_commands,
+        evaluate_commands,
+        clinical_commands,
+        export_commands,
+    )
     for command in module.COMMANDS
 }
 

@@ -113,6 +113,13 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tuned(parser: argparse.ArgumentParser) -> None:
+    """Adds `--tuned`; `arguments.postprocessing_given` reads it."""
+    parser.add_argument(
+        "--tuned", action="store_true", help="take --drop-et-below-ml from `brats-tf tune-postprocessing`"
+    )
+
+
 def add_preset(parser: argparse.ArgumentParser) -> None:
     """Adds `--preset`."""
     texts = "; ".join(f"{name}: {text}" for name, text in SUMMARIES.items())

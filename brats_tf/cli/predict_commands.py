@@ -87,9 +87,7 @@ def _predict_options(parser):
     options.add_folder(parser, "out", "folder of the predictions")
     options.add_settings(parser, ForwardOptions)
     options.add_settings(parser, PostProcessing)
-    parser.add_argument(
-        "--tuned", action="store_true", help="take --drop-et-below-ml from `brats-tf tune-postprocessing`"
-    )
+    options.add_tuned(parser)
     options.add_settings(parser, PredictionOptions)
 
 

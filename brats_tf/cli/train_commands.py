@@ -1,4 +1,4 @@
-"""The commands that train, describe and export networks; see `commands`."""
+"""The commands that train and describe networks; see `commands`."""
 
 import sys
 from pathlib import Path
@@ -12,9 +12,9 @@ from brats_tf.cli.arguments import (
     folder,
     section_given,
 )
-from brats_tf.cli.commands import Command, add_checkpoint
+from brats_tf.cli.commands import Command
 from brats_tf.config.config import NETWORKS, SECTIONS, Config
-from brats_tf.config.execution import ForwardOptions, TrainingOptions
+from brats_tf.config.execution import TrainingOptions
 from brats_tf.config.fields import settings_of
 from brats_tf.config.settings import ComputeSettings, DataSettings
 
@@ -100,22 +100,6 @@ def backbones(given):
     show_backbones(given.name)
 
 
-def export(given):
-    """Export a trained network as a SavedModel and verify it.
-
-    Its `serve` takes (B, H, W, D, C) float32, cropped and z-scored, and needs TensorFlow alone.
-
-    brats-tf export runs/embedding-flair --out exported/flair
-    """
-    from brats_tf.runtime.tensorflow import import_tensorflow
-
-    import_tensorflow()
-    from brats_tf.inference.export import export_saved_model
-
-    precision = section_given(given, ForwardOptions).precision
-    export_saved_model(given.run, checkpoint=given.checkpoint, out=given.out, precision=precision)
-
-
 def _train_options(parser):
     options.add_data(parser)
     options.add_folder(parser, "runs", "folder of the trained networks")
@@ -160,17 +144,9 @@ def _backbones_options(parser):
     parser.add_argument("name", nargs="?", metavar="NAME", help="only this one")
 
 
-def _export_options(parser):
-    parser.add_argument("run", type=options.parse_path, metavar="RUN", help="folder of a trained network")
-    parser.add_argument("--out", type=options.parse_path, metavar="DIR", required=True, help="for the SavedModel")
-    add_checkpoint(parser)
-    options.add_settings(parser, ForwardOptions, ("precision",))
-
-
 COMMANDS = (
     Command("train", train, _train_options),
     Command("runs", runs, _runs_options),
     Command("summary", summary, _summary_options),
     Command("backbones", backbones, _backbones_options),
-    Command("export", export, _export_options),
 )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from brats_tf.config.fields import setting
 from brats_tf.config.settings import Section
+from brats_tf.regions import CONVENTIONS
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,15 @@ class PredictionOptions(Section):
         False, "also write OUT/uncertainty/<case>.nii.gz: the networks' standard deviation, 0 to 0.5"
     )
     replace: bool = setting(False, "replace the predictions of other networks or steps that OUT holds")
+
+
+@dataclass(frozen=True)
+class ExportOptions(Section):
+    """What an exported label map holds."""
+
+    convention: str = setting(
+        "brats2017", "numbers of the labels; brats2017: 1, 2, 4, as files of 2017 to 2021", choices=tuple(CONVENTIONS)
+    )
 
 
 @dataclass(frozen=True)

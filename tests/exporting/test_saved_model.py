@@ -8,8 +8,10 @@ from tiny_networks import TINY_CROP
 
 from brats_tf.cli.main import main
 from brats_tf.config.config import Config
+from brats_tf.config.execution import ForwardOptions
 from brats_tf.errors import InputError
-from brats_tf.inference import export
+from brats_tf.exporting import verification
+from brats_tf.exporting.saved_model import export_saved_model
 from brats_tf.models.build import build_network
 from brats_tf.runs.network import load_network
 
@@ -19,7 +21,7 @@ import numpy as np, tensorflow as tf
 assert "brats_tf" not in sys.modules
 volume = np.load(sys.argv[2])
 network = tf.saved_model.load(sys.argv[1])
-np.save(sys.argv[3], network.serve(volume)["regions"].numpy())
+np.save(sys.argv[3], network.probabilities(volume)["regions"].numpy())
 assert not any(name.startswith("brats_tf") for name in sys.modules)
 """
 
@@ -45,7 +47,7 @@ def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys,
     run.mkdir()
     untrained(run, backbone=backbone)
     assert main(["export", str(run), "--out", str(tmp_path / "saved")]) == 0
-    assert "differs from the network by at most" in capsys.readouterr().out
+    assert "differ from the networks' by at most" in capsys.readouterr().out
     sizes = [path.stat().st_size for path in (tmp_path / "saved" / "variables").iterdir()]
     assert sum(sizes) < 1.2 * (run / "network.weights.h5").stat().st_size  # Every weight once.
     volume = np.random.default_rng(1).normal(size=(1, *TINY_CROP, 1)).astype("float32")
@@ -61,30 +63,30 @@ def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys,
 def test_a_classifier_with_layers_of_its_own_is_exported_and_compared(backbone, tmp_path, capsys):
     run = tmp_path / "flair"
     run.mkdir()
-    export.export_saved_model(untrained(run, backbone=backbone, crop=(96, 96, 24)), out=tmp_path / "saved")
-    assert "differs from the network by at most" in capsys.readouterr().out
+    export_saved_model([untrained(run, backbone=backbone, crop=(96, 96, 24))], out=tmp_path / "saved")
+    assert "differ from the networks' by at most" in capsys.readouterr().out
 
 
 def test_a_savedmodel_that_differs_gets_no_name(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
-    with pytest.raises(InputError, match="must equal its network"):
-        export.export_saved_model(run, out=tmp_path / "saved")
+    monkeypatch.setattr(verification, "TOLERANCE", -1.0)
+    with pytest.raises(InputError, match="must equal its networks"):
+        export_saved_model([run], out=tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_something_else_in_it_is_not_replaced(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("years")
     with pytest.raises(InputError, match="is no SavedModel"):
-        export.export_saved_model(run, out=tmp_path)
+        export_saved_model([run], out=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years"
 
 
 def test_a_network_in_bfloat16_takes_and_gives_float32(run, tmp_path):
-    difference = export.export_saved_model(run, out=tmp_path / "half", precision="bfloat16")
-    assert difference <= 1e-5
-    export.export_saved_model(run, out=tmp_path / "whole")
+    checked = export_saved_model([run], out=tmp_path / "half", forward=ForwardOptions(precision="bfloat16"))
+    assert checked["largest_difference"] <= 1e-5
+    export_saved_model([run], out=tmp_path / "whole")
     volume = np.random.default_rng(1).normal(size=(1, *TINY_CROP, 1)).astype("float32")
     networks = [tf.saved_model.load(tmp_path / name) for name in ("half", "whole")]  # They must stay alive.
-    half, whole = (network.serve(volume)["regions"].numpy() for network in networks)
+    half, whole = (network.probabilities(volume)["regions"].numpy() for network in networks)
     assert half.dtype == whole.dtype == np.float32
     assert 0 < np.abs(half - whole).max() < 0.05
