@@ -23,6 +23,7 @@ PAGES = (
     REPOSITORY / "docs" / "explanation" / "plus.md",
     REPOSITORY / "docs" / "explanation" / "exact-normalisation.md",
     REPOSITORY / "docs" / "how-to" / "from-the-scanner.md",
+    REPOSITORY / "docs" / "how-to" / "export.md",
 )
 PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
 # What lies in a results folder, and where it is published.
@@ -50,6 +51,7 @@ PUBLISHED = {
     "real_cases.json": "experiments/results/real_cases.json",
     "real_cases-2mm.json": "experiments/results/real_cases-2mm.json",
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
+    "runtimes.json": "experiments/results/runtimes.json",
     "round_trip.json": "experiments/results/round_trip.json",
     "registration_tools.json": "experiments/results/registration_tools.json",
     "albunet_table1/summary.json": "experiments/results/albunet_table1.json",
@@ -57,6 +59,8 @@ PUBLISHED = {
     "albunet_table1/boxplot.png": "experiments/results/albunet_boxplot.png",
 }
 OLD_NAMES = {"paper": "embedding", "plus": "nnunet-like"}  # Of presets, in files that earlier versions wrote.
+RUNTIMES = {"savedmodel": "TensorFlow's SavedModel", "onnx": "ONNX Runtime", "litert": "LiteRT"}
+RUNTIMES |= {"tensorflow": "TensorFlow", "onnxruntime": "ONNX Runtime", "ai-edge-litert": "LiteRT"}
 REGIONS = ("ET", "WT", "TC")
 REGISTERED = ("flair", "t1", "t2")  # To T1ce.
 MODALITIES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
@@ -598,6 +602,29 @@ def registration_tools():
     return lines
 
 
+def runtimes():
+    """One trained network in three runtimes."""
+    run = read("runtimes")
+    crop = "x".join(map(str, run["crop"]))
+    versions = ", ".join(f"{RUNTIMES[name]} {version}" for name, version in run["runtimes"].items())
+    lines = [
+        f"{_measured_on(run)}; `{run['run']}` at {crop}, {run['cases']} cases; {versions}. Differences are from the "
+        "first row.",
+        "",
+        "| format | weights | MB | seconds to load | seconds a pass | peak memory, GB | largest difference | "
+        "Dice change, mean / largest |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in run["rows"]:
+        change = row["dice_change"]
+        lines.append(
+            f"| {RUNTIMES[row['kind']]} | {row['weight_type']} | {row['megabytes']:.1f} | {row['load_seconds']:.1f} | "
+            f"{row['seconds']:.2f} | {row['peak_gb']:.2f} | {row['largest_difference']:.1e} | "
+            f"{change['mean']:.1e} / {change['largest']:.1e} |"
+        )
+    return lines
+
+
 def _measured_on(run):
     return f"Measured on {run['machine']}, commit {run['commit']}"
 
@@ -646,6 +673,7 @@ def filled(text):
         round_trip_labels,
         round_trip_seconds,
         registration_tools,
+        runtimes,
     ):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:

@@ -57,6 +57,7 @@ NARROW = {
     "test_predict",
     "test_program",
     "test_real_cases",
+    "test_runtimes_networks",
     "test_saved_model",
     "test_scanner_to_slices",
     "test_train",

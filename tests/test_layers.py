@@ -41,6 +41,7 @@ ONLY_IN = {
     "psutil": {"runtime"},
     "rich": {"runtime", "cli", "data.inspection", "runs.table", "evaluation"},
     **{name: {"clinical"} for name in ("SimpleITK", "pydicom", "highdicom", "dcm2niix")},
+    **{name: {"exporting"} for name in ("onnx", "onnxruntime", "tf2onnx", "ai_edge_litert")},
     "segmentation_models": {"models.backbones"},
     "efficientnet": {"models.backbones"},
 }

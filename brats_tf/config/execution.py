@@ -76,11 +76,16 @@ class PredictionOptions(Section):
 
 @dataclass(frozen=True)
 class ExportOptions(Section):
-    """What an exported label map holds."""
+    """What is written; a label map is in a SavedModel alone."""
 
+    format: str = setting("savedmodel", "what the networks are written as", choices=("savedmodel", "onnx", "litert"))
+    weight_type: str = setting(
+        "float32", "number format of the weights in an ONNX or LiteRT file", choices=("float32", "float16")
+    )
     convention: str = setting(
         "brats2017", "numbers of the labels; brats2017: 1, 2, 4, as files of 2017 to 2021", choices=tuple(CONVENTIONS)
     )
+    results: str | None = setting(None, "folder that evaluate wrote, for the scores on the card", none="no scores")
 
 
 @dataclass(frozen=True)

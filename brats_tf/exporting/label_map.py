@@ -98,7 +98,7 @@ def z_score(voxels):
 def _average(members, seen, present, mirror):
     """The mean over the networks that fit the modalities that are there, (H, W, D, K)."""
     channels = channels_of([config for config, _ in members])
-    used = _used([config for config, _ in members], present, channels)
+    used = networks_used([config for config, _ in members], present, channels)
     count = tf.reduce_sum(tf.cast(tf.stack(used), tf.float32))
     message = f"no network fits the modalities that are not 0; the channels are {', '.join(channels)}"
     with tf.control_dependencies([tf.debugging.assert_positive(count, message=message)]):
@@ -112,7 +112,7 @@ def _average(members, seen, present, mirror):
     return total / count
 
 
-def _used(configs, present, channels):
+def networks_used(configs, present, channels):
     """Which networks predict, as `ensemble.read_case` chooses them: a boolean tensor for each."""
     there = [tf.gather(present, _places(config, channels)) for config in configs]
     lacking = [tf.reduce_sum(1 - tf.cast(one, tf.int32)) for one in there]

@@ -20,9 +20,31 @@ METADATA_FILE, CARD_FILE = "metadata.json", "model_card.md"
 FROM_RECORD = ("status", "epochs", "seconds", "peak_memory_gb", "machine", "device", "data", "began", "version")
 SCORED = ("dice", "hd95_mm")
 
+_TENSORFLOW = ("import tensorflow as tf", "", 'model = tf.saved_model.load("this folder")')
+_USES = {
+    "label_map": (*_TENSORFLOW, 'labels = model.label_map(volume)["labels"]'),
+    "savedmodel": (*_TENSORFLOW, "found = model.probabilities(volumes)"),
+    "onnx": (
+        "import onnxruntime",
+        "",
+        'session = onnxruntime.InferenceSession("this folder/model.onnx")',
+        'found = session.run(None, {"volume": volumes})[0]',
+    ),
+    "litert": (
+        "from ai_edge_litert.interpreter import Interpreter",
+        "",
+        'model = Interpreter("this folder/model.tflite")',
+        'index = model.get_input_details()[0]["index"]',
+        "model.resize_tensor_input(index, volumes.shape)",
+        "model.allocate_tensors()",
+        "model.set_tensor(index, volumes)",
+        "model.invoke()",
+        'found = model.get_tensor(model.get_output_details()[0]["index"])',
+    ),
+}
 _CARD = """# {title}
 
-Written by brats_tf {version} beside the SavedModel; `{metadata}` has the same for programs, and more.
+Written by brats_tf {version} beside the networks; `{metadata}` has the same for programs, and more.
 
 ## Use
 
@@ -75,6 +97,8 @@ def describe(runs, members, *, checkpoint, forward, steps, options):
         "crop": list(configs[0].input_shape[:3]),
         "convention": convention.name,
         "labels": dict(zip(CLASSES, convention.labels, strict=True)),
+        "format": options.format,
+        "weight_type": options.weight_type,
         "precision": forward.precision,
         "mirror": forward.mirror,
         "postprocessing": dataclasses.asdict(steps),
@@ -126,9 +150,8 @@ def _network(run, config, network, checkpoint):
 def _card(facts, *, with_label_map):
     names = ", ".join(one["name"] for one in facts["networks"])
     crop = "x".join(str(size) for size in facts["crop"])
-    signatures = [
-        f"- `probabilities` (also `serving_default`): `volume` (B, {crop}, {len(facts['channels'])}), z-scored"
-    ]
+    also = "`probabilities` (also `serving_default`)" if facts["format"] == "savedmodel" else "probabilities"
+    signatures = [f"- {also}: `volume` (B, {crop}, {len(facts['channels'])}), z-scored"]
     signatures[0] += " and cropped, to probabilities."
     if with_label_map:
         labels = ", ".join(f"{number} {name}" for name, number in facts["labels"].items())
@@ -150,10 +173,8 @@ def _card(facts, *, with_label_map):
 
 
 def _use(facts, *, with_label_map):
-    function, volume = ("label_map", "volume") if with_label_map else ("probabilities", "batch")
-    result = '["labels"]' if with_label_map else ""
-    lines = ["import tensorflow as tf", "", 'model = tf.saved_model.load("this folder")']
-    return "\n".join(["```python", *lines, f"found = model.{function}({volume}){result}", "```"])
+    lines = _USES["label_map" if with_label_map else facts["format"]]
+    return "\n".join(["```python", *lines, "```"])
 
 
 def _networks_table(networks):
@@ -193,6 +214,8 @@ def _more_limits(facts, *, with_label_map):
             "- `label_map` counts a voxel as 1 mm³, and replaces no modality by another: `brats-tf predict` puts T1ce "
             "in place of a missing T1 where no network fits."
         )
+    if facts["weight_type"] != "float32":
+        limits.append(f"- The weights are kept in {facts['weight_type']}.")
     if facts["precision"] != "float32":
         limits.append(f"- The layers compute in {facts['precision']}.")
     return "".join(f"{limit}\n" for limit in limits)

@@ -6,6 +6,8 @@ against float64). Weights, names and settings are the same, so either layer load
 """
 
 import math
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import keras
 import numpy as np
@@ -16,6 +18,18 @@ from brats_tf.runtime.system import cpu_has_bfloat16
 EPSILON = 1e-3  # Keras's default, and the authors'.
 # Of what a product adds up: the more chunks, the less the rounding of each matters.
 WIDTH, LEAST_ROWS, MOST_ROWS, LEAST_CHUNKS = 64, 256, 4096, 64
+
+_ONE_FORM = ContextVar("one_form", default=False)
+
+
+@contextmanager
+def one_form():
+    """Within it, networks are traced without TensorFlow's faster form for one volume, which other runtimes lack."""
+    token = _ONE_FORM.set(True)
+    try:
+        yield
+    finally:
+        _ONE_FORM.reset(token)
 
 
 class GroupNormalization(keras.layers.GroupNormalization):
@@ -115,7 +129,7 @@ def scale_and_shift(x, slope, offset):
     In TensorFlow and for one volume it is a batch normalisation with given statistics, whose one pass takes a quarter
     of the time of the two (a sixth in bfloat16). Other backends compile two passes to one themselves.
     """
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() != "tensorflow" or _ONE_FORM.get():
         return _two_passes(x, slope, offset)
     import tensorflow as tf
 

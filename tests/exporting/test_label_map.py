@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
+from forked_trainings import small_networks
 from tiny_networks import TINY_CROP
 
 from brats_tf.cli.main import main
@@ -14,15 +15,16 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError
-from brats_tf.exporting import verification
-from brats_tf.exporting.label_map import _used, z_score
-from brats_tf.exporting.saved_model import export_saved_model
+from brats_tf.exporting.export import export_networks, has_label_map
+from brats_tf.exporting.label_map import networks_used, z_score
+from brats_tf.exporting.verification import compare_label_maps
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
+from brats_tf.models import registry
 from brats_tf.models.build import build_network
 from brats_tf.preprocessing import transforms
 from brats_tf.preprocessing.transforms import orient
-from brats_tf.regions import MODALITIES
+from brats_tf.regions import BRATS_2017, MODALITIES
 from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import sha256_of
 
@@ -50,6 +52,15 @@ def decided(network):
     """Larger weights at the end, so that the label map has every class and few voxels on the threshold."""
     last = [layer for layer in network.layers if layer.weights][-1]
     last.set_weights([np.random.default_rng(1).normal(size=weight.shape) * 3 for weight in last.get_weights()])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_of_two_convolutions():
+    """Preset `embedding` is small; what the graph does around it is what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, network in small_networks().items():
+            patch.setitem(registry.NETWORKS, name, network)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +117,7 @@ def test_label_maps_in_a_python_without_brats_tf_are_those_of_predict(saved, pre
 def test_mirroring_precision_steps_and_labels_are_inside(ensemble, phantoms, tmp_path, precision):
     forward, steps = ForwardOptions(precision, mirror="lr"), PostProcessing(drop_et_below_ml=1e4)
     options = ExportOptions(convention="brats2024-ped")  # Necrosis is 2, edema 4.
-    export_saved_model(ensemble[:1], out=tmp_path / "saved", forward=forward, steps=steps, options=options)
+    export_networks(ensemble[:1], out=tmp_path / "saved", forward=forward, steps=steps, options=options)
     model = tf.saved_model.load(tmp_path / "saved")
     labels = model.label_map(raw(phantoms[0], ("flair",)))["labels"].numpy()
     expected = predicted(ensemble[:1], phantoms[0], tmp_path / "predictions", forward, steps)
@@ -140,13 +151,13 @@ def test_networks_are_chosen_by_what_is_there(missing, used):
     stacked = Config.from_preset("embedding-plus", modality_dropout=0.3)
     flair = Config.from_preset("embedding", modalities=("flair",))
     present = tf.constant([name not in missing for name in MODALITIES])
-    assert [bool(one) for one in _used([stacked, flair], present, MODALITIES)] == used
+    assert [bool(one) for one in networks_used([stacked, flair], present, MODALITIES)] == used
 
 
 @pytest.mark.slow
 def test_a_network_with_modality_dropout_takes_three_of_four(phantoms, tmp_path):
     run = untrained(tmp_path / "plus", "embedding-plus", modality_dropout=0.3)
-    export_saved_model([run], out=tmp_path / "saved")
+    export_networks([run], out=tmp_path / "saved")
     model = tf.saved_model.load(tmp_path / "saved")
     volume = raw(phantoms[0], ("flair", "t1", "t1ce", "t2")).copy()
     complete = model.label_map(volume)["labels"].numpy()
@@ -179,45 +190,52 @@ def test_the_z_score_in_the_graph_is_that_of_predict():
     assert not z_score(tf.zeros((3, 3, 3))).numpy().any()
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        pytest.param({"preset": "albunet3d", "patch_size": (32, 32, 8)}, "sliding windows", marks=pytest.mark.slow),
-        ({"modalities": ("flair",), "spacing_mm": 2.0}, "resampled volumes"),
-    ],
-)
-def test_what_is_no_graph_is_exported_as_probabilities_alone(settings, words, tmp_path, caplog):
+FLAIR, PATCHES = {"modalities": ("flair",)}, {"preset": "albunet3d", "patch_size": (32, 32, 24)}
+NO_GRAPH = [(PATCHES, "sliding windows"), (FLAIR | {"spacing_mm": 2.0}, "resampled volumes")]
+
+
+@pytest.mark.parametrize(("settings", "words"), NO_GRAPH)
+def test_what_is_no_graph_has_no_label_map(settings, words, caplog):
     caplog.set_level("INFO")
-    preset = settings.get("preset", "embedding")
-    own = {} if preset == "albunet3d" else {"backbone": "tiny", "crop": TINY_CROP}
-    config = Config.from_preset(**({"preset": preset, "weights": "none"} | own | settings))
+    config = Config.from_preset(**({"preset": "embedding"} | settings))
+    assert not has_label_map([config], FLOAT32, NO_STEPS, ExportOptions())
+    assert words in caplog.text
+    for asked in ((FLOAT32, PostProcessing(drop_et_below_ml=1.0)), (ForwardOptions(mirror="lr"), NO_STEPS)):
+        with pytest.raises(InputError, match=words):
+            has_label_map([config], *asked, ExportOptions())
+    with pytest.raises(InputError, match=words):
+        has_label_map([config, config], FLOAT32, NO_STEPS, ExportOptions())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("settings", "words"), NO_GRAPH)
+def test_what_is_no_graph_is_exported_as_probabilities_alone(settings, words, tmp_path):
+    own = {} if settings == PATCHES else {"preset": "embedding", "backbone": "tiny", "crop": TINY_CROP}
+    config = Config.from_preset(**({"weights": "none"} | own | settings))
     run = tmp_path / "run"
-    run.mkdir()
     config.save(run)
     build_network(config).save_weights(run / "network.weights.h5")
-    export_saved_model([run], out=tmp_path / "saved")
-    assert words in caplog.text
+    export_networks([run], out=tmp_path / "saved")
     assert set(tf.saved_model.load(tmp_path / "saved").signatures) == {"serving_default", "probabilities"}
     assert "label_map" not in (tmp_path / "saved" / "model_card.md").read_text()
-    for asked in ({"steps": PostProcessing(drop_et_below_ml=1.0)}, {"forward": ForwardOptions(mirror="lr")}):
-        with pytest.raises(InputError, match=words):
-            export_saved_model([run], out=tmp_path / "refused", **asked)
+    with pytest.raises(InputError, match=words):
+        export_networks([run], out=tmp_path / "refused", forward=ForwardOptions(mirror="lr"))
     assert not (tmp_path / "refused").exists()
 
 
-def test_parts_and_sizes_that_have_no_label_map_are_refused(ensemble, tmp_path):
+def test_parts_and_sizes_have_no_label_map(ensemble):
+    configs = [Config.load(run) for run in ensemble]
     with pytest.raises(InputError, match="connected parts"):
-        export_saved_model(ensemble, out=tmp_path / "saved", steps=PostProcessing(fill_holes=True))
-    larger = untrained(tmp_path / "larger", modalities=("t1",), crop=(64, 32, 24))
+        has_label_map(configs, FLOAT32, PostProcessing(fill_holes=True), ExportOptions())
+    larger = Config.from_preset("embedding", modalities=("t1",))
     with pytest.raises(InputError, match="crops of several sizes"):
-        export_saved_model([*ensemble, larger], out=tmp_path / "saved")
+        has_label_map([*configs, larger], FLOAT32, NO_STEPS, ExportOptions())
 
 
-def test_a_label_map_that_differs_gets_no_name(ensemble, tmp_path, monkeypatch):
-    monkeypatch.setattr(verification, "classes_to_labels", lambda classes, convention: classes + 1)
+def test_label_maps_that_differ_are_refused(ensemble):
+    members = [load_network(ensemble[0])]
     with pytest.raises(InputError, match="label map must be that of the networks"):
-        export_saved_model(ensemble[:1], out=tmp_path / "saved")
-    assert list(tmp_path.iterdir()) == []
+        compare_label_maps(lambda raw: np.ones(raw.shape[:3]), members, FLOAT32, NO_STEPS, BRATS_2017)
 
 
 def test_the_card_says_what_it_is(saved, ensemble, predictions, tmp_path):
@@ -232,7 +250,9 @@ def test_the_card_says_what_it_is(saved, ensemble, predictions, tmp_path):
     for words in ("Mean over 1 cases", "not a medical device", "flair, t1ce", "4 enhancing", "Apache-2.0"):
         assert words in card
     with pytest.raises(InputError, match="must hold the scores of flair with these weights"):
-        export_saved_model(ensemble[:1], out=tmp_path / "other", results=predictions / "results")
+        export_networks(
+            ensemble[:1], out=tmp_path / "other", options=ExportOptions(results=str(predictions / "results"))
+        )
 
 
 @pytest.mark.slow
@@ -240,7 +260,7 @@ def test_the_card_says_what_it_is(saved, ensemble, predictions, tmp_path):
 def test_full_size_label_maps_of_real_cases_are_those_of_predict(precision, real_data, tmp_path):
     forward = ForwardOptions(precision=precision)
     run = untrained(tmp_path / "run", "embedding-plus", crop=(192, 160, 144), backbone="efficientnetb0")
-    export_saved_model([run], out=tmp_path / "saved", forward=forward)
+    export_networks([run], out=tmp_path / "saved", forward=forward)
     model = tf.saved_model.load(tmp_path / "saved")
     for case in find_cases(real_data / "native")[0][:2]:
         labels = model.label_map(raw(case, ("flair", "t1", "t1ce", "t2")))["labels"].numpy()

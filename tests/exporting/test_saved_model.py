@@ -11,7 +11,7 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import ForwardOptions
 from brats_tf.errors import InputError
 from brats_tf.exporting import verification
-from brats_tf.exporting.saved_model import export_saved_model
+from brats_tf.exporting.export import export_networks
 from brats_tf.models.build import build_network
 from brats_tf.runs.network import load_network
 
@@ -63,28 +63,28 @@ def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys,
 def test_a_classifier_with_layers_of_its_own_is_exported_and_compared(backbone, tmp_path, capsys):
     run = tmp_path / "flair"
     run.mkdir()
-    export_saved_model([untrained(run, backbone=backbone, crop=(96, 96, 24))], out=tmp_path / "saved")
+    export_networks([untrained(run, backbone=backbone, crop=(96, 96, 24))], out=tmp_path / "saved")
     assert "differ from the networks' by at most" in capsys.readouterr().out
 
 
 def test_a_savedmodel_that_differs_gets_no_name(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(verification, "TOLERANCE", -1.0)
+    monkeypatch.setattr(verification, "TOLERANCE", {"savedmodel": -1.0})
     with pytest.raises(InputError, match="must equal its networks"):
-        export_saved_model([run], out=tmp_path / "saved")
+        export_networks([run], out=tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_something_else_in_it_is_not_replaced(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("years")
-    with pytest.raises(InputError, match="is no SavedModel"):
-        export_saved_model([run], out=tmp_path)
+    with pytest.raises(InputError, match="is no export"):
+        export_networks([run], out=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years"
 
 
 def test_a_network_in_bfloat16_takes_and_gives_float32(run, tmp_path):
-    checked = export_saved_model([run], out=tmp_path / "half", forward=ForwardOptions(precision="bfloat16"))
+    checked = export_networks([run], out=tmp_path / "half", forward=ForwardOptions(precision="bfloat16"))
     assert checked["largest_difference"] <= 1e-5
-    export_saved_model([run], out=tmp_path / "whole")
+    export_networks([run], out=tmp_path / "whole")
     volume = np.random.default_rng(1).normal(size=(1, *TINY_CROP, 1)).astype("float32")
     networks = [tf.saved_model.load(tmp_path / name) for name in ("half", "whole")]  # They must stay alive.
     half, whole = (network.probabilities(volume)["regions"].numpy() for network in networks)

@@ -1,0 +1,126 @@
+"""Write trained networks for programs without this package, and prove that they compute the same."""
+
+import logging
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import tensorflow as tf
+
+from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
+from brats_tf.errors import InputError
+from brats_tf.exporting.label_map import why_no_label_map
+from brats_tf.exporting.model_card import METADATA_FILE, describe, read_results, write_model_card
+from brats_tf.exporting.verification import compare_label_maps, compare_probabilities
+from brats_tf.inference.ensemble import resolved_precision
+from brats_tf.regions import CONVENTIONS
+from brats_tf.runs.network import load_network
+from brats_tf.runtime.files import atomic
+from brats_tf.runtime.tensorflow import as_os_error
+
+log = logging.getLogger(__name__)
+# By the format: the module that writes and runs it, and what it is called.
+FORMATS = {
+    "savedmodel": ("saved_model", "SavedModel"),
+    "onnx": ("onnx_file", "ONNX file"),
+    "litert": ("litert_file", "LiteRT file"),
+}
+FLOAT32, NO_STEPS, DEFAULT_OPTIONS = ForwardOptions(), PostProcessing(), ExportOptions()
+
+
+def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_STEPS, options=DEFAULT_OPTIONS):
+    """Writes the folder `out`, loads it and compares it with the networks, before it gets its name.
+
+    Every format has `probabilities`: it takes a `volume` (B, H, W, D, C) float32, z-scored and cropped as the runs'
+    configs say (a window of a network that sees patches), and returns the probabilities, averaged over the networks:
+    `regions` (B, H, W, D, 3) or `classes` (B, H, W, D, 4), float32. A SavedModel has `label_map` too, see
+    `label_map.label_map_function`: raw intensities of a whole volume to its labels, as `predict` computes them; one
+    network that sees patches or resampled volumes is exported without it. Beside them lie `metadata.json` and
+    `model_card.md`.
+
+    Args:
+        runs: the folders of the trained networks.
+        out: the folder to write; an export there is replaced.
+        checkpoint: "last" or "best".
+        forward: `ForwardOptions`; volumes and probabilities stay float32.
+        steps: `PostProcessing` of the label map.
+        options: `ExportOptions`.
+
+    Returns:
+        What the comparison found: {"largest_difference": float, and with a label map "voxels_different", "voxels"}.
+
+    Raises:
+        InputError: when a run holds no network, `out` exists and is no export, networks or steps have no label map,
+            the format cannot hold them, the scores are of other networks, or the result differs from the networks.
+    """
+    out = Path(out)
+    if out.exists() and not any((out / name).is_file() for name in ("saved_model.pb", METADATA_FILE)):
+        raise InputError(f"{out} exists and is no export; it would be replaced. Choose another --out.")
+    forward = ForwardOptions(resolved_precision(forward.precision), forward.mirror)
+    _check_format(forward, steps, options)
+    module, title = FORMATS[options.format]
+    format_module = _import(module, title)
+    members = [load_network(run, checkpoint, precision=forward.precision) for run in runs]
+    with_label_map = has_label_map([config for config, _ in members], forward, steps, options)
+    facts = describe(runs, members, checkpoint=checkpoint, forward=forward, steps=steps, options=options)
+    if options.results:
+        facts["scores"] = read_results(options.results, facts["networks"])
+    # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
+    with atomic(out) as temporary, tf.device("/cpu:0"):
+        try:
+            temporary.mkdir()
+            format_module.write(members, temporary, forward, steps, options, with_label_map=with_label_map)
+        except tf.errors.OpError as error:  # What TensorFlow makes of a full disk or a missing permission.
+            raise as_os_error(error) from error
+        loaded = format_module.load(temporary)  # Has to stay alive while its functions run.
+        checked = compare_probabilities(loaded.run, members, options)
+        if with_label_map:
+            checked |= compare_label_maps(loaded.label_map, members, forward, steps, CONVENTIONS[options.convention])
+        write_model_card(temporary, facts | {"compared": checked}, with_label_map=with_label_map)
+        shutil.rmtree(out, ignore_errors=True)
+    log.info(f"{title} written to {out}; {_in_words(checked)}.")
+    return checked
+
+
+def _check_format(forward, steps, options):
+    """Raises `InputError` for what a format cannot hold."""
+    title = FORMATS[options.format][1]
+    if options.format == "savedmodel":
+        if options.weight_type != "float32":
+            raise InputError(
+                f"--weight-type {options.weight_type} is for --format onnx or litert. Received: savedmodel."
+            )
+        return
+    if forward.precision != "float32":
+        raise InputError(f"An {title} holds layers in float32. Received: --precision {forward.precision}.")
+    if steps or forward.mirror != "none":
+        raise InputError(f"An {title} has no label map, so that --mirror and steps after it have no place in it.")
+
+
+def _import(module, title):
+    """The module of a format. Raises `InputError` where its libraries are not installed."""
+    try:
+        return import_module(f"brats_tf.exporting.{module}")
+    except ModuleNotFoundError as error:
+        raise InputError(f"An {title} needs the package {error.name}: pip install 'brats_tf[runtimes]'.") from None
+
+
+def has_label_map(configs, forward, steps, options):
+    """Whether a label map is written. Raises `InputError` where there is none and something asks for it."""
+    reason = why_no_label_map(configs, steps)
+    if options.format != "savedmodel" or reason is None:
+        return reason is None and options.format == "savedmodel"
+    if len(configs) > 1 or steps or forward.mirror != "none":
+        raise InputError(
+            f"No label map can be exported: {reason}. Export one network without --mirror and without steps after it, "
+            "for its probabilities."
+        )
+    log.info(f"Exported without `label_map`: {reason}.")
+    return False
+
+
+def _in_words(checked):
+    words = f"loaded again, its probabilities differ from the networks' by at most {checked['largest_difference']:.1e}"
+    if "voxels" in checked:
+        words += f", and its label map from theirs in {checked['voxels_different']} of {checked['voxels']:,} voxels"
+    return words

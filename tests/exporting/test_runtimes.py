@@ -1,0 +1,99 @@
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+from forked_trainings import small_networks
+from tiny_networks import TINY_CROP
+
+from brats_tf.cli.main import main
+from brats_tf.config.config import Config
+from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
+from brats_tf.errors import InputError
+from brats_tf.exporting.export import export_networks
+from brats_tf.models import registry
+from brats_tf.models.build import build_network
+from brats_tf.runs.network import load_network
+
+onnx_file = pytest.importorskip("brats_tf.exporting.onnx_file", reason="needs the extra `runtimes`")
+litert_file = pytest.importorskip("brats_tf.exporting.litert_file", reason="needs the extra `runtimes`")
+MODULES = {"onnx": onnx_file, "litert": litert_file}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_of_two_convolutions():
+    """Preset `embedding` is small here; `test_runtimes_networks` has the real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, network in small_networks().items():
+            patch.setitem(registry.NETWORKS, name, network)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two networks of one modality, untrained."""
+    folder = tmp_path_factory.mktemp("runs")
+    keras.utils.set_random_seed(0)
+    return [untrained(folder / name, "embedding", modalities=(name,)) for name in ("flair", "t1ce")]
+
+
+def untrained(run, preset, **settings):
+    run.mkdir()
+    config = Config.from_preset(preset, **({"crop": TINY_CROP, "backbone": "tiny", "weights": "none"} | settings))
+    config.save(run)
+    build_network(config).save_weights(run / "network.weights.h5")
+    return run
+
+
+@pytest.mark.parametrize("name", ["onnx", "litert"])
+def test_a_file_computes_what_the_networks_compute_for_any_batch(name, runs, tmp_path):
+    out = tmp_path / "out"
+    assert main(["export", str(runs[1]), "--format", name, "--out", str(out)]) == 0
+    _, network = load_network(runs[1])
+    loaded = MODULES[name].load(out)
+    for batch in (1, 3):
+        volumes = np.random.default_rng(1).normal(size=(batch, *TINY_CROP, 1)).astype("float32")
+        np.testing.assert_allclose(loaded.run(volumes), network(volumes, training=False), atol=1e-4)
+    facts = json.loads((out / "metadata.json").read_text())
+    assert facts["format"] == name
+    assert set(facts["sha256"]) == {MODULES[name].FILE}
+    card = (out / "model_card.md").read_text()
+    assert MODULES[name].FILE in card
+    assert "label_map" not in card
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"options": ExportOptions(weight_type="float16")}, "is for --format onnx or litert"),
+        ({"options": ExportOptions(format="onnx"), "forward": ForwardOptions("bfloat16")}, "holds layers in float32"),
+        ({"options": ExportOptions(format="litert"), "forward": ForwardOptions(mirror="lr")}, "has no label map"),
+        ({"options": ExportOptions(format="onnx"), "steps": PostProcessing(fill_holes=True)}, "has no label map"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused(asked, words, runs, tmp_path):
+    with pytest.raises(InputError, match=words):
+        export_networks(runs[:1], out=tmp_path / "out", **asked)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_library_is_named(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    monkeypatch.delitem(sys.modules, "brats_tf.exporting.onnx_file")
+    with pytest.raises(InputError, match=r"An ONNX file needs the package tf2onnx: pip install 'brats_tf\[runtimes\]'"):
+        export_networks(runs[:1], out=tmp_path / "out", options=ExportOptions(format="onnx"))
+
+
+def test_a_conversion_that_fails_is_one_sentence(runs, tmp_path, monkeypatch):
+    class Converter:
+        def __init__(self):
+            self.target_spec = self
+
+        def convert(self):
+            raise RuntimeError("MaxPool3D\nis not supported")
+
+    monkeypatch.setattr(litert_file.tf.lite.TFLiteConverter, "from_concrete_functions", lambda *args: Converter())
+    with pytest.raises(InputError, match="LiteRT cannot hold this network: RuntimeError: MaxPool3D is not supported"):
+        export_networks(runs[:1], out=tmp_path / "out", options=ExportOptions(format="litert"))
+    assert list(tmp_path.iterdir()) == []
