@@ -10,6 +10,7 @@ from brats_tf.exporting.label_map import probabilities_function
 from brats_tf.models.normalisation import one_form
 
 FILE = "model.tflite"
+POOLINGS = {keras.layers.MaxPooling3D: ops.max_pool, keras.layers.AveragePooling3D: ops.average_pool}
 
 
 def write(members, folder, forward, steps, options, *, with_label_map):
@@ -53,40 +54,42 @@ class LoadedLiteRT:
 
 
 def without_pooling_in_3d(network):
-    """The same network, with the same weights, whose maximum pooling of volumes is one of images; LiteRT has no other.
+    """The same network, with the same weights, whose pooling of volumes is one of images; LiteRT has no other.
 
     Raises:
         InputError: when a layer pools along all three axes.
     """
 
     def replaced(layer):
-        if not isinstance(layer, keras.layers.MaxPooling3D):
-            return layer
-        return PoolingOfImages(layer.pool_size, layer.strides, layer.padding, name=layer.name)
+        pool = next((pool for kind, pool in POOLINGS.items() if isinstance(layer, kind)), None)
+        return PoolingOfImages(pool, layer) if pool else layer
 
-    if not any(isinstance(layer, keras.layers.MaxPooling3D) for layer in network.layers):
+    if not any(isinstance(layer, tuple(POOLINGS)) for layer in network.layers):
         return network
     return keras.models.clone_model(network, clone_function=replaced)
 
 
 class PoolingOfImages(keras.layers.Layer):
-    """Maximum pooling along the depth alone, or within slices alone: (B, H, W, D, C) -> (B, h, w, d, C)."""
+    """What a pooling of volumes does along the depth alone, or within slices: (B, H, W, D, C) -> (B, h, w, d, C).
 
-    def __init__(self, pool_size, strides, padding, name):
-        super().__init__(name=name)
-        self.pool_size, self.strides, self.padding = tuple(pool_size), tuple(strides), padding
+    `pool` is the function of images; `layer` is replaced.
+    """
+
+    def __init__(self, pool, layer):
+        super().__init__(name=layer.name)
+        self.pool_images, self.padding = pool, layer.padding
+        self.pool_size, self.strides = tuple(layer.pool_size), tuple(layer.strides)
         self.along_depth = self.pool_size[:2] == self.strides[:2] == (1, 1)
         if not self.along_depth and (self.pool_size[2], self.strides[2]) != (1, 1):
-            raise InputError(f"LiteRT has no pooling along three axes. Received: {name} of {self.pool_size}.")
+            raise InputError(f"LiteRT has no pooling along three axes. Received: {layer.name} of {self.pool_size}.")
 
     def call(self, volumes):
         batch, (height, width, depth, channels) = ops.shape(volumes)[0], volumes.shape[1:]
         if self.along_depth:
             images = ops.reshape(volumes, (-1, height * width, depth, channels))
-            size, strides = (1, self.pool_size[2]), (1, self.strides[2])
-            images = ops.max_pool(images, size, strides, self.padding)
+            images = self.pool_images(images, (1, self.pool_size[2]), (1, self.strides[2]), self.padding)
             return ops.reshape(images, (batch, height, width, images.shape[2], channels))
         images = ops.reshape(ops.transpose(volumes, (0, 3, 1, 2, 4)), (-1, height, width, channels))
-        images = ops.max_pool(images, self.pool_size[:2], self.strides[:2], self.padding)
+        images = self.pool_images(images, self.pool_size[:2], self.strides[:2], self.padding)
         shape = (batch, depth, *images.shape[1:3], channels)
         return ops.transpose(ops.reshape(images, shape), (0, 2, 3, 1, 4))
