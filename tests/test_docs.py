@@ -39,7 +39,8 @@ def commands_on(page):
             found = re.search(r"brats-tf (?!COMMAND)([a-z$].*)", line.split(" #")[0].split(" &")[0])
             for name in loops[1].split() if found and loops else ["train"]:
                 if found:
-                    yield shlex.split(found[1].replace("$command", name).replace("$DATA", "DATA"))
+                    words = found[1].replace("$command", name).replace("$DATA", "DATA")
+                    yield shlex.split(words.replace("$SLURM_ARRAY_TASK_ID", "1"))
 
 
 def make(*words, **environment):
@@ -82,6 +83,7 @@ def test_every_option_on_a_page_exists(page):
     known = {word for command in COMMANDS for word in parser_of(command)._option_string_actions}
     known |= {
         "--check",
+        "--dependency",
         "--keep",
         "--publish",
         "--set",

@@ -195,6 +195,14 @@ def parse_path(words: str) -> Path:
     return Path(words)
 
 
+def parse_shard(words: str) -> tuple[int, int]:
+    """A part of a list and their number, such as 3/20."""
+    number, _, count = words.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, such as 3/20, received {words!r}")
+    return int(number), int(count)
+
+
 def parse_names(words: str) -> tuple[str, ...]:
     """Different names separated by commas."""
     names = tuple(words.split(","))

@@ -1,5 +1,7 @@
 """The commands that use trained networks on cases: predict, and the papers' figures; see `commands`."""
 
+from pathlib import Path
+
 from brats_tf.cli import options
 from brats_tf.cli.arguments import (
     cases_in,
@@ -30,20 +32,39 @@ def predict(given):
     import_tensorflow()
     from brats_tf.inference.ensemble import load_ensemble
     from brats_tf.inference.predict import predict_cases
+    from brats_tf.inference.shards import Shard
 
     runs = runs_given(given)
     postprocessing = postprocessing_given(given, runs)
     predictors = load_ensemble(runs, given.checkpoint, forward=section_given(given, ForwardOptions))
-    cases = cases_to_predict(given, runs, predictors[0].config)
+    cases, out = cases_to_predict(given, runs, predictors[0].config), folder(given, "out")
+    data = given.data or cases[0].folder.parent  # That of the synthetic cases.
+    if given.shard:
+        shard = Shard(*given.shard)
+        cases, out = shard.of(cases), shard.folder(out)
     failures = predict_cases(
         predictors,
         cases,
-        out=folder(given, "out"),
+        out=out,
         postprocessing=postprocessing,
         options=section_given(given, PredictionOptions),
-        data=given.data or cases[0].folder.parent,  # That of the synthetic cases.
+        data=data,
     )
     return FAILED_CASES if failures else 0
+
+
+def merge(given):
+    """Join the predictions of all shards.
+
+    Takes the folder that `predict --shard` wrote into, in as many processes as there are shards; afterwards it is what
+    one process would have written. Exit code 2 says that cases were left out.
+
+    brats-tf merge predictions
+    """
+    from brats_tf.inference.shards import merge_shards
+
+    _, left_out = merge_shards(given.out)
+    return FAILED_CASES if left_out else 0
 
 
 def paper_figures(given):
@@ -89,6 +110,23 @@ def _predict_options(parser):
     options.add_settings(parser, PostProcessing)
     options.add_tuned(parser)
     options.add_settings(parser, PredictionOptions)
+    parser.add_argument(
+        "--shard",
+        type=options.parse_shard,
+        metavar="K/N",
+        help="predict the K-th of N parts of the cases, into OUT/shards; `brats-tf merge OUT` joins them",
+    )
+
+
+def _merge_options(parser):
+    parser.add_argument(
+        "out",
+        nargs="?",
+        type=options.parse_path,
+        default=Path(options.FOLDERS["out"]),
+        metavar="OUT",
+        help=f"folder of the predictions (default: {options.FOLDERS['out']})",
+    )
 
 
 def _figures_options(parser):
@@ -107,5 +145,6 @@ def _figures_options(parser):
 
 COMMANDS = (
     Command("predict", predict, _predict_options),
+    Command("merge", merge, _merge_options),
     Command("paper-figures", paper_figures, _figures_options),
 )

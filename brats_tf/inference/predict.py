@@ -63,7 +63,10 @@ def predict_cases(
     with lock(out):
         remove_partial(out)
         ids = [case.id for case in cases]
-        record = PredictionRecord(out, predictors, postprocessing, ids, data=data, replace=options.replace)
+        record = PredictionRecord(out, predictors, postprocessing, ids, data=data, options=options)
+        if len(record.wanted) < len(ids):
+            log.info(f"{len(ids) - len(record.wanted)} of {len(ids)} label maps are in {out} already.")
+        cases = [case for case in cases if case.id in set(record.wanted)]
         log.info(_first_line(predictors, len(cases)))
         save = partial(_write, record=record, postprocessing=postprocessing, options=options)
         failures, notes = _predict_all(predictors, cases, record, save)

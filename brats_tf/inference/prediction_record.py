@@ -9,7 +9,7 @@ from pathlib import Path
 
 from brats_tf import __version__
 from brats_tf.config.config import CONFIG_FILE
-from brats_tf.config.execution import ForwardOptions, PostProcessing
+from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.data.layouts import is_safe
 from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
@@ -19,8 +19,9 @@ from brats_tf.runtime.files import read_json, sha256_of, write_json
 
 PREDICTION_FILE = "prediction.json"
 PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = "probabilities", "uncertainty"
-_MADE_BY = ("networks", "postprocessing", "forward")
-_KINDS = dict.fromkeys((*_MADE_BY, "checkpoints", "cases", "left_out"), dict) | {"data": list, "pending": list}
+MADE_BY = ("networks", "postprocessing", "forward")  # Predictions in one folder share these.
+_KINDS = dict.fromkeys((*MADE_BY, "checkpoints", "cases", "left_out"), dict) | {"data": list, "pending": list}
+NO_OPTIONS = PredictionOptions()
 _FACTS = {"checkpoint": str, "chosen_on": list, "initial_weights": str, "run": str}  # Of each network.
 
 
@@ -33,24 +34,25 @@ class PredictionRecord:
         postprocessing: `PostProcessing`.
         case_ids: of the cases to predict.
         data: the folder or list of the cases; None where nobody said.
-        replace: whether predictions of other networks or steps in that folder give way, and files that have no record.
+        options: `PredictionOptions`: `replace`, whether predictions of other networks or steps in that folder give way,
+            and files that have no record; `resume`, whether those of the same networks and steps stay as they are.
+
+    Attributes:
+        wanted: the ids of the cases that are to be predicted.
 
     Raises:
         InputError: when the folder holds such predictions or files, or a damaged record, and `replace` is off.
     """
 
-    def __init__(self, out, predictors, postprocessing, case_ids, *, data=None, replace=False):
-        self.out = Path(out)
+    def __init__(self, out, predictors, postprocessing, case_ids, *, data=None, options=NO_OPTIONS):
+        self.out, replace = Path(out), options.replace
         before = {} if replace and not _is_readable(out) else read_prediction_record(out)
         made_by = {"networks": {one.name: one.weights_sha256 for one in predictors}}
         made_by |= {"postprocessing": asdict(postprocessing)}
         made_by |= {"forward": {"precision": predictors[0].precision, "mirror": predictors[0].mirror}}
         same = all(before.get(name) == value for name, value in made_by.items())
         if before and not same and not replace:
-            raise InputError(
-                f"{out} holds predictions with other {_differing(before, made_by)}: name another folder with --out, or "
-                "replace them with --replace."
-            )
+            check_same(before, made_by, out)
         kept = before if same else {}
         foreign = [case for case in case_ids if self.path(case).exists() and case not in _known(before)]
         if foreign and not replace:
@@ -59,6 +61,7 @@ class PredictionRecord:
                 f"with --out, or replace it with --replace. Received {len(foreign)} such label maps."
             )
         known = {name: kept.get(name, {}) for name in ("cases", "left_out")}
+        self.wanted = [case for case in case_ids if not (options.resume and self._has(case, kept))]
         folders = [*kept.get("data", []), *([str(Path(data).resolve())] if data else [])]
         self.content = {
             "brats_tf": __version__,
@@ -67,7 +70,7 @@ class PredictionRecord:
             "checkpoints": {one.name: one.facts for one in predictors},
             "data": list(dict.fromkeys(folders)),
             **known,
-            "pending": list(dict.fromkeys([*kept.get("pending", []), *case_ids])),
+            "pending": list(dict.fromkeys([*kept.get("pending", []), *self.wanted])),
         }
         self._write()
         for case in _known(before) if not same else ():
@@ -94,6 +97,13 @@ class PredictionRecord:
         """How many of the cases have their label map."""
         return sum(case in self.content["cases"] and case not in self.content["pending"] for case in case_ids)
 
+    def _has(self, case_id, record):
+        """Whether the label map of a case is there, and the recorded one."""
+        facts, path = record.get("cases", {}).get(case_id), self.path(case_id)
+        if facts is None or case_id in record["pending"]:
+            return False
+        return path.is_file() and sha256_of(path) == facts["sha256"]
+
     def _done(self, case_id):
         if case_id in self.content["pending"]:
             self.content["pending"].remove(case_id)
@@ -119,6 +129,12 @@ def read_prediction_record(predictions):
         return record
     except (OSError, ValueError) as error:
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error}.") from None
+
+
+def check_same(record, made_by, out, remedy="name another folder with --out, or replace them with --replace"):
+    """Raises `InputError` when a record's predictions are of other networks, weights or steps than `made_by` says."""
+    if any(record[name] != value for name, value in made_by.items()):
+        raise InputError(f"{out} holds predictions with other {_differing(record, made_by)}: {remedy}.")
 
 
 def check_networks(record, runs, predictions):

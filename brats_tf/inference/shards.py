@@ -1,0 +1,141 @@
+"""A cohort in parts: each process predicts a share of the cases into a folder of its own; then they are joined."""
+
+import logging
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from brats_tf.errors import InputError, WriteError
+from brats_tf.inference.prediction_record import (
+    MADE_BY,
+    PREDICTION_FILE,
+    PROBABILITIES_FOLDER,
+    UNCERTAINTY_FOLDER,
+    check_same,
+    read_prediction_record,
+)
+from brats_tf.runtime.console import track
+from brats_tf.runtime.files import sha256_of, write_json
+from brats_tf.runtime.lock import check_unlocked, lock
+
+log = logging.getLogger(__name__)
+SHARDS_FOLDER = "shards"
+_MERGED = ".merged"
+_NAME = re.compile(r"(\d+)of(\d+)")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` parts of a list of cases, counted from 1.
+
+    >>> Shard(2, 3).of(["a", "b", "c", "d", "e"])
+    ['b', 'e']
+    """
+
+    number: int
+    count: int
+
+    def of(self, cases):
+        """Every `count`-th of the cases, so that shards are as long as each other."""
+        return cases[self.number - 1 :: self.count]
+
+    def folder(self, out):
+        """Where its predictions lie until they are merged."""
+        return Path(out) / SHARDS_FOLDER / f"{self.number}of{self.count}"
+
+
+def merge_shards(out):
+    """Joins the predictions of all shards in `<out>/shards` into `<out>`, as one process would have written them.
+
+    The record names a label map before the map is in its folder; after an interruption the same call goes on.
+
+    Returns:
+        (how many label maps, {case id: sentence} of the cases left out).
+
+    Raises:
+        InputError: when a shard is missing, unfinished, being written or of other networks, or a map is not the
+            recorded one, or `out` holds predictions of other networks.
+        WriteError: when the folder cannot be written to.
+    """
+    out = Path(out)
+    with lock(out):
+        shutil.rmtree(out / _MERGED, ignore_errors=True)  # What a kill at the very end leaves.
+        folders = _complete(out)
+        records = {folder: _finished(folder) for folder in folders}
+        before, first = read_prediction_record(out), next(iter(records.values()))
+        made_by = {name: first[name] for name in MADE_BY}
+        for folder, record in [*([(out, before)] if before else []), *records.items()]:
+            check_same(record, made_by, folder, remedy="all shards must be of the same")
+        content = first | {
+            name: dict(sorted(item for record in records.values() for item in record[name].items()))
+            for name in ("cases", "left_out")
+        }
+        content["data"] = list(dict.fromkeys(path for record in records.values() for path in record["data"]))
+        write_json(out / PREDICTION_FILE, _joined(before, content))
+        for folder, record in track(list(records.items()), "Merging"):
+            _move(folder, out, record["cases"])
+        os.replace(out / SHARDS_FOLDER, out / _MERGED)
+        shutil.rmtree(out / _MERGED)
+    log.info(f"{len(content['cases'])} label maps of {len(folders)} shards are in {out}.")
+    return len(content["cases"]), content["left_out"]
+
+
+def _complete(out):
+    """The folders of all shards, in order. Raises `InputError` when one is missing, or two counts are there."""
+    found = {
+        (int(match[2]), int(match[1])): path
+        for path in (out / SHARDS_FOLDER).glob("*")
+        if (match := _NAME.fullmatch(path.name))
+    }
+    counts = {count for count, _ in found}
+    if len(counts) != 1:
+        raise InputError(
+            f"{out / SHARDS_FOLDER} must hold the shards of one prediction. Received shards of "
+            f"{', '.join(str(count) for count in sorted(counts)) or 'none: `brats-tf predict --shard` writes them'}."
+        )
+    (count,) = counts
+    missing = [f"{number}/{count}" for number in range(1, count + 1) if (count, number) not in found]
+    if missing:
+        raise InputError(f"{out / SHARDS_FOLDER} lacks {len(missing)} of {count} shards: {', '.join(missing[:5])}.")
+    return [found[count, number] for number in range(1, count + 1)]
+
+
+def _finished(folder):
+    """The record of a shard whose cases are all predicted. Raises `InputError`."""
+    check_unlocked(folder)
+    record = read_prediction_record(folder)
+    if not record:
+        raise InputError(f"{folder} has no {PREDICTION_FILE}: predict this shard again.")
+    if record["pending"]:
+        raise InputError(f"{folder} is unfinished, {len(record['pending'])} cases are pending: predict with --resume.")
+    return record
+
+
+def _joined(before, content):
+    """The record of `out` with the cases of the shards on top of those that it has."""
+    if not before:
+        return content
+    cases = {case: facts for case, facts in before["cases"].items() if case not in content["left_out"]}
+    left_out = {case: why for case, why in before["left_out"].items() if case not in content["cases"]}
+    pending = [case for case in before["pending"] if case not in {*content["cases"], *content["left_out"]}]
+    data = list(dict.fromkeys([*before["data"], *content["data"]]))
+    merged = {"cases": cases | content["cases"], "left_out": left_out | content["left_out"]}
+    return content | merged | {"pending": pending, "data": data}
+
+
+def _move(folder, out, cases):
+    """Moves the files of a shard's cases. Raises `InputError` where a label map is not the recorded one."""
+    for case, facts in cases.items():
+        name = f"{case}.nii.gz"
+        source = folder / name if (folder / name).is_file() else out / name  # Moved before an interruption.
+        if not source.is_file() or sha256_of(source) != facts["sha256"]:
+            raise InputError(f"Case {case}: {folder / name} is not the label map that its {PREDICTION_FILE} records.")
+        try:
+            for part in (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, "."):  # The label map last.
+                if (folder / part / name).is_file():
+                    (out / part).mkdir(exist_ok=True)
+                    os.replace(folder / part / name, out / part / name)
+        except OSError as error:
+            raise WriteError(f"{out / name} could not be written: {error.strerror or error}.") from error

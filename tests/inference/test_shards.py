@@ -1,0 +1,149 @@
+import json
+import shutil
+
+import keras
+import pytest
+from forked_trainings import small_networks
+from tiny_networks import TINY_CROP
+
+from brats_tf.cli.main import main
+from brats_tf.config.config import Config
+from brats_tf.errors import InputError
+from brats_tf.inference import shards
+from brats_tf.inference.prediction_record import read_prediction_record
+from brats_tf.models import registry
+from brats_tf.models.build import build_network
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """The folder of runs with two networks of FLAIR, of different weights."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, network in small_networks().items():
+            patch.setitem(registry.NETWORKS, name, network)
+        config = Config.from_preset("embedding", modalities=("flair",), crop=TINY_CROP, backbone="tiny", weights="none")
+        for seed, name in enumerate(("flair", "other")):
+            keras.utils.set_random_seed(seed)
+            config.save(folder / name)
+            build_network(config).save_weights(folder / name / "network.weights.h5")
+        yield folder
+
+
+@pytest.fixture
+def predict(networks, phantom_folder):
+    """A function that predicts: (out, further words) -> exit code."""
+
+    def run(out, *words, network="flair"):
+        given = ["predict", str(phantom_folder), "--runs", str(networks), "--networks", network, "--out", str(out)]
+        return main([*given, *words])
+
+    return run
+
+
+def maps(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.nii.gz")}
+
+
+def test_merged_shards_are_what_one_process_writes(predict, tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert predict(whole, "--save-probabilities") == 0
+    for shard in ("2/3", "1/3", "3/3"):
+        assert predict(parts, "--shard", shard, "--save-probabilities") == 0
+    assert sorted(path.name for path in (parts / "shards").iterdir()) == ["1of3", "2of3", "3of3"]
+    assert main(["merge", str(parts)]) == 0
+    assert "4 label maps of 3 shards" in capsys.readouterr().out
+    assert maps(parts) == maps(whole) and len(maps(parts)) == 8
+    assert not (parts / "shards").exists()
+    records = [read_prediction_record(folder) for folder in (whole, parts)]
+    for record in records:
+        for facts in record["cases"].values():
+            facts.pop("seconds")
+    assert json.dumps(records[0]) == json.dumps(records[1])
+    assert main(["evaluate", str(parts)]) == 0
+
+
+def test_a_missing_an_unfinished_and_a_foreign_shard_are_refused(predict, tmp_path, capsys):
+    assert predict(tmp_path, "--shard", "1/2") == 0
+    assert main(["merge", str(tmp_path)]) == 2
+    assert "lacks 1 of 2 shards: 2/2" in capsys.readouterr().err
+    assert predict(tmp_path, "--shard", "2/2", network="other") == 0
+    assert main(["merge", str(tmp_path)]) == 2
+    assert "other networks (other): all shards must be of the same" in capsys.readouterr().err
+    assert predict(tmp_path, "--shard", "2/2", "--replace") == 0
+    record = tmp_path / "shards" / "2of2" / "prediction.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps(content | {"pending": ["Phantom_004"]}))
+    assert main(["merge", str(tmp_path)]) == 2
+    assert "2of2 is unfinished, 1 cases are pending: predict with --resume" in capsys.readouterr().err
+    assert predict(tmp_path, "--shard", "2/2", "--resume") == 0
+    assert predict(tmp_path, "--shard", "1/4") == 0
+    assert main(["merge", str(tmp_path)]) == 2
+    assert "Received shards of 2, 4" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "shards" / "1of4")
+    assert not list(tmp_path.glob("*.nii.gz"))
+    assert main(["merge", str(tmp_path)]) == 0
+
+
+def test_a_merge_that_was_interrupted_goes_on(predict, tmp_path, monkeypatch):
+    predict(tmp_path / "whole")
+    for shard in ("1/2", "2/2"):
+        predict(tmp_path / "parts", "--shard", shard)
+    replace, calls = shards.os.replace, []
+
+    def dies(source, target):
+        if str(target).endswith(".nii.gz"):
+            calls.append(target)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.os, "replace", dies)
+        with pytest.raises(KeyboardInterrupt):
+            shards.merge_shards(tmp_path / "parts")
+    assert len(list((tmp_path / "parts").glob("*.nii.gz"))) == 2
+    assert shards.merge_shards(tmp_path / "parts") == (4, {})
+    assert maps(tmp_path / "parts") == maps(tmp_path / "whole")
+
+
+def test_a_label_map_that_is_not_the_recorded_one_is_not_merged(predict, tmp_path):
+    predict(tmp_path, "--shard", "1/1")
+    path = tmp_path / "shards" / "1of1" / "Phantom_002.nii.gz"
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(InputError, match="Case Phantom_002: .*Phantom_002.nii.gz is not the label map"):
+        shards.merge_shards(tmp_path)
+    assert path.is_file()
+
+
+def test_a_case_left_out_of_a_shard_is_left_out_of_the_whole(networks, predict, phantom_folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(phantom_folder, data)
+    flair = next((data / "Phantom_002").glob("*_flair*"))
+    flair.write_bytes(flair.read_bytes()[:-100])
+    for shard in ("1/2", "2/2"):
+        words = ["predict", str(data), "--runs", str(networks), "--networks", "flair", "--out", str(tmp_path / "out")]
+        assert main([*words, "--shard", shard]) == (2 if shard == "2/2" else 0)
+    assert main(["merge", str(tmp_path / "out")]) == 2
+    record = read_prediction_record(tmp_path / "out")
+    assert list(record["left_out"]) == ["Phantom_002"] and len(record["cases"]) == 3
+
+
+def test_resume_predicts_what_is_missing_or_changed(predict, tmp_path, capsys):
+    predict(tmp_path)
+    before = maps(tmp_path)
+    (tmp_path / "Phantom_001.nii.gz").unlink()
+    changed = tmp_path / "Phantom_003.nii.gz"
+    changed.write_bytes(b"something else")
+    capsys.readouterr()
+    assert predict(tmp_path, "--resume") == 0
+    printed = capsys.readouterr().out
+    assert "2 of 4 label maps are in" in printed and "Predicting 2 case(s)" in printed
+    assert maps(tmp_path) == before
+
+
+@pytest.mark.parametrize("words", ["0/3", "4/3", "3", "a/b", "1/0"])
+def test_what_is_no_shard_is_refused(words, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(tmp_path), "--shard", words])
+    assert "expected K/N with K from 1 to N" in capsys.readouterr().err
