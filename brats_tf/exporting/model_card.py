@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from brats_tf import __version__
+from brats_tf.data.splits import SPLIT_FILE, Split
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import read_summary
 from brats_tf.evaluation.scores import METRICS, format_score
@@ -57,8 +58,8 @@ patients.
 
 {signatures}
 
-Volumes have voxels of 1 mm, the brain alone on a background of 0, growing indices to the back, to the patient's left
-and to the head. Channels, in this order: {channels}.
+Volumes have voxels of {voxel_mm:g} mm, the brain alone on a background of 0, growing indices to the back, to the
+patient's left and to the head. Channels, in this order: {channels}.
 
 ## Networks
 
@@ -142,6 +143,7 @@ def _network(run, config, network, checkpoint):
         "weights_sha256": sha256_of(Path(run) / CHECKPOINT_FILES[checkpoint]),
         "parameters": network.count_params(),
         "training": training | {"initial_weights": record.get("initial_weights", {}).get("origin", "unknown")},
+        "training_cases": len(Split.load(run).training) if (Path(run) / SPLIT_FILE).is_file() else None,
         "validation_cases": len(record.get("validation", ())),
         "settings": config.to_dict(),
     }
@@ -165,6 +167,7 @@ def _card(facts, *, with_label_map):
         metadata=METADATA_FILE,
         use=_use(facts, with_label_map=with_label_map),
         signatures="\n".join(signatures),
+        voxel_mm=facts["voxel_mm"],
         channels=", ".join(facts["channels"]),
         networks=_networks_table(facts["networks"]),
         scores=_scores_table(facts.get("scores")),
@@ -178,13 +181,13 @@ def _use(facts, *, with_label_map):
 
 
 def _networks_table(networks):
-    lines = ["| network | parameters | epochs | training, min | initial weights | SHA-256 of the weights |"]
-    lines.append("|---|--:|--:|--:|---|---|")
+    lines = ["| network | parameters | training cases | epochs | minutes | initial weights | SHA-256 of the weights |"]
+    lines.append("|---|--:|--:|--:|--:|---|---|")
     for one in networks:
         training = one["training"]
         minutes = f"{training['seconds'] / 60:.0f}" if "seconds" in training else "not recorded"
-        epochs = training.get("epochs", "not recorded")
-        values = (one["name"], f"{one['parameters']:,}", epochs, minutes, training["initial_weights"])
+        cases, epochs = one["training_cases"] or "not recorded", training.get("epochs", "not recorded")
+        values = (one["name"], f"{one['parameters']:,}", cases, epochs, minutes, training["initial_weights"])
         lines.append(f"| {' | '.join(str(value) for value in values)} | `{one['weights_sha256'][:16]}…` |")
     return "\n".join(lines)
 
@@ -192,7 +195,7 @@ def _networks_table(networks):
 def _scores_table(scores):
     if scores is None:
         return "None were given (`brats-tf export --results`)."
-    lines = [f"Mean over {scores['cases']} cases, with the 95 % bootstrap interval.", ""]
+    lines = [f"Mean over {scores['cases']} case(s), with the 95 % bootstrap interval.", ""]
     lines += [f"| region | {' | '.join(METRICS[metric].title for metric in SCORED)} |", "|---|--:|--:|"]
     for region in REGIONS:
         cells = [_interval(metric, scores[region][metric]) for metric in SCORED]

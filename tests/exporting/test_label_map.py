@@ -14,6 +14,7 @@ from brats_tf.cli.main import main
 from brats_tf.config.config import Config
 from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
 from brats_tf.data.discovery import find_cases
+from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
 from brats_tf.exporting.export import export_networks, has_label_map
 from brats_tf.exporting.label_map import networks_used, z_score
@@ -42,6 +43,7 @@ def untrained(folder, preset="embedding", **settings):
     config = Config.from_preset(preset, **({"crop": TINY_CROP, "backbone": "tiny", "weights": "none"} | settings))
     folder.mkdir(parents=True)
     config.save(folder)
+    Split("all", 0, ["a", "b", "c"], []).save(folder)
     network = build_network(config)
     decided(network)
     network.save_weights(folder / "network.weights.h5")
@@ -243,11 +245,12 @@ def test_the_card_says_what_it_is(saved, ensemble, predictions, tmp_path):
     assert facts["labels"] == {"background": 0, "necrosis": 1, "edema": 2, "enhancing": 4}
     assert (facts["channels"], facts["orientation"]) == (["flair", "t1ce"], "PLS")
     assert facts["scores"]["cases"] == 1
+    assert [one["training_cases"] for one in facts["networks"]] == [3, 3]
     assert facts["sha256"]["saved_model.pb"] == sha256_of(saved / "saved_model.pb")
     assert facts["compared"]["voxels_different"] <= 1e-4 * facts["compared"]["voxels"]
     assert str(ensemble[0].parent) not in json.dumps(facts)
     card = (saved / "model_card.md").read_text()
-    for words in ("Mean over 1 cases", "not a medical device", "flair, t1ce", "4 enhancing", "Apache-2.0"):
+    for words in ("Mean over 1 case(s)", "not a medical device", "flair, t1ce", "4 enhancing", "Apache-2.0"):
         assert words in card
     with pytest.raises(InputError, match="must hold the scores of flair with these weights"):
         export_networks(
