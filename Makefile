@@ -88,7 +88,7 @@ check: $(READY) ## check style and types
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 lock: ## write requirements.lock from setup.cfg (needs uv)
-	uv pip compile setup.cfg --extra test --extra docs --extra clinical --extra runtimes --universal \
+	uv pip compile setup.cfg --extra test --extra docs --extra clinical --extra runtimes --extra serve --universal \
 		--python-version 3.10 --no-header --output-file requirements.lock
 
 clean: ## remove the virtual environment, caches and the demo; runs, predictions and results stay

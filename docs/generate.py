@@ -21,6 +21,7 @@ EXECUTION = (
     "ReportOptions",
     "ConformOptions",
     "ExportOptions",
+    "ServeOptions",
     "RestoreOptions",
 )
 

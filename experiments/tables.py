@@ -24,6 +24,7 @@ PAGES = (
     REPOSITORY / "docs" / "explanation" / "exact-normalisation.md",
     REPOSITORY / "docs" / "how-to" / "from-the-scanner.md",
     REPOSITORY / "docs" / "how-to" / "export.md",
+    REPOSITORY / "docs" / "how-to" / "serve.md",
 )
 PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
 # What lies in a results folder, and where it is published.
@@ -51,6 +52,7 @@ PUBLISHED = {
     "real_cases.json": "experiments/results/real_cases.json",
     "real_cases-2mm.json": "experiments/results/real_cases-2mm.json",
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
+    "serve_load.json": "experiments/results/serve_load.json",
     "runtimes.json": "experiments/results/runtimes.json",
     "round_trip.json": "experiments/results/round_trip.json",
     "registration_tools.json": "experiments/results/registration_tools.json",
@@ -625,6 +627,27 @@ def runtimes():
     return lines
 
 
+def serve_load():
+    """A server under eight clients."""
+    run = read("serve_load")
+    answers = ", ".join(f"{count} of status {status}" for status, count in sorted(run["answers"].items()))
+    return [
+        f"{_measured_on(run)}; `{run['run']}`, {run['cases']} cases, {run['clients']} clients, {run['seconds']:.0f} s, "
+        f"{run['bad_share']:.0%} damaged uploads.",
+        "",
+        "| | |",
+        "|---|--:|",
+        f"| answers | {answers} |",
+        f"| lost requests | {run['lost']} |",
+        f"| label maps that differ from those of `predict` | {run['wrong']} |",
+        f"| damaged uploads answered by other than 422 | {run['wrong_refusals']} |",
+        f"| seconds a case, median / longest (eight wait for one another) | {run['median_seconds']:.1f} / "
+        f"{run['longest_seconds']:.1f} |",
+        f"| memory of the server after the first round / at the end, GB | {run['memory_first_gb']:.2f} / "
+        f"{run['memory_last_gb']:.2f} |",
+    ]
+
+
 def _measured_on(run):
     return f"Measured on {run['machine']}, commit {run['commit']}"
 
@@ -674,6 +697,7 @@ def filled(text):
         round_trip_seconds,
         registration_tools,
         runtimes,
+        serve_load,
     ):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:

@@ -15,7 +15,7 @@ LAYERS = (
     {"preprocessing", "runs"},
     {"inference", "visualisation"},
     {"clinical", "evaluation"},
-    {"training", "report", "exporting"},
+    {"training", "report", "exporting", "serving"},
     {"cli"},
     {"__main__"},
 )
@@ -42,6 +42,8 @@ ONLY_IN = {
     "rich": {"runtime", "cli", "data.inspection", "runs.table", "evaluation"},
     **{name: {"clinical"} for name in ("SimpleITK", "pydicom", "highdicom", "dcm2niix")},
     **{name: {"exporting"} for name in ("onnx", "onnxruntime", "tf2onnx", "ai_edge_litert")},
+    **{name: {"serving"} for name in ("starlette", "prometheus_client")},
+    "uvicorn": {"cli.serve_commands"},
     "segmentation_models": {"models.backbones"},
     "efficientnet": {"models.backbones"},
 }

@@ -12,6 +12,7 @@ from brats_tf.cli import (
     evaluate_commands,
     export_commands,
     predict_commands,
+    serve_commands,
     train_commands,
 )
 from brats_tf.cli.commands import Command
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Command] = {
         evaluate_commands,
         clinical_commands,
         export_commands,
+        serve_commands,
     )
     for command in module.COMMANDS
 }

@@ -90,6 +90,17 @@ class ExportOptions(Section):
 
 
 @dataclass(frozen=True)
+class ServeOptions(Section):
+    """How a server listens, and what it takes."""
+
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0: every network of this machine")
+    port: int = setting(8000, "port to listen on", minimum=1, maximum=65535)
+    queue: int = setting(16, "cases that may wait or be predicted at once; more are told to come again", minimum=1)
+    upload_mb: float = setting(256.0, "the largest case, all its files together", above=0, unit="mb")
+    convention: str = setting("brats2017", "numbers of the labels", choices=tuple(CONVENTIONS))
+
+
+@dataclass(frozen=True)
 class EvaluationOptions(Section):
     """How label maps are scored."""
 

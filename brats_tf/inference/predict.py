@@ -120,16 +120,24 @@ def _predict_all(predictors, cases, record, save):
     return failures, notes
 
 
+def final_classes(predicted, postprocessing):
+    """The classes of an `EnsemblePrediction` on its file's axes (X, Y, Z), uint8, and how many voxels steps changed."""
+    prepared = predicted.prepared
+    before = classes = prepared.to_file_axes(to_classes(predicted.average, predicted.outputs))
+    if postprocessing:
+        classes = postprocess(classes, spacing_of(prepared.reference.affine), postprocessing)
+    return classes, int(np.count_nonzero(before != classes))
+
+
 def _write(predicted, case, *, record, postprocessing, options):
     """Writes the prediction of a case and what the record says of it."""
     started = time.monotonic()
     prepared = predicted.prepared
     facts = {"networks": predicted.networks, "convention": case.convention.name}
     reference = prepared.reference
-    classes = prepared.to_file_axes(to_classes(predicted.average, predicted.outputs))
+    classes, changed = final_classes(predicted, postprocessing)
     if postprocessing:
-        before, classes = classes, postprocess(classes, spacing_of(reference.affine), postprocessing)
-        facts["voxels_changed"] = int(np.count_nonzero(before != classes))
+        facts["voxels_changed"] = changed
     uncertainty = predicted.uncertainty()
     if uncertainty is not None:
         facts["uncertainty"] = mean_uncertainty(uncertainty, predicted.regions())

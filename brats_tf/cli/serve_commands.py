@@ -1,0 +1,60 @@
+"""The command that answers over HTTP; see `commands`."""
+
+import logging
+
+from brats_tf.cli import options
+from brats_tf.cli.arguments import postprocessing_given, runs_given, section_given
+from brats_tf.cli.commands import Command, add_checkpoint
+from brats_tf.config.execution import ForwardOptions, PostProcessing, ServeOptions, TrainingOptions
+from brats_tf.config.fields import settings_of
+from brats_tf.errors import InputError
+from brats_tf.regions import CONVENTIONS
+
+log = logging.getLogger(__name__)
+
+
+def serve(given):
+    """Answer NIfTI uploads with label maps, over HTTP.
+
+    POST /label-map takes a form with the files of one case, named flair, t1, t1ce, t2, and returns its label map as
+    predict writes it. GET /health and GET /metrics tell how it goes. It listens on this machine alone, unless --host
+    says otherwise, and has neither passwords nor encryption. Needs the extra `serve`. For research; not a medical
+    device.
+
+    brats-tf serve --runs runs --preset embedding
+    """
+    from brats_tf.runtime.tensorflow import import_tensorflow
+
+    import_tensorflow()
+    try:
+        import uvicorn
+
+        from brats_tf.serving.app import create_app
+    except ModuleNotFoundError as error:
+        raise InputError(f"`serve` needs the package {error.name}: pip install 'brats_tf[serve]'.") from None
+    from brats_tf.inference.ensemble import load_ensemble
+    from brats_tf.serving.label_maps import LabelMapper
+
+    runs, serving = runs_given(given), section_given(given, ServeOptions)
+    predictors = load_ensemble(runs, given.checkpoint, forward=section_given(given, ForwardOptions))
+    mapper = LabelMapper(predictors, postprocessing_given(given, runs), CONVENTIONS[serving.convention])
+    mapper.warm_up()
+    log.info(f"Listening on http://{serving.host}:{serving.port} with {', '.join(mapper.networks)}.")
+    uvicorn.run(create_app(mapper, serving), host=serving.host, port=serving.port, log_level="warning")
+
+
+def _serve_options(parser):
+    options.add_folder(parser, "runs", "folder of the trained networks")
+    options.add_preset(parser)
+    options.add_setting(parser, settings_of(TrainingOptions)["name"])
+    parser.add_argument(
+        "--networks", type=options.parse_names, metavar="NAMES", help="the runs to average (default: the preset's)"
+    )
+    add_checkpoint(parser)
+    for section in (ServeOptions, ForwardOptions, PostProcessing):
+        options.add_settings(parser, section)
+    options.add_tuned(parser)
+    parser.set_defaults(phantoms=False)
+
+
+COMMANDS = (Command("serve", serve, _serve_options),)

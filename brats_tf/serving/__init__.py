@@ -1,0 +1,1 @@
+"""Label maps over HTTP (extra `serve`)."""

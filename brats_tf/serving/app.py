@@ -1,0 +1,147 @@
+"""The HTTP application: NIfTI files in, a label map out, one case at a time through the networks."""
+
+import asyncio
+import logging
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from brats_tf.errors import InputError, WriteError
+from brats_tf.regions import MODALITIES
+from brats_tf.serving.label_maps import UPLOAD, LabelMapper
+
+log = logging.getLogger(__name__)
+BLOCK = 2**20
+RETRY_SECONDS = 5
+CLOSED = 499  # As nginx counts it; nobody reads the answer.
+SECONDS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # The limits of the histogram.
+
+
+def create_app(mapper: LabelMapper, options) -> Starlette:
+    """The application of a `LabelMapper` and `ServeOptions`.
+
+    - `POST /label-map`: a form with the NIfTI files of one case, named flair, t1, t1ce, t2 -> the label map, gzipped.
+      What is wrong with a case is a sentence in {"error": ...}: 422; not a form 400, too large 413, too many at once
+      503.
+    - `GET /health`: the networks, and how many cases wait.
+    - `GET /metrics`: what Prometheus reads.
+    """
+    service = Service(mapper, options)
+    routes = [
+        Route("/label-map", service.label_map, methods=["POST"]),
+        Route("/health", service.health),
+        Route("/metrics", service.metrics),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: service.refuse, ClientDisconnect: service.gone})
+
+
+class Service:
+    """The handlers of `create_app`, and what they share."""
+
+    def __init__(self, mapper, options):
+        self.mapper, self.options, self.held = mapper, options, 0
+        self.networks = ThreadPoolExecutor(1)  # They hold the processor: cases wait in line for them.
+        registry = self.registry = CollectorRegistry()
+        self.answers = Counter("brats_tf_answers", "Answers by status.", ["status"], registry=registry)
+        self.seconds = Histogram("brats_tf_seconds", "Seconds of a case.", registry=registry, buckets=SECONDS)
+        waiting = Gauge("brats_tf_cases_held", "Cases that wait or are predicted.", registry=registry)
+        waiting.set_function(lambda: self.held)
+
+    async def label_map(self, request):
+        """Predicts the case of one form."""
+        if self.held >= self.options.queue:
+            detail = f"{self.held} cases wait already, as many as may; try again in {RETRY_SECONDS} s."
+            raise HTTPException(503, detail, headers={"Retry-After": str(RETRY_SECONDS)})
+        self.held += 1
+        started = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory(prefix="brats_tf-") as folder:
+                volumes = await self._saved(request, Path(folder))
+                loop = asyncio.get_running_loop()
+                answer = await loop.run_in_executor(self.networks, self._predict, Path(folder), volumes)
+        finally:
+            self.held -= 1
+        self.seconds.observe(time.monotonic() - started)
+        self.answers.labels(200).inc()
+        headers = {"X-Messages": " ".join(answer.messages)} if answer.messages else {}
+        return Response(answer.content, media_type="application/gzip", headers=headers)
+
+    async def health(self, request):
+        """Says that it runs, with what."""
+        del request
+        return JSONResponse({"status": "ready", "networks": self.mapper.networks, "cases_held": self.held})
+
+    async def metrics(self, request):
+        """Counts and seconds in Prometheus's format."""
+        del request
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def refuse(self, request, error):
+        """An error as JSON."""
+        del request
+        self.answers.labels(error.status_code).inc()
+        return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+
+    async def gone(self, request, error):
+        """Ends a request whose sender is gone."""
+        del request, error
+        self.answers.labels(CLOSED).inc()
+        return Response(status_code=CLOSED)
+
+    async def _saved(self, request, folder):
+        """Writes the files of a form into a folder: {modality: path}."""
+        limit = self.options.upload_mb * 10**6
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise _too_large(self.options.upload_mb)
+        bounded = Request(request.scope, _at_most(request.receive, limit, self.options.upload_mb))
+        volumes = {}
+        async with bounded.form(max_files=len(MODALITIES), max_fields=0) as form:
+            for name, upload in form.multi_items():
+                if name not in MODALITIES or name in volumes:
+                    expected = ", ".join(MODALITIES)
+                    raise HTTPException(422, f"Expected one file for each of {expected}. Received: {name!r}.")
+                volumes[name] = folder / f"{UPLOAD}_{name}.nii.gz"
+                with open(volumes[name], "wb") as file:
+                    while block := await upload.read(BLOCK):
+                        file.write(block)
+        if not volumes:
+            raise HTTPException(422, f"Expected files named {', '.join(MODALITIES)} in a form. Received: none.")
+        return volumes
+
+    def _predict(self, folder, volumes):
+        try:
+            return self.mapper.label_map(folder, volumes)
+        except WriteError as error:
+            log.warning(str(error))
+            raise HTTPException(507, "The server's disk is full or cannot be written to.") from None
+        except InputError as error:
+            raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
+
+
+def _at_most(receive, limit, megabytes):
+    """`receive` of an ASGI application that refuses a body above the limit, whatever its header says."""
+    received = 0
+
+    async def bounded():
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_large(megabytes)
+        return message
+
+    return bounded
+
+
+def _too_large(megabytes):
+    return HTTPException(413, f"A case may have {megabytes:g} MB. Received: more.")

@@ -1,0 +1,214 @@
+import concurrent.futures
+import gzip
+import socket
+import threading
+import time
+
+import httpx
+import keras
+import nibabel as nib
+import numpy as np
+import pytest
+from forked_trainings import small_networks
+from tiny_networks import TINY_CROP
+
+from brats_tf.cli.main import main
+from brats_tf.config.config import Config
+from brats_tf.config.execution import PostProcessing, ServeOptions
+from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.predict import predict_cases
+from brats_tf.models import registry
+from brats_tf.models.build import build_network
+from brats_tf.regions import BRATS_2017
+
+uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `serve`")
+app_module = pytest.importorskip("brats_tf.serving.app", reason="needs the extra `serve`")
+label_maps = pytest.importorskip("brats_tf.serving.label_maps", reason="needs the extra `serve`")
+
+
+@pytest.fixture(scope="module")
+def predictors(tmp_path_factory):
+    """Two networks, of FLAIR and of T1ce, untrained."""
+    folder = tmp_path_factory.mktemp("runs")
+    keras.utils.set_random_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, network in small_networks().items():
+            patch.setitem(registry.NETWORKS, name, network)
+        for name in ("flair", "t1ce"):
+            config = Config.from_preset(
+                "embedding", modalities=(name,), crop=TINY_CROP, backbone="tiny", weights="none"
+            )
+            config.save(folder / name)
+            build_network(config).save_weights(folder / name / "network.weights.h5")
+        yield load_ensemble([folder / name for name in ("flair", "t1ce")])
+
+
+@pytest.fixture
+def mapper(predictors):
+    return label_maps.LabelMapper(predictors, PostProcessing(), BRATS_2017)
+
+
+@pytest.fixture
+def serve(mapper):
+    """A function (ServeOptions) -> address of a server in a thread of this process."""
+    servers = []
+
+    def start(options=ServeOptions(upload_mb=5)):  # noqa: B008
+        listening = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(app_module.create_app(mapper, options), log_level="error", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        while not server.started:
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(10)
+
+
+def files_of(case, *modalities):
+    return {name: (case.volumes[name].name, case.volumes[name].read_bytes()) for name in modalities}
+
+
+def labels_in(content, folder):
+    path = folder / "answer.nii.gz"
+    path.write_bytes(content)
+    image = nib.load(path)
+    return image.affine, np.asarray(image.dataobj)
+
+
+def test_an_upload_gets_the_label_map_that_predict_writes(serve, predictors, phantoms, tmp_path):
+    answer = httpx.post(f"{serve()}/label-map", files=files_of(phantoms[0], "flair", "t1ce"), timeout=60)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/gzip")
+    predict_cases(predictors, phantoms[:1], out=tmp_path)
+    written = nib.load(tmp_path / f"{phantoms[0].id}.nii.gz")
+    affine, labels = labels_in(answer.content, tmp_path)
+    np.testing.assert_array_equal(labels, np.asarray(written.dataobj))
+    np.testing.assert_array_equal(affine, written.affine)
+    assert "x-messages" not in answer.headers
+
+
+def test_a_missing_modality_is_said_in_a_header(serve, phantoms):
+    answer = httpx.post(f"{serve()}/label-map", files=files_of(phantoms[0], "t1ce"), timeout=60)
+    assert answer.status_code == 200
+    assert answer.headers["x-messages"] == "Case upload: flair missing, predicted from t1ce."
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "words"),
+    [
+        ({}, 422, "Expected files named flair, t1, t1ce, t2 in a form. Received: none"),
+        ({"flair": ("a.nii.gz", b"")}, 422, "upload_flair.nii.gz is no readable NIfTI file"),
+        ({"flair": ("a.nii.gz", gzip.compress(b"no image" * 100))}, 422, "upload_flair.nii.gz is no readable NIfTI"),
+        ({"flair": ("a.nii.gz", b"\x1f\x8b" + bytes(100))}, 422, "upload_flair.nii.gz"),
+        ({"ct": ("a.nii.gz", b"1")}, 422, "Expected one file for each of flair, t1, t1ce, t2. Received: 'ct'"),
+        ({"../../etc": ("../../x", b"1")}, 422, "Received: '../../etc'"),
+        ([("flair", ("a", b"1")), ("flair", ("b", b"2"))], 422, "Expected one file for each"),
+        ({"flair": ("a.nii.gz", bytes(6_000_000))}, 413, "A case may have 5 MB"),
+    ],
+)
+def test_a_wrong_upload_is_told_what_is_wrong(files, status, words, serve):
+    answer = httpx.post(f"{serve()}/label-map", files=files, timeout=60)
+    assert answer.status_code == status
+    assert words in answer.json()["error"]
+    assert "/" not in answer.json()["error"].replace("../../etc", "")
+
+
+def test_damage_nan_and_size_are_the_sentences_of_the_command_line(serve, phantoms, tmp_path):
+    address = serve()
+    image = nib.load(phantoms[0].volumes["flair"])
+    voxels = image.get_fdata().astype(np.float32)
+    voxels[3, 3, 3] = np.nan
+    nib.save(nib.Nifti1Image(voxels, image.affine), tmp_path / "nan.nii.gz")
+    header = image.header.copy()
+    header.set_data_shape((2000, 2000, 2000))
+    header["vox_offset"] = 352
+    huge = gzip.compress(header.binaryblock + bytes(1000))
+    whole = phantoms[0].volumes["flair"].read_bytes()
+    for content, words in (
+        ((tmp_path / "nan.nii.gz").read_bytes(), "upload_flair.nii.gz"),
+        (whole[:-300], "is damaged or truncated"),
+        (huge, "has too many voxels: 2000x2000x2000"),
+    ):
+        answer = httpx.post(f"{address}/label-map", files={"flair": ("a.nii.gz", content)}, timeout=60)
+        assert answer.status_code == 422
+        assert answer.json()["error"].startswith("Case upload: upload_flair.nii.gz") and words in answer.json()["error"]
+
+
+def test_a_body_that_lies_about_its_size_is_stopped(serve):
+    def body():
+        yield b'--x\r\nContent-Disposition: form-data; name="flair"; filename="a"\r\n\r\n'
+        for _ in range(20):
+            yield bytes(1_000_000)
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = httpx.post(f"{serve()}/label-map", content=body(), headers=headers, timeout=60)
+    assert answer.status_code == 413
+
+
+def test_eight_clients_get_their_own_answers_and_one_that_leaves_costs_nothing(serve, phantoms, tmp_path):
+    address = serve()
+    alone = [httpx.post(f"{address}/label-map", files=files_of(case, "flair"), timeout=60).content for case in phantoms]
+
+    def client(number):
+        case = number % len(phantoms)
+        if number % 5 == 4:
+            bad = httpx.post(f"{address}/label-map", files={"flair": ("a", b"no")}, timeout=60)
+            return bad.status_code == 422
+        if number % 7 == 6:
+            with pytest.raises(httpx.TimeoutException):
+                httpx.post(f"{address}/label-map", files=files_of(phantoms[case], "flair"), timeout=0.001)
+            return True
+        answer = httpx.post(f"{address}/label-map", files=files_of(phantoms[case], "flair"), timeout=60)
+        return answer.content == alone[case]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(client, range(24)))
+    while httpx.get(f"{address}/health").json()["cases_held"]:
+        time.sleep(0.05)
+    metrics = httpx.get(f"{address}/metrics").text
+    assert 'brats_tf_answers_total{status="422"} 4.0' in metrics
+    assert "brats_tf_seconds_count" in metrics
+
+
+def test_more_than_may_wait_are_told_to_come_again(serve, mapper, phantoms, monkeypatch):
+    release = threading.Event()
+    label_map = mapper.label_map
+    monkeypatch.setattr(mapper, "label_map", lambda *given: (release.wait(30), label_map(*given))[1])
+    address = serve(ServeOptions(queue=2, upload_mb=5))
+
+    def post():
+        return httpx.post(f"{address}/label-map", files=files_of(phantoms[0], "flair"), timeout=60)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        held = [pool.submit(post) for _ in range(2)]
+        while httpx.get(f"{address}/health").json()["cases_held"] < 2:
+            time.sleep(0.02)
+        refused = post()
+        release.set()
+        assert [one.result().status_code for one in held] == [200, 200]
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "5"
+    assert "2 cases wait already" in refused.json()["error"]
+    assert post().status_code == 200
+
+
+def test_a_full_disk_is_said_without_its_place(serve, mapper, phantoms, monkeypatch):
+    def full(*given):
+        raise app_module.WriteError("/secret/place could not be written: No space left on device.")
+
+    monkeypatch.setattr(mapper, "label_map", full)
+    answer = httpx.post(f"{serve()}/label-map", files=files_of(phantoms[0], "flair"), timeout=60)
+    assert (answer.status_code, "secret" in answer.text) == (507, False)
+
+
+def test_the_command_listens_on_this_machine_alone(predictors, monkeypatch):
+    listened = {}
+    monkeypatch.setattr(uvicorn, "run", lambda app, **settings: listened.update(settings))
+    runs = str(predictors[0].run.parent)
+    assert main(["serve", "--runs", runs, "--networks", "flair,t1ce", "--port", "8123"]) == 0
+    assert (listened["host"], listened["port"]) == ("127.0.0.1", 8123)
