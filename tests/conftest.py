@@ -16,12 +16,13 @@ show_log()
 gc.set_threshold(200_000, 50, 1000)  # Traced networks are millions of objects that stay: looking at them takes 6 %.
 
 import keras
-from forked_trainings import Trainings, small_networks
+from forked_trainings import Trainings
 from tiny_networks import register
+from untrained_runs import networks_of_two_convolutions
 
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.phantoms import write_phantoms
-from brats_tf.models import albunet, backbones, decoder2d, interslice, registry, resnet34
+from brats_tf.models import albunet, backbones, decoder2d, interslice, resnet34
 from brats_tf.runtime.files import sha256_of
 from brats_tf.training import loop, train
 
@@ -144,10 +145,10 @@ def trainings():
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small():
     """The network `embedding` is one of two convolutions, which trains in no time."""
-    for name, network in small_networks().items():
-        monkeypatch.setitem(registry.NETWORKS, name, network)
+    with networks_of_two_convolutions():
+        yield
 
 
 def _beside(variable, default):

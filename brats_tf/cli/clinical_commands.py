@@ -13,9 +13,7 @@ from brats_tf.config.execution import (
     PostProcessing,
     PredictionOptions,
     RestoreOptions,
-    TrainingOptions,
 )
-from brats_tf.config.fields import settings_of
 from brats_tf.errors import InputError
 
 LIBRARIES = ("SimpleITK", "pydicom", "highdicom", "dcm2niix")
@@ -114,7 +112,7 @@ def _predict_rest(given, cases, predictions):
     from brats_tf.data.notes import log_skipped
     from brats_tf.inference.ensemble import load_ensemble
     from brats_tf.inference.predict import predict_cases
-    from brats_tf.inference.prediction_record import read_prediction_record
+    from brats_tf.inference.prediction_record import finished_cases, read_prediction_record
 
     runs = runs_given(given)
     steps = postprocessing_given(given, runs)
@@ -123,7 +121,7 @@ def _predict_rest(given, cases, predictions):
     log_skipped(skipped)
     before = read_prediction_record(predictions)
     same = before.get("networks") == {one.name: one.weights_sha256 for one in predictors}
-    done = set(before.get("cases", {})) - set(before.get("pending", [])) if same else set()
+    done = finished_cases(before, predictions) if same else set()
     newer = {case.id for case in found if _newer(cases / case.id, predictions / f"{case.id}.nii.gz")}
     wanted = [case for case in found if case.id not in done or case.id in newer]
     if not wanted:
@@ -133,7 +131,7 @@ def _predict_rest(given, cases, predictions):
 
 
 def _newer(case, label_map):
-    return not label_map.is_file() or case.stat().st_mtime > label_map.stat().st_mtime
+    return label_map.is_file() and case.stat().st_mtime > label_map.stat().st_mtime
 
 
 def _need_libraries():
@@ -191,12 +189,7 @@ def _segment_options(parser):
     parser.add_argument(
         "--out", type=options.parse_path, metavar="DIR", default=Path("segmented"), help="(default: segmented)"
     )
-    options.add_folder(parser, "runs", "folder of the trained networks")
-    options.add_preset(parser)
-    options.add_setting(parser, settings_of(TrainingOptions)["name"])
-    parser.add_argument(
-        "--networks", type=options.parse_names, metavar="NAMES", help="the runs to average (default: the preset's)"
-    )
+    options.add_networks(parser)
     add_checkpoint(parser)
     options.add_settings(parser, ForwardOptions)
     options.add_settings(parser, PostProcessing)

@@ -131,9 +131,8 @@ def add_modality(parser: argparse.ArgumentParser, text: str, default: str | None
     parser.add_argument("--modality", choices=(*MODALITIES, "all"), default=default, help=text)
 
 
-def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Adds what selects trained networks and cases: DATA, runs, networks, validation cases."""
-    add_data(parser)
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Adds what `arguments.runs_given` reads: runs, preset, name, networks."""
     add_folder(parser, "runs", "folder of the trained networks")
     add_preset(parser)
     add_setting(parser, settings_of(TrainingOptions)["name"])
@@ -143,6 +142,12 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="the runs to average, folders in RUNS, separated by commas (default: those that the preset trains)",
     )
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Adds what selects trained networks and cases: DATA, runs, networks, validation cases."""
+    add_data(parser)
+    add_networks(parser)
     parser.add_argument(
         "--cases",
         choices=("all", "validation"),

@@ -1,7 +1,5 @@
 """The commands that use trained networks on cases: predict, and the papers' figures; see `commands`."""
 
-from pathlib import Path
-
 from brats_tf.cli import options
 from brats_tf.cli.arguments import (
     cases_in,
@@ -63,7 +61,7 @@ def merge(given):
     """
     from brats_tf.inference.shards import merge_shards
 
-    _, left_out = merge_shards(given.out)
+    _, left_out = merge_shards(given.predictions)
     return FAILED_CASES if left_out else 0
 
 
@@ -119,14 +117,7 @@ def _predict_options(parser):
 
 
 def _merge_options(parser):
-    parser.add_argument(
-        "out",
-        nargs="?",
-        type=options.parse_path,
-        default=Path(options.FOLDERS["out"]),
-        metavar="OUT",
-        help=f"folder of the predictions (default: {options.FOLDERS['out']})",
-    )
+    options.add_predictions(parser, truth=False)
 
 
 def _figures_options(parser):

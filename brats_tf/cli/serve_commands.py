@@ -5,8 +5,7 @@ import logging
 from brats_tf.cli import options
 from brats_tf.cli.arguments import postprocessing_given, runs_given, section_given
 from brats_tf.cli.commands import Command, add_checkpoint
-from brats_tf.config.execution import ForwardOptions, PostProcessing, ServeOptions, TrainingOptions
-from brats_tf.config.fields import settings_of
+from brats_tf.config.execution import ForwardOptions, PostProcessing, ServeOptions
 from brats_tf.errors import InputError
 from brats_tf.regions import CONVENTIONS
 
@@ -44,12 +43,7 @@ def serve(given):
 
 
 def _serve_options(parser):
-    options.add_folder(parser, "runs", "folder of the trained networks")
-    options.add_preset(parser)
-    options.add_setting(parser, settings_of(TrainingOptions)["name"])
-    parser.add_argument(
-        "--networks", type=options.parse_names, metavar="NAMES", help="the runs to average (default: the preset's)"
-    )
+    options.add_networks(parser)
     add_checkpoint(parser)
     for section in (ServeOptions, ForwardOptions, PostProcessing):
         options.add_settings(parser, section)

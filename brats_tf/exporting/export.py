@@ -13,6 +13,7 @@ from brats_tf.exporting.label_map import why_no_label_map
 from brats_tf.exporting.model_card import METADATA_FILE, describe, read_results, write_model_card
 from brats_tf.exporting.verification import compare_label_maps, compare_probabilities
 from brats_tf.inference.ensemble import resolved_precision
+from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.regions import CONVENTIONS
 from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import atomic
@@ -21,9 +22,9 @@ from brats_tf.runtime.tensorflow import as_os_error
 log = logging.getLogger(__name__)
 # By the format: the module that writes and runs it, and what it is called.
 FORMATS = {
-    "savedmodel": ("saved_model", "SavedModel"),
-    "onnx": ("onnx_file", "ONNX file"),
-    "litert": ("litert_file", "LiteRT file"),
+    "savedmodel": ("saved_model", "A SavedModel"),
+    "onnx": ("onnx_file", "An ONNX file"),
+    "litert": ("litert_file", "A LiteRT file"),
 }
 FLOAT32, NO_STEPS, DEFAULT_OPTIONS = ForwardOptions(), PostProcessing(), ExportOptions()
 
@@ -61,7 +62,9 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
     module, title = FORMATS[options.format]
     format_module = _import(module, title)
     members = [load_network(run, checkpoint, precision=forward.precision) for run in runs]
-    with_label_map = has_label_map([config for config, _ in members], forward, steps, options)
+    convention, label_map = CONVENTIONS[options.convention], None
+    if has_label_map([config for config, _ in members], forward, steps, options):
+        label_map = {"labels": convention.labels, "mirror": forward.mirror, "drop_et_below_ml": steps.drop_et_below_ml}
     facts = describe(runs, members, checkpoint=checkpoint, forward=forward, steps=steps, options=options)
     if options.results:
         facts["scores"] = read_results(options.results, facts["networks"])
@@ -69,16 +72,17 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
     with atomic(out) as temporary, tf.device("/cpu:0"):
         try:
             temporary.mkdir()
-            format_module.write(members, temporary, forward, steps, options, with_label_map=with_label_map)
+            format_module.write(members, temporary, weight_type=options.weight_type, label_map=label_map)
         except tf.errors.OpError as error:  # What TensorFlow makes of a full disk or a missing permission.
             raise as_os_error(error) from error
         loaded = format_module.load(temporary)  # Has to stay alive while its functions run.
-        checked = compare_probabilities(loaded.run, members, options)
-        if with_label_map:
-            checked |= compare_label_maps(loaded.label_map, members, forward, steps, CONVENTIONS[options.convention])
-        write_model_card(temporary, facts | {"compared": checked}, with_label_map=with_label_map)
+        predictors = [Predictor(*member, compiled_forward(member[1]), mirror=forward.mirror) for member in members]
+        checked = compare_probabilities(loaded.run, predictors, options)
+        if label_map:
+            checked |= compare_label_maps(loaded.label_map, predictors, steps, convention)
+        write_model_card(temporary, facts | {"compared": checked}, with_label_map=bool(label_map))
         shutil.rmtree(out, ignore_errors=True)
-    log.info(f"{title} written to {out}; {_in_words(checked)}.")
+    log.info(f"{title} was written to {out}; {_in_words(checked)}.")
     return checked
 
 
@@ -92,9 +96,9 @@ def _check_format(forward, steps, options):
             )
         return
     if forward.precision != "float32":
-        raise InputError(f"An {title} holds layers in float32. Received: --precision {forward.precision}.")
+        raise InputError(f"{title} holds layers in float32. Received: --precision {forward.precision}.")
     if steps or forward.mirror != "none":
-        raise InputError(f"An {title} has no label map, so that --mirror and steps after it have no place in it.")
+        raise InputError(f"{title} has no label map, so that --mirror and steps after it have no place in it.")
 
 
 def _import(module, title):
@@ -102,14 +106,16 @@ def _import(module, title):
     try:
         return import_module(f"brats_tf.exporting.{module}")
     except ModuleNotFoundError as error:
-        raise InputError(f"An {title} needs the package {error.name}: pip install 'brats_tf[runtimes]'.") from None
+        raise InputError(f"{title} needs the package {error.name}: pip install 'brats_tf[runtimes]'.") from None
 
 
 def has_label_map(configs, forward, steps, options):
     """Whether a label map is written. Raises `InputError` where there is none and something asks for it."""
+    if options.format != "savedmodel":
+        return False
     reason = why_no_label_map(configs, steps)
-    if options.format != "savedmodel" or reason is None:
-        return reason is None and options.format == "savedmodel"
+    if reason is None:
+        return True
     if len(configs) > 1 or steps or forward.mirror != "none":
         raise InputError(
             f"No label map can be exported: {reason}. Export one network without --mirror and without steps after it, "

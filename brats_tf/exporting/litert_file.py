@@ -13,15 +13,15 @@ FILE = "model.tflite"
 POOLINGS = {keras.layers.MaxPooling3D: ops.max_pool, keras.layers.AveragePooling3D: ops.average_pool}
 
 
-def write(members, folder, forward, steps, options, *, with_label_map):
+def write(members, folder, *, weight_type, label_map=None):
     """Writes `model.tflite`: `volume` (B, H, W, D, C) -> probabilities."""
-    del forward, steps, with_label_map
+    del label_map  # None: `export` asks a SavedModel alone for one.
     function = probabilities_function([(config, without_pooling_in_3d(network)) for config, network in members])
     with one_form():
         concrete = function.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], function)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if options.weight_type == "float16":
+    if weight_type == "float16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
     try:
@@ -31,16 +31,16 @@ def write(members, folder, forward, steps, options, *, with_label_map):
     (folder / FILE).write_bytes(content)
 
 
-def load(folder, threads=None):
+def load(folder):
     """What is in a folder, as functions of arrays."""
-    return LoadedLiteRT(folder / FILE, threads)
+    return LoadedLiteRT(folder / FILE)
 
 
 class LoadedLiteRT:
     """An interpreter of LiteRT on the CPU."""
 
-    def __init__(self, path, threads=None):
-        self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    def __init__(self, path):
+        self.interpreter = Interpreter(model_path=str(path))
 
     def run(self, volumes):
         """The probabilities of (B, H, W, D, C), float32."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from brats_tf import __version__
 from brats_tf.data.splits import SPLIT_FILE, Split
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, format_shape
 from brats_tf.evaluation.evaluate import read_summary
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.exporting.label_map import channels_of
@@ -151,7 +151,7 @@ def _network(run, config, network, checkpoint):
 
 def _card(facts, *, with_label_map):
     names = ", ".join(one["name"] for one in facts["networks"])
-    crop = "x".join(str(size) for size in facts["crop"])
+    crop = format_shape(facts["crop"])
     also = "`probabilities` (also `serving_default`)" if facts["format"] == "savedmodel" else "probabilities"
     signatures = [f"- {also}: `volume` (B, {crop}, {len(facts['channels'])}), z-scored"]
     signatures[0] += " and cropped, to probabilities."

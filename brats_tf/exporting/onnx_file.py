@@ -16,15 +16,15 @@ OPSET = 18
 LEAST_VALUES = 1024  # Of a weight that is worth halving.
 
 
-def write(members, folder, forward, steps, options, *, with_label_map):
+def write(members, folder, *, weight_type, label_map=None):
     """Writes `model.onnx`: `volume` (B, H, W, D, C) -> probabilities, as `probabilities_function` names them."""
-    del forward, steps, with_label_map
+    del label_map  # None: `export` asks a SavedModel alone for one.
     function = probabilities_function(members)
     with one_form():
         model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
     (name,) = function.get_concrete_function().structured_outputs
     _rename_output(model.graph, name)
-    if options.weight_type == "float16":
+    if weight_type == "float16":
         _halve(model.graph)
     channels = json.dumps(channels_of([config for config, _ in members]))
     model.metadata_props.append(onnx.StringStringEntryProto(key="channels", value=channels))
@@ -32,18 +32,16 @@ def write(members, folder, forward, steps, options, *, with_label_map):
     onnx.save(model, str(folder / FILE))
 
 
-def load(folder, threads=None):
+def load(folder):
     """What is in a folder, as functions of arrays."""
-    return LoadedOnnx(folder / FILE, threads)
+    return LoadedOnnx(folder / FILE)
 
 
 class LoadedOnnx:
     """A session of ONNX Runtime on the CPU."""
 
-    def __init__(self, path, threads=None):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    def __init__(self, path):
+        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(self, volumes):
         """The probabilities of (B, H, W, D, C), float32."""

@@ -6,21 +6,21 @@ from typing import Any
 import tensorflow as tf
 
 from brats_tf.exporting.label_map import label_map_function, probabilities_function
-from brats_tf.regions import CONVENTIONS
 
 
-def write(members, folder, forward, steps, options, *, with_label_map):
-    """Writes a SavedModel that holds every weight once; Keras's own export tracks each of them twice."""
+def write(members, folder, *, weight_type, label_map=None):
+    """Writes a SavedModel that holds every weight once; Keras's own export tracks each of them twice.
+
+    `label_map` has the settings of `label_map_function`; None writes `probabilities` alone.
+    """
+    del weight_type  # float32: `export` refuses others.
     module = tf.Module()
     module.weights = [weight.value for _, network in members for weight in network.weights]
     module.probabilities = probabilities_function(members)
     concrete = module.probabilities.get_concrete_function()
     signatures = {"serving_default": concrete, "probabilities": concrete}
-    if with_label_map:
-        labels = CONVENTIONS[options.convention].labels
-        module.label_map = label_map_function(
-            members, labels=labels, mirror=forward.mirror, drop_et_below_ml=steps.drop_et_below_ml
-        )
+    if label_map:
+        module.label_map = label_map_function(members, **label_map)
         signatures["label_map"] = module.label_map.get_concrete_function()
     # Without gradients, which nobody asks of it, a third of the time and half of the graph.
     without = tf.saved_model.SaveOptions(experimental_custom_gradients=False)

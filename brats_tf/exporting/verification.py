@@ -1,13 +1,11 @@
 """Compare an export with the networks that it was made of, on volumes of random numbers."""
 
 import numpy as np
-import tensorflow as tf
 
 from brats_tf.errors import InputError
 from brats_tf.exporting.label_map import channels_of
 from brats_tf.inference.ensemble import ReadyCase, predict_case
 from brats_tf.inference.postprocessing import postprocess
-from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.outputs import to_classes
 from brats_tf.preprocessing.preprocess import PreparedCase
 from brats_tf.preprocessing.transforms import brain_statistics, crop, uncrop, z_score
@@ -19,17 +17,16 @@ TOLERANCE_OF_FLOAT16 = 0.05
 SHARE_OF_VOXELS = 1e-4  # Of label maps: voxels whose probability lies on the threshold.
 
 
-def compare_probabilities(run, members, options):
+def compare_probabilities(run, predictors, options):
     """The largest difference from the networks on a random crop: {"largest_difference"}. Raises `InputError`."""
-    configs = [config for config, _ in members]
+    configs = [one.config for one in predictors]
     channels = channels_of(configs)
     random = np.random.default_rng(configs[0].seed)
     volume = random.standard_normal((1, *configs[0].input_shape[:3], len(channels))).astype(np.float32)
     expected = np.float32(0)
-    for config, network in members:
-        places = [channels.index(modality) for modality in config.data.modalities]
-        compiled = tf.function(lambda volume, network=network: network(volume, training=False))  # As predictions do.
-        expected = expected + compiled(tf.constant(volume[..., places])).numpy() / len(members)
+    for predictor in predictors:
+        places = [channels.index(modality) for modality in predictor.config.data.modalities]
+        expected = expected + predictor.run_network(None, volume[..., places]) / len(predictors)
     difference = float(np.abs(run(volume) - expected).max())
     allowed = TOLERANCE_OF_FLOAT16 if options.weight_type == "float16" else TOLERANCE[options.format]
     if not difference <= allowed:
@@ -37,10 +34,10 @@ def compare_probabilities(run, members, options):
     return {"largest_difference": difference}
 
 
-def compare_label_maps(label_map, members, forward, steps, convention):
+def compare_label_maps(label_map, predictors, steps, convention):
     """Whether it finds the labels that `predict` finds: {"voxels_different", "voxels"}. Raises `InputError`."""
-    raw = _head([config for config, _ in members])
-    expected = classes_to_labels(_predicted(raw, members, forward, steps), convention)
+    raw = _head([one.config for one in predictors])
+    expected = classes_to_labels(_predicted(raw, predictors, steps), convention)
     found = label_map(raw)
     if found.shape != expected.shape:
         raise InputError(f"The label map must have the shape {expected.shape}. Received: {found.shape}.")
@@ -62,14 +59,11 @@ def _head(configs):
     return voxels * inside[..., None]
 
 
-def _predicted(raw, members, forward, steps):
+def _predicted(raw, predictors, steps):
     """The classes that `predict` finds in a volume (H, W, D, C) that is oriented already, voxels of 1 mm."""
-    configs = [config for config, _ in members]
+    configs = [one.config for one in predictors]
     scored = [z_score(raw[..., i], *brain_statistics(raw[..., i])) for i in range(raw.shape[-1])]
     prepared = PreparedCase(crop(np.stack(scored, axis=-1), configs[0].data.crop), None, None, None)
-    predictors = [
-        Predictor(config, network, compiled_forward(network), mirror=forward.mirror) for config, network in members
-    ]
     predicted = predict_case(ReadyCase(prepared, predictors, list(channels_of(configs)), [], 0.0))
     classes = uncrop(to_classes(predicted.average, predicted.outputs), raw.shape[:3])
     return postprocess(classes, (1.0, 1.0, 1.0), steps)

@@ -66,7 +66,8 @@ def predict_cases(
         record = PredictionRecord(out, predictors, postprocessing, ids, data=data, options=options)
         if len(record.wanted) < len(ids):
             log.info(f"{len(ids) - len(record.wanted)} of {len(ids)} label maps are in {out} already.")
-        cases = [case for case in cases if case.id in set(record.wanted)]
+        wanted = set(record.wanted)
+        cases = [case for case in cases if case.id in wanted]
         log.info(_first_line(predictors, len(cases)))
         save = partial(_write, record=record, postprocessing=postprocessing, options=options)
         failures, notes = _predict_all(predictors, cases, record, save)
@@ -123,9 +124,10 @@ def _predict_all(predictors, cases, record, save):
 def final_classes(predicted, postprocessing):
     """The classes of an `EnsemblePrediction` on its file's axes (X, Y, Z), uint8, and how many voxels steps changed."""
     prepared = predicted.prepared
-    before = classes = prepared.to_file_axes(to_classes(predicted.average, predicted.outputs))
-    if postprocessing:
-        classes = postprocess(classes, spacing_of(prepared.reference.affine), postprocessing)
+    before = prepared.to_file_axes(to_classes(predicted.average, predicted.outputs))
+    if not postprocessing:
+        return before, 0
+    classes = postprocess(before, spacing_of(prepared.reference.affine), postprocessing)
     return classes, int(np.count_nonzero(before != classes))
 
 

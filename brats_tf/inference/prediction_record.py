@@ -19,6 +19,7 @@ from brats_tf.runtime.files import read_json, sha256_of, write_json
 
 PREDICTION_FILE = "prediction.json"
 PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = "probabilities", "uncertainty"
+FOLDERS = (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, ".")  # Of what is written of a case, its label map last.
 MADE_BY = ("networks", "postprocessing", "forward")  # Predictions in one folder share these.
 _KINDS = dict.fromkeys((*MADE_BY, "checkpoints", "cases", "left_out"), dict) | {"data": list, "pending": list}
 NO_OPTIONS = PredictionOptions()
@@ -50,9 +51,9 @@ class PredictionRecord:
         made_by = {"networks": {one.name: one.weights_sha256 for one in predictors}}
         made_by |= {"postprocessing": asdict(postprocessing)}
         made_by |= {"forward": {"precision": predictors[0].precision, "mirror": predictors[0].mirror}}
-        same = all(before.get(name) == value for name, value in made_by.items())
-        if before and not same and not replace:
+        if before and not replace:
             check_same(before, made_by, out)
+        same = all(before.get(name) == value for name, value in made_by.items())
         kept = before if same else {}
         foreign = [case for case in case_ids if self.path(case).exists() and case not in _known(before)]
         if foreign and not replace:
@@ -61,7 +62,8 @@ class PredictionRecord:
                 f"with --out, or replace it with --replace. Received {len(foreign)} such label maps."
             )
         known = {name: kept.get(name, {}) for name in ("cases", "left_out")}
-        self.wanted = [case for case in case_ids if not (options.resume and self._has(case, kept))]
+        finished = finished_cases(kept, out) if options.resume else ()
+        self.wanted = [case for case in case_ids if case not in finished]
         folders = [*kept.get("data", []), *([str(Path(data).resolve())] if data else [])]
         self.content = {
             "brats_tf": __version__,
@@ -74,7 +76,7 @@ class PredictionRecord:
         }
         self._write()
         for case in _known(before) if not same else ():
-            for folder in (".", PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER):
+            for folder in FOLDERS:
                 (self.out / folder / f"{case}.nii.gz").unlink(missing_ok=True)
 
     def path(self, case_id):
@@ -96,13 +98,6 @@ class PredictionRecord:
     def written(self, case_ids):
         """How many of the cases have their label map."""
         return sum(case in self.content["cases"] and case not in self.content["pending"] for case in case_ids)
-
-    def _has(self, case_id, record):
-        """Whether the label map of a case is there, and the recorded one."""
-        facts, path = record.get("cases", {}).get(case_id), self.path(case_id)
-        if facts is None or case_id in record["pending"]:
-            return False
-        return path.is_file() and sha256_of(path) == facts["sha256"]
 
     def _done(self, case_id):
         if case_id in self.content["pending"]:
@@ -129,6 +124,13 @@ def read_prediction_record(predictions):
         return record
     except (OSError, ValueError) as error:
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error}.") from None
+
+
+def finished_cases(record, predictions):
+    """The ids of the cases of a record whose label map is there, and the recorded one."""
+    paths = {case: Path(predictions) / f"{case}.nii.gz" for case in record.get("cases", {})}
+    there = {case: path for case, path in paths.items() if case not in record["pending"] and path.is_file()}
+    return {case for case, path in there.items() if sha256_of(path) == record["cases"][case]["sha256"]}
 
 
 def check_same(record, made_by, out, remedy="name another folder with --out, or replace them with --replace"):

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.prediction_record import (
+    FOLDERS,
     MADE_BY,
     PREDICTION_FILE,
-    PROBABILITIES_FOLDER,
-    UNCERTAINTY_FOLDER,
     check_same,
     read_prediction_record,
 )
@@ -133,7 +132,7 @@ def _move(folder, out, cases):
         if not source.is_file() or sha256_of(source) != facts["sha256"]:
             raise InputError(f"Case {case}: {folder / name} is not the label map that its {PREDICTION_FILE} records.")
         try:
-            for part in (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, "."):  # The label map last.
+            for part in FOLDERS:
                 if (folder / part / name).is_file():
                     (out / part).mkdir(exist_ok=True)
                     os.replace(folder / part / name, out / part / name)

@@ -46,9 +46,7 @@ class LabelMapper:
     def warm_up(self):
         """Compiles the networks, so that the first case takes no longer than the others."""
         for predictor in self.predictors:
-            config = predictor.config
-            crop = config.data.patch_size or config.data.crop
-            predictor.predict(np.ones((*crop, len(config.data.modalities)), np.float32))
+            predictor.predict(np.ones(predictor.config.input_shape, np.float32))
 
     def label_map(self, folder, volumes):
         """The label map of {modality: path}, all in one folder: an `Answer`. Raises `InputError` on bad files."""
@@ -56,8 +54,7 @@ class LabelMapper:
             shape = read_header(path, case_id=UPLOAD).get_data_shape()
             if math.prod(int(size) for size in shape) > MOST_VOXELS:
                 raise InputError(f"Case {UPLOAD}: {path} has too many voxels: {format_shape(shape)}.")
-        layout = UNDERSCORED
-        case = Case(UPLOAD, volumes, None, layout, folder).with_convention(self.convention)
+        case = Case(UPLOAD, volumes, None, UNDERSCORED, folder).with_convention(self.convention)
         ready = read_case(self.predictors, case)
         classes, _ = final_classes(predict_case(ready), self.postprocessing)
         path = folder / "label_map.nii.gz"

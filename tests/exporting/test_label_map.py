@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
-from forked_trainings import small_networks
 from tiny_networks import TINY_CROP
+from untrained_runs import networks_of_two_convolutions, untrained
 
 from brats_tf.cli.main import main
 from brats_tf.config.config import Config
@@ -21,7 +21,6 @@ from brats_tf.exporting.label_map import networks_used, z_score
 from brats_tf.exporting.verification import compare_label_maps
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.models import registry
 from brats_tf.models.build import build_network
 from brats_tf.preprocessing import transforms
 from brats_tf.preprocessing.transforms import orient
@@ -39,14 +38,10 @@ assert not any(name.startswith("brats_tf") for name in sys.modules)
 FLOAT32, NO_STEPS = ForwardOptions(), PostProcessing()
 
 
-def untrained(folder, preset="embedding", **settings):
-    config = Config.from_preset(preset, **({"crop": TINY_CROP, "backbone": "tiny", "weights": "none"} | settings))
-    folder.mkdir(parents=True)
-    config.save(folder)
+def written(folder, preset="embedding", **settings):
+    """An untrained run whose split has three training cases."""
+    untrained(folder, preset, change=decided, **settings)
     Split("all", 0, ["a", "b", "c"], []).save(folder)
-    network = build_network(config)
-    decided(network)
-    network.save_weights(folder / "network.weights.h5")
     return folder
 
 
@@ -57,11 +52,9 @@ def decided(network):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def networks_of_two_convolutions():
+def small_embedding():
     """Preset `embedding` is small; what the graph does around it is what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, network in small_networks().items():
-            patch.setitem(registry.NETWORKS, name, network)
+    with networks_of_two_convolutions():
         yield
 
 
@@ -69,7 +62,7 @@ def networks_of_two_convolutions():
 def ensemble(tmp_path_factory):
     keras.utils.set_random_seed(0)
     folder = tmp_path_factory.mktemp("runs")
-    return [untrained(folder / name, modalities=(name,)) for name in ("flair", "t1ce")]
+    return [written(folder / name, modalities=(name,)) for name in ("flair", "t1ce")]
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +151,7 @@ def test_networks_are_chosen_by_what_is_there(missing, used):
 
 @pytest.mark.slow
 def test_a_network_with_modality_dropout_takes_three_of_four(phantoms, tmp_path):
-    run = untrained(tmp_path / "plus", "embedding-plus", modality_dropout=0.3)
+    run = written(tmp_path / "plus", "embedding-plus", modality_dropout=0.3)
     export_networks([run], out=tmp_path / "saved")
     model = tf.saved_model.load(tmp_path / "saved")
     volume = raw(phantoms[0], ("flair", "t1", "t1ce", "t2")).copy()
@@ -235,9 +228,9 @@ def test_parts_and_sizes_have_no_label_map(ensemble):
 
 
 def test_label_maps_that_differ_are_refused(ensemble):
-    members = [load_network(ensemble[0])]
+    predictors = load_ensemble(ensemble[:1])
     with pytest.raises(InputError, match="label map must be that of the networks"):
-        compare_label_maps(lambda raw: np.ones(raw.shape[:3]), members, FLOAT32, NO_STEPS, BRATS_2017)
+        compare_label_maps(lambda raw: np.ones(raw.shape[:3]), predictors, NO_STEPS, BRATS_2017)
 
 
 def test_the_card_says_what_it_is(saved, ensemble, predictions, tmp_path):
@@ -262,7 +255,7 @@ def test_the_card_says_what_it_is(saved, ensemble, predictions, tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_full_size_label_maps_of_real_cases_are_those_of_predict(precision, real_data, tmp_path):
     forward = ForwardOptions(precision=precision)
-    run = untrained(tmp_path / "run", "embedding-plus", crop=(192, 160, 144), backbone="efficientnetb0")
+    run = written(tmp_path / "run", "embedding-plus", crop=(192, 160, 144), backbone="efficientnetb0")
     export_networks([run], out=tmp_path / "saved", forward=forward)
     model = tf.saved_model.load(tmp_path / "saved")
     for case in find_cases(real_data / "native")[0][:2]:

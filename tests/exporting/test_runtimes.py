@@ -4,16 +4,13 @@ import sys
 import keras
 import numpy as np
 import pytest
-from forked_trainings import small_networks
 from tiny_networks import TINY_CROP
+from untrained_runs import networks_of_two_convolutions
 
 from brats_tf.cli.main import main
-from brats_tf.config.config import Config
 from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
 from brats_tf.errors import InputError
 from brats_tf.exporting.export import export_networks
-from brats_tf.models import registry
-from brats_tf.models.build import build_network
 from brats_tf.runs.network import load_network
 
 onnx_file = pytest.importorskip("brats_tf.exporting.onnx_file", reason="needs the extra `runtimes`")
@@ -22,28 +19,10 @@ MODULES = {"onnx": onnx_file, "litert": litert_file}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def networks_of_two_convolutions():
+def small_embedding():
     """Preset `embedding` is small here; `test_runtimes_networks` has the real ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, network in small_networks().items():
-            patch.setitem(registry.NETWORKS, name, network)
+    with networks_of_two_convolutions():
         yield
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two networks of one modality, untrained."""
-    folder = tmp_path_factory.mktemp("runs")
-    keras.utils.set_random_seed(0)
-    return [untrained(folder / name, "embedding", modalities=(name,)) for name in ("flair", "t1ce")]
-
-
-def untrained(run, preset, **settings):
-    run.mkdir()
-    config = Config.from_preset(preset, **({"crop": TINY_CROP, "backbone": "tiny", "weights": "none"} | settings))
-    config.save(run)
-    build_network(config).save_weights(run / "network.weights.h5")
-    return run
 
 
 @pytest.mark.parametrize("name", ["onnx", "litert"])

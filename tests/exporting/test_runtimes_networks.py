@@ -1,34 +1,16 @@
-import keras
 import numpy as np
 import pytest
 from tiny_networks import TINY_CROP
+from untrained_runs import untrained
 
-from brats_tf.config.config import Config
 from brats_tf.config.execution import ExportOptions
 from brats_tf.exporting.export import export_networks
-from brats_tf.models.build import build_network
 from brats_tf.runs.network import load_network
 
 pytestmark = pytest.mark.slow
 onnx_file = pytest.importorskip("brats_tf.exporting.onnx_file", reason="needs the extra `runtimes`")
 litert_file = pytest.importorskip("brats_tf.exporting.litert_file", reason="needs the extra `runtimes`")
 MODULES = {"onnx": onnx_file, "litert": litert_file}
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two networks of one modality, untrained."""
-    folder = tmp_path_factory.mktemp("runs")
-    keras.utils.set_random_seed(0)
-    return [untrained(folder / name, "embedding", modalities=(name,)) for name in ("flair", "t1ce")]
-
-
-def untrained(run, preset, **settings):
-    run.mkdir()
-    config = Config.from_preset(preset, **({"crop": TINY_CROP, "backbone": "tiny", "weights": "none"} | settings))
-    config.save(run)
-    build_network(config).save_weights(run / "network.weights.h5")
-    return run
 
 
 def test_an_onnx_file_of_two_networks_averages_them(runs, tmp_path):

@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tiny_networks import TINY_CROP
+from untrained_runs import untrained
 
 from brats_tf.cli.main import main
-from brats_tf.config.config import Config
 from brats_tf.config.execution import ForwardOptions
 from brats_tf.errors import InputError
 from brats_tf.exporting import verification
 from brats_tf.exporting.export import export_networks
-from brats_tf.models.build import build_network
 from brats_tf.runs.network import load_network
 
 LOADER = """
@@ -28,14 +27,7 @@ assert not any(name.startswith("brats_tf") for name in sys.modules)
 
 @pytest.fixture
 def run(small, tmp_path_factory):
-    return untrained(tmp_path_factory.mktemp("flair"), backbone="tiny")
-
-
-def untrained(run, **settings):
-    config = Config.from_preset("embedding", modalities=("flair",), weights="none", **({"crop": TINY_CROP} | settings))
-    config.save(run)
-    build_network(config).save_weights(run / "network.weights.h5")
-    return run
+    return untrained(tmp_path_factory.mktemp("flair"), modalities=("flair",))
 
 
 @pytest.mark.parametrize("backbone", ["small", pytest.param("efficientnetb0", marks=pytest.mark.slow)])
@@ -45,7 +37,7 @@ def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys,
         backbone = "tiny"
     run = tmp_path / "flair"
     run.mkdir()
-    untrained(run, backbone=backbone)
+    untrained(run, backbone=backbone, modalities=("flair",))
     assert main(["export", str(run), "--out", str(tmp_path / "saved")]) == 0
     assert "differ from the networks' by at most" in capsys.readouterr().out
     sizes = [path.stat().st_size for path in (tmp_path / "saved" / "variables").iterdir()]
@@ -63,7 +55,9 @@ def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys,
 def test_a_classifier_with_layers_of_its_own_is_exported_and_compared(backbone, tmp_path, capsys):
     run = tmp_path / "flair"
     run.mkdir()
-    export_networks([untrained(run, backbone=backbone, crop=(96, 96, 24))], out=tmp_path / "saved")
+    export_networks(
+        [untrained(run, backbone=backbone, crop=(96, 96, 24), modalities=("flair",))], out=tmp_path / "saved"
+    )
     assert "differ from the networks' by at most" in capsys.readouterr().out
 
 

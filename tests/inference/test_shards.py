@@ -3,30 +3,22 @@ import shutil
 
 import keras
 import pytest
-from forked_trainings import small_networks
-from tiny_networks import TINY_CROP
+from untrained_runs import networks_of_two_convolutions, untrained
 
 from brats_tf.cli.main import main
-from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.inference import shards
 from brats_tf.inference.prediction_record import read_prediction_record
-from brats_tf.models import registry
-from brats_tf.models.build import build_network
 
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
     """The folder of runs with two networks of FLAIR, of different weights."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, network in small_networks().items():
-            patch.setitem(registry.NETWORKS, name, network)
-        config = Config.from_preset("embedding", modalities=("flair",), crop=TINY_CROP, backbone="tiny", weights="none")
+    with networks_of_two_convolutions():
         for seed, name in enumerate(("flair", "other")):
             keras.utils.set_random_seed(seed)
-            config.save(folder / name)
-            build_network(config).save_weights(folder / name / "network.weights.h5")
+            untrained(folder / name, modalities=("flair",))
         yield folder
 
 

@@ -9,16 +9,12 @@ import keras
 import nibabel as nib
 import numpy as np
 import pytest
-from forked_trainings import small_networks
-from tiny_networks import TINY_CROP
+from untrained_runs import networks_of_two_convolutions, untrained
 
 from brats_tf.cli.main import main
-from brats_tf.config.config import Config
 from brats_tf.config.execution import PostProcessing, ServeOptions
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.models import registry
-from brats_tf.models.build import build_network
 from brats_tf.regions import BRATS_2017
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `serve`")
@@ -31,16 +27,8 @@ def predictors(tmp_path_factory):
     """Two networks, of FLAIR and of T1ce, untrained."""
     folder = tmp_path_factory.mktemp("runs")
     keras.utils.set_random_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, network in small_networks().items():
-            patch.setitem(registry.NETWORKS, name, network)
-        for name in ("flair", "t1ce"):
-            config = Config.from_preset(
-                "embedding", modalities=(name,), crop=TINY_CROP, backbone="tiny", weights="none"
-            )
-            config.save(folder / name)
-            build_network(config).save_weights(folder / name / "network.weights.h5")
-        yield load_ensemble([folder / name for name in ("flair", "t1ce")])
+    with networks_of_two_convolutions():
+        yield load_ensemble([untrained(folder / name, modalities=(name,)) for name in ("flair", "t1ce")])
 
 
 @pytest.fixture
