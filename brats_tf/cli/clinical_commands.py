@@ -1,12 +1,11 @@
 """The commands from a scanner's series to BraTS cases and back; see `commands`. They need the extra `clinical`."""
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from brats_tf.cli import options
 from brats_tf.cli.arguments import postprocessing_given, runs_given, section_given
-from brats_tf.cli.commands import FAILED_CASES, Command, add_checkpoint
+from brats_tf.cli.commands import FAILED_CASES, Command, add_checkpoint, need_libraries
 from brats_tf.config.execution import (
     ConformOptions,
     ForwardOptions,
@@ -30,7 +29,7 @@ def conform(given):
 
     brats-tf conform scanner --out cases
     """
-    _need_libraries()
+    need_libraries("clinical", *LIBRARIES)
     from brats_tf.clinical.conform import conform_patients
     from brats_tf.clinical.patients import find_patients
     from brats_tf.report.checking_page import write_checking_page
@@ -56,7 +55,7 @@ def restore(given):
 
     brats-tf restore predictions --out restored
     """
-    _need_libraries()
+    need_libraries("clinical", *LIBRARIES)
     from brats_tf.clinical.restore import restore_predictions
 
     failures = restore_predictions(
@@ -78,7 +77,7 @@ def segment(given):
 
     brats-tf segment scanner --networks embedding-flair,embedding-t1,embedding-t1ce,embedding-t2 --out results
     """
-    _need_libraries()
+    need_libraries("clinical", *LIBRARIES)
     from brats_tf.clinical.conform import conform_patients
     from brats_tf.clinical.patients import find_patients
     from brats_tf.clinical.restore import restore_predictions
@@ -132,12 +131,6 @@ def _predict_rest(given, cases, predictions):
 
 def _newer(case, label_map):
     return label_map.is_file() and case.stat().st_mtime > label_map.stat().st_mtime
-
-
-def _need_libraries():
-    missing = [name for name in LIBRARIES if find_spec(name) is None]
-    if missing:
-        raise InputError(f"{', '.join(missing)} is not installed: pip install 'brats_tf[clinical]'.")
 
 
 def _add_input(parser):

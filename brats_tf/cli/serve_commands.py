@@ -4,9 +4,8 @@ import logging
 
 from brats_tf.cli import options
 from brats_tf.cli.arguments import postprocessing_given, runs_given, section_given
-from brats_tf.cli.commands import Command, add_checkpoint
+from brats_tf.cli.commands import Command, add_checkpoint, need_libraries
 from brats_tf.config.execution import ForwardOptions, PostProcessing, ServeOptions
-from brats_tf.errors import InputError
 from brats_tf.regions import CONVENTIONS
 
 log = logging.getLogger(__name__)
@@ -22,16 +21,14 @@ def serve(given):
 
     brats-tf serve --runs runs --preset embedding
     """
+    need_libraries("serve", "uvicorn", "starlette", "python_multipart", "prometheus_client")
     from brats_tf.runtime.tensorflow import import_tensorflow
 
     import_tensorflow()
-    try:
-        import uvicorn
+    import uvicorn
 
-        from brats_tf.serving.app import create_app
-    except ModuleNotFoundError as error:
-        raise InputError(f"`serve` needs the package {error.name}: pip install 'brats_tf[serve]'.") from None
     from brats_tf.inference.ensemble import load_ensemble
+    from brats_tf.serving.app import create_app
     from brats_tf.serving.label_maps import LabelMapper
 
     runs, serving = runs_given(given), section_given(given, ServeOptions)
