@@ -105,12 +105,22 @@ def means_over_space(x):
     if rows is None or keras.backend.standardize_dtype(x.dtype) != "bfloat16" or not cpu_has_bfloat16():
         x = ops.cast(x, "float32")
     if rows is None:
-        sums = ops.matmul(ops.ones((ops.shape(x)[0], 1, size)), x)
-        return ops.reshape(sums, (-1, channels)) / ops.cast(size, "float32")
+        return _sums_with_a_rest(x, size) / ops.cast(size, "float32")
     width = max(channels, WIDTH)
     chunks = ops.matmul(ops.ones((1, 1, rows), x.dtype), ops.reshape(x, (-1, rows, width)))
     chunks = ops.reshape(chunks, (-1, size // rows, channels))
     return ops.sum(ops.cast(chunks, "float32"), axis=1) / size
+
+
+def _sums_with_a_rest(x, size):
+    """The sums of (B, N, C) over any N: of chunks of `LEAST_ROWS`, and of the rows that are left."""
+    count = size // LEAST_ROWS
+    whole = count * LEAST_ROWS
+    channels = x.shape[-1]
+    chunks = ops.reshape(x[:, :whole], (ops.shape(x)[0], count, LEAST_ROWS, channels))
+    sums = ops.sum(ops.matmul(ops.ones((1, 1, 1, LEAST_ROWS)), chunks), axis=1)
+    rest = ops.matmul(ops.ones((1, 1, size - whole)), x[:, whole:])
+    return ops.reshape(sums + rest, (-1, channels))
 
 
 def _rows_of_chunks(size, channels):
