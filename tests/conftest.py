@@ -1,7 +1,6 @@
 """What several tests share: a tiny classifier, made-up cases, and where the real cases lie."""
 
 import gc
-import json
 import os
 from pathlib import Path
 
@@ -17,21 +16,16 @@ gc.set_threshold(200_000, 50, 1000)  # Traced networks are millions of objects t
 
 import keras
 from forked_trainings import Trainings
-from tiny_networks import register
+from repository import REPOSITORY
+from tiny_networks import TINY_SPACING_MM, register
 from untrained_runs import networks_of_two_convolutions
 
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.phantoms import write_phantoms
-from brats_tf.models import albunet, backbones, decoder2d, interslice, resnet34
-from brats_tf.runtime.files import sha256_of
+from brats_tf.models import albunet, decoder2d, interslice, resnet34
 from brats_tf.training import loop, train
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SLOWEST_FIRST = ("integration", "training", "experiments", "inference", "models")  # Both then end together.
-TINY_SPACING_MM = 6
-
-
-REGISTERED = tuple(backbones.BACKBONES)
 register()
 
 
@@ -78,17 +72,6 @@ def narrow(request):
             patch.setattr(albunet, "CENTRE", 8)
             patch.setattr(albunet, "DECODER", {name: (8, 8, scale) for name, (*_, scale) in albunet.DECODER.items()})
         yield
-
-
-def write_record(folder, case_ids=(), **changes):
-    """A `prediction.json` as `predict` would write it about the label maps that are in a folder."""
-    facts = {"checkpoint": "last", "chosen_on": [], "initial_weights": "random weights", "run": "/nowhere/flair"}
-    hashes = {case_id: {"sha256": sha256_of(folder / f"{case_id}.nii.gz")} for case_id in case_ids}
-    record = {"networks": {"flair": "0"}, "postprocessing": {}, "cases": hashes, "left_out": {}, "data": []}
-    record |= {"pending": [], "forward": {"precision": "float32", "mirror": "none"}} | changes
-    record = {"checkpoints": dict.fromkeys(record["networks"], facts)} | record
-    (folder / "prediction.json").write_text(json.dumps(record))
-    return record
 
 
 @pytest.fixture(scope="session")

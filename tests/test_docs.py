@@ -10,7 +10,7 @@ import sys
 
 import keras
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 import brats_tf
 from brats_tf.cli.main import COMMANDS, parser

@@ -4,7 +4,7 @@ import ast
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 # From the bottom to the top. Packages of one layer do not import each other; within a package there are no cycles.
 LAYERS = (

@@ -7,7 +7,7 @@ import sys
 import types
 
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 SETUP = REPOSITORY / "tools" / "setup.sh"
 

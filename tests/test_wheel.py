@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 import brats_tf
 

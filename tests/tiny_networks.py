@@ -5,6 +5,8 @@ import keras
 from brats_tf.models import backbones
 
 TINY_CROP = (32, 32, 24)
+TINY_SPACING_MM = 6
+REGISTERED = tuple(backbones.BACKBONES)  # Before `register`.
 
 
 def register():

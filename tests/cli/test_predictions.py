@@ -8,7 +8,8 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import REPOSITORY, write_record
+from prediction_records import write_record
+from repository import REPOSITORY
 
 from brats_tf.cli.main import main
 from brats_tf.runtime.lock import lock

@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from conftest import write_record
 from made_up_patients import PERSON, head, scan_patient
+from prediction_records import write_record
 from tiny_networks import TINY_CROP
 
 from brats_tf.cli.main import main

@@ -4,7 +4,7 @@ import json
 from typing import ClassVar
 
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 from brats_tf.config.config import NETWORKS, SECTIONS, Config, all_settings, run_names
 from brats_tf.config.fields import Setting, Size, check_value, setting, settings_of

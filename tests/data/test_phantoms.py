@@ -1,6 +1,6 @@
 import nibabel as nib
 import numpy as np
-from conftest import TINY_SPACING_MM
+from tiny_networks import TINY_SPACING_MM
 
 from brats_tf.data.phantoms import make_phantom, phantom_cases, write_phantoms
 from brats_tf.regions import BRATS_2017, MODALITIES

@@ -7,7 +7,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import write_record
+from prediction_records import write_record
 
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError

@@ -141,7 +141,7 @@ def test_masks_of_different_shapes_are_refused():
 
 
 def _reference():
-    from conftest import REPOSITORY
+    from repository import REPOSITORY
 
     folder = REPOSITORY / "../shared/metrics"
     if not (folder / "reference.tsv").is_file():

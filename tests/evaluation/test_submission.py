@@ -5,7 +5,7 @@ import zipfile
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import write_record
+from prediction_records import write_record
 
 from brats_tf.cli.main import main
 from brats_tf.data.discovery import find_cases

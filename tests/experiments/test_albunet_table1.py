@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 from brats_tf.evaluation.scores import METRICS
 from brats_tf.runs.history import VALIDATION_COLUMNS

@@ -10,7 +10,7 @@ import sys
 import contribution_on_gpu as experiment
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 from brats_tf.errors import InputError
 from brats_tf.regions import MEMBERSHIP

@@ -3,7 +3,7 @@ import importlib.util
 import json
 
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config

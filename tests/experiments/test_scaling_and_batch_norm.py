@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config

@@ -14,7 +14,7 @@ import tracemalloc
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import write_record
+from prediction_records import write_record
 
 from brats_tf.config.config import Config
 from brats_tf.config.execution import PostProcessing

@@ -5,7 +5,7 @@ import dataclasses
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import TINY_SPACING_MM
+from tiny_networks import TINY_SPACING_MM
 
 from brats_tf.config.config import Config
 from brats_tf.config.execution import PredictionOptions

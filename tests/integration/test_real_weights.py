@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 from brats_tf.config.config import Config
 from brats_tf.data.discovery import find_cases

@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import REGISTERED
 from keras import layers
+from tiny_networks import REGISTERED
 
 from brats_tf.cli.backbones_table import BACKBONES_FILE
 from brats_tf.errors import InputError

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY
+from repository import REPOSITORY
 from tiny_networks import TINY_CROP
 
 from brats_tf.models.blocks import residual_block
