@@ -31,7 +31,7 @@ OUT_ARG = $(if $(OUT),--out "$(OUT)")
 RESULTS_ARG = $(if $(RESULTS),--results "$(RESULTS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-modality train-all train-plus ensemble-predict evaluate report bench docs test test-slow check lock clean
+.PHONY: help setup demo train-modality train-all train-plus ensemble-predict evaluate report bench docs test test-slow check lock release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,8 +88,11 @@ check: $(READY) ## check style and types
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 lock: ## write requirements.lock from setup.cfg (needs uv)
-	uv pip compile setup.cfg --extra test --extra docs --extra clinical --extra runtimes --extra serve --universal \
+	uv pip compile setup.cfg --extra test --extra docs --extra clinical --extra ray --extra runtimes --extra serve --universal \
 		--python-version 3.10 --no-header --output-file requirements.lock
+
+release: $(READY) ## build dist/ from the tag of this commit: wheel, source archive, notes
+	$(VENV)/bin/python tools/release.py
 
 clean: ## remove the virtual environment, caches and the demo; runs, predictions and results stay
 	[ ! -f "$(VENV)/pyvenv.cfg" ] || rm -rf "$(VENV)"

@@ -94,6 +94,10 @@ def test_every_option_on_a_page_exists(page):
         "--logdir",
         "--signal",
         "--requeue",
+        "--env",  # Of docker; then Ray's and Triton's.
+        "--user",
+        "--head",
+        "--model-repository",
     }
     code = "".join(re.findall(r"`[^`\n]*`", text_of(page)))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)) <= known

@@ -28,6 +28,30 @@ class TrainingOptions(Section):
 
 
 @dataclass(frozen=True)
+class EngineOptions(Section):
+    """Where the work on cases is done; it changes nothing of what comes out."""
+
+    engine: str = setting(
+        "local", "local: threads of this process; ray: processes of a Ray cluster", choices=("local", "ray")
+    )
+    address: str | None = setting(
+        None, "with --engine ray, of a running cluster; auto: the one of this machine", none="a cluster of this command"
+    )
+
+
+@dataclass(frozen=True)
+class PredictionEngine(EngineOptions):
+    """Where cases are predicted; it changes nothing of what comes out."""
+
+    workers: int | None = setting(
+        None,
+        "with --engine ray, processes that hold the networks; each has its share of the cores",
+        none="one per GPU, without any one per machine",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True)
 class ForwardOptions(Section):
     """How trained networks run; a little of it shows in the last digits of the probabilities."""
 
@@ -86,6 +110,7 @@ class ExportOptions(Section):
     convention: str = setting(
         "brats2017", "numbers of the labels; brats2017: 1, 2, 4, as files of 2017 to 2021", choices=tuple(CONVENTIONS)
     )
+    serving: bool = setting(False, "also write what configures TensorFlow Serving (SavedModel) or Triton (ONNX)")
     results: str | None = setting(None, "folder that evaluate wrote, for the scores on the card", none="no scores")
 
 

@@ -11,6 +11,7 @@ from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcess
 from brats_tf.errors import InputError
 from brats_tf.exporting.label_map import why_no_label_map
 from brats_tf.exporting.model_card import METADATA_FILE, describe, read_results, write_model_card
+from brats_tf.exporting.servers import check_place, write_configuration, write_warm_up
 from brats_tf.exporting.verification import compare_label_maps, compare_probabilities
 from brats_tf.inference.ensemble import resolved_precision
 from brats_tf.inference.predictor import Predictor, compiled_forward
@@ -57,13 +58,16 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
     out = Path(out)
     if out.exists() and not any((out / name).is_file() for name in ("saved_model.pb", METADATA_FILE)):
         raise InputError(f"{out} exists and is no export; it would be replaced. Choose another --out.")
+    if options.serving:
+        check_place(out, options)
     forward = ForwardOptions(resolved_precision(forward.precision), forward.mirror)
     _check_format(forward, steps, options)
     module, title = FORMATS[options.format]
     format_module = _import(module, title)
     members = [load_network(run, checkpoint, precision=forward.precision) for run in runs]
+    configs = [config for config, _ in members]
     convention, label_map = CONVENTIONS[options.convention], None
-    if has_label_map([config for config, _ in members], forward, steps, options):
+    if has_label_map(configs, forward, steps, options):
         label_map = {"labels": convention.labels, "mirror": forward.mirror, "drop_et_below_ml": steps.drop_et_below_ml}
     facts = describe(runs, members, checkpoint=checkpoint, forward=forward, steps=steps, options=options)
     if options.results:
@@ -75,6 +79,8 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
             format_module.write(members, temporary, weight_type=options.weight_type, label_map=label_map)
         except tf.errors.OpError as error:  # What TensorFlow makes of a full disk or a missing permission.
             raise as_os_error(error) from error
+        if options.serving and options.format == "savedmodel":
+            write_warm_up(temporary, out, configs, label_map=bool(label_map))
         loaded = format_module.load(temporary)  # Has to stay alive while its functions run.
         predictors = [Predictor(*member, compiled_forward(member[1]), mirror=forward.mirror) for member in members]
         checked = compare_probabilities(loaded.run, predictors, options)
@@ -82,6 +88,8 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
             checked |= compare_label_maps(loaded.label_map, predictors, steps, convention)
         write_model_card(temporary, facts | {"compared": checked}, with_label_map=bool(label_map))
         shutil.rmtree(out, ignore_errors=True)
+    if options.serving:
+        write_configuration(out, options, configs)
     log.info(f"{title} was written to {out}; {_in_words(checked)}.")
     return checked
 
