@@ -14,6 +14,8 @@ from brats_tf.config.presets import PRESETS, SUMMARIES, modalities_of
 
 EXECUTION = (
     "TrainingOptions",
+    "EngineOptions",
+    "PredictionEngine",
     "ForwardOptions",
     "PostProcessing",
     "PredictionOptions",

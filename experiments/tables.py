@@ -25,6 +25,7 @@ PAGES = (
     REPOSITORY / "docs" / "how-to" / "from-the-scanner.md",
     REPOSITORY / "docs" / "how-to" / "export.md",
     REPOSITORY / "docs" / "how-to" / "serve.md",
+    REPOSITORY / "docs" / "how-to" / "predict-a-cohort.md",
 )
 PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
 # What lies in a results folder, and where it is published.
@@ -52,6 +53,9 @@ PUBLISHED = {
     "real_cases.json": "experiments/results/real_cases.json",
     "real_cases-2mm.json": "experiments/results/real_cases-2mm.json",
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
+    "plus_on_cpu/run.json": "experiments/results/plus_on_cpu_run.json",
+    "plus_on_cpu/summary.json": "experiments/results/plus_on_cpu.json",
+    "cohort_on_ray.json": "experiments/results/cohort_on_ray.json",
     "serve_load.json": "experiments/results/serve_load.json",
     "runtimes.json": "experiments/results/runtimes.json",
     "round_trip.json": "experiments/results/round_trip.json",
@@ -648,6 +652,49 @@ def serve_load():
     ]
 
 
+def cohort_on_ray():
+    """A cohort by one process, and by Ray's."""
+    run = read("cohort_on_ray")
+    lines = [
+        f"{_measured_on(run)}; `{run['run']}`, {run['cases']} cases.",
+        "",
+        "| | minutes | seconds to the first label map | seconds a case after it | memory of a process, GB "
+        "| other label maps |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in run["rows"].items():
+        each = (row["seconds"] - row["seconds_to_first"]) / (run["cases"] - 1)
+        lines.append(
+            f"| {name} | {row['seconds'] / 60:.1f} | {row['seconds_to_first']:.0f} | {each:.2f} | "
+            f"{row['memory_gb']:.1f} | {row['different']} |"
+        )
+    return lines
+
+
+def plus_on_cpu():
+    """`embedding-plus` trained with `--minutes` on two cores, scored on other cases."""
+    run, scores = read("plus_on_cpu_run"), read("plus_on_cpu")
+    data = run["settings"]["data"]
+    size = "x".join(str(size) for size in data["crop"])
+    lines = [
+        f"Measured on {run['machine']}, commit {run['git_commit']}: {run['cases']} training cases, {size} at "
+        f"{data['spacing_mm']:g} mm, {run['epochs']} epochs in {run['seconds'] / 60:.0f} minutes, "
+        f"{run['peak_memory_gb']:.1f} GB; {scores['cases']} other cases, whole files.",
+        "",
+        "| | ET | WT | TC |",
+        "|---|--:|--:|--:|",
+    ]
+    regions = ("ET", "WT", "TC")
+    dice = [scores[region]["dice"] for region in regions]
+    means = [f"{one['mean'] * 100:.1f} ({one['low'] * 100:.1f} to {one['high'] * 100:.1f})" for one in dice]
+    rows = {
+        "mean Dice x 100, 95 % interval over cases": means,
+        "median Dice x 100": [f"{one['median'] * 100:.1f}" for one in dice],
+        "median HD95, mm": [f"{scores[region]['hd95_mm']['median']:.1f}" for region in regions],
+    }
+    return lines + [f"| {name} | {' | '.join(values)} |" for name, values in rows.items()]
+
+
 def _measured_on(run):
     return f"Measured on {run['machine']}, commit {run['commit']}"
 
@@ -698,6 +745,8 @@ def filled(text):
         registration_tools,
         runtimes,
         serve_load,
+        cohort_on_ray,
+        plus_on_cpu,
     ):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:

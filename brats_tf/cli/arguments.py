@@ -5,9 +5,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from brats_tf.cli.commands import need_libraries
 from brats_tf.cli.options import FOLDERS, PHANTOMS
 from brats_tf.config.config import Config, all_settings, run_names
-from brats_tf.config.execution import PostProcessing
+from brats_tf.config.execution import EngineOptions, PostProcessing
 from brats_tf.config.fields import settings_of
 from brats_tf.config.presets import (
     DEFAULT_PRESET,
@@ -116,6 +117,16 @@ def cases_to_predict(given: Namespace, runs: list[Path], config: Config) -> list
     if given.cases == "all":
         return cases_from(given, "unseen", config)
     return validation_cases(cases_from(given, "training", config), runs)
+
+
+def engine_given(given: Namespace, section: type = EngineOptions) -> Any:
+    """Where the arguments want the work done. Raises `InputError` where that engine is not there."""
+    engine = section_given(given, section)
+    if engine.engine == "ray":
+        need_libraries("ray", "ray")
+    elif engine.address:
+        raise InputError(f"--address is for --engine ray. Received: --address {engine.address} without it.")
+    return engine
 
 
 def postprocessing_given(given: Namespace, runs: list[Path]) -> PostProcessing:

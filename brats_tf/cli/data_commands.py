@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from brats_tf.cli import options
-from brats_tf.cli.arguments import cases_from, config_from, folder, settings_given
+from brats_tf.cli.arguments import cases_from, config_from, engine_given, folder, settings_given
 from brats_tf.cli.commands import FAILED_CASES, Command
 from brats_tf.config.config import SECTIONS, Config
-from brats_tf.config.execution import TrainingOptions
+from brats_tf.config.execution import EngineOptions, TrainingOptions
 from brats_tf.config.fields import settings_of
 from brats_tf.config.presets import DEFAULT_PRESET, phantom_settings
 from brats_tf.config.settings import ClassifierSettings, DataSettings
@@ -59,6 +59,7 @@ def preprocess(given):
     from brats_tf.data.layouts import SEGMENTATION
     from brats_tf.preprocessing.cache import CacheSettings
     from brats_tf.preprocessing.fill_cache import prepare_cases, verify_cache
+    from brats_tf.runtime.ray_pool import ray_executor
 
     cache_dir = given.cache_dir or folder(given, "runs") / "cache"
     if given.verify:
@@ -66,16 +67,19 @@ def preprocess(given):
     names = MODALITIES if given.modality == "all" else (given.modality,)
     config = config_from(given, names)
     settings = CacheSettings(config.data.crop, config.data.spacing_mm)
-    execution = {"workers": given.workers, "skip_invalid": bool(given.skip_invalid)}
+    engine = engine_given(given)
     cases, complaints = cases_from(given, "training", config), []
-    for with_truth, parts in ((True, (*names, SEGMENTATION)), (False, names)):
-        chosen = [case for case in cases if bool(case.segmentation) == with_truth]
-        try:
-            prepare_cases(chosen, parts=parts, settings=settings, folder=cache_dir, **execution)
-        except WriteError:
-            raise
-        except InputError as error:
-            complaints.append(str(error))
+    execution = {"skip_invalid": bool(given.skip_invalid)}
+    with ray_executor(engine.engine, engine.address, given.workers) as executor:
+        execution["workers"] = executor or given.workers
+        for with_truth, parts in ((True, (*names, SEGMENTATION)), (False, names)):
+            chosen = [case for case in cases if bool(case.segmentation) == with_truth]
+            try:
+                prepare_cases(chosen, parts=parts, settings=settings, folder=cache_dir, **execution)
+            except WriteError:
+                raise
+            except InputError as error:
+                complaints.append(str(error))
     if complaints:
         raise InputError("\n".join(complaints))
     return 0
@@ -111,6 +115,7 @@ def _preprocess_options(parser):
     options.add_modality(parser, "what to preprocess (default: all)", default="all")
     options.add_settings(parser, DataSettings, ("crop", "spacing_mm"))
     options.add_settings(parser, TrainingOptions, ("workers", "skip_invalid"))
+    options.add_settings(parser, EngineOptions)
     parser.add_argument("--verify", action="store_true", help="check the cache instead of filling it")
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from brats_tf.cli import options
-from brats_tf.cli.arguments import section_given
+from brats_tf.cli.arguments import engine_given, section_given
 from brats_tf.cli.commands import FAILED_CASES, Command
-from brats_tf.config.execution import EvaluationOptions, ReportOptions
+from brats_tf.config.execution import EngineOptions, EvaluationOptions, ReportOptions
 from brats_tf.errors import InputError
 
 
@@ -27,11 +27,14 @@ def evaluate(given):
     from brats_tf.evaluation.evaluate import evaluate as score
     from brats_tf.evaluation.evaluate import show_table
     from brats_tf.evaluation.label_maps import LabelMaps
+    from brats_tf.runtime.ray_pool import ray_executor
 
     maps = LabelMaps(given.predictions)
     folders = {"predictions": given.predictions, "results": results_given(given)}
     cases, scoring = cases_to_score(given, maps), section_given(given, EvaluationOptions)
-    summary, failures = score(cases, **folders, options=scoring, convention=convention_given(given))
+    engine, how = engine_given(given), {"options": scoring, "convention": convention_given(given)}
+    with ray_executor(engine.engine, engine.address, scoring.workers) as executor:
+        summary, failures = score(cases, **folders, **how, executor=executor)
     show_table({given.predictions.name: summary})
     if scoring.blind_classifier:
         from brats_tf.runtime.tensorflow import import_tensorflow
@@ -139,6 +142,7 @@ def _evaluate_options(parser):
     options.add_results(parser, "folder of the scores")
     options.add_runs_of_predictions(parser)
     options.add_settings(parser, EvaluationOptions)
+    options.add_settings(parser, EngineOptions)
 
 
 def _report_options(parser):

@@ -4,6 +4,7 @@ from brats_tf.cli import options
 from brats_tf.cli.arguments import (
     cases_in,
     cases_to_predict,
+    engine_given,
     folder,
     postprocessing_given,
     runs_given,
@@ -11,7 +12,7 @@ from brats_tf.cli.arguments import (
 )
 from brats_tf.cli.commands import FAILED_CASES, Command, add_checkpoint
 from brats_tf.config.config import CONFIG_FILE, Config
-from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
+from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionEngine, PredictionOptions
 from brats_tf.errors import InputError
 
 
@@ -24,6 +25,7 @@ def predict(given):
     paper-figures and package-submission then take OUT alone. Cases join those of the same networks and steps in OUT.
 
     brats-tf predict BraTS2020_ValidationData --out predictions
+    brats-tf predict cohort --out predictions --engine ray --workers 4 --resume
     """
     from brats_tf.runtime.tensorflow import import_tensorflow
 
@@ -34,6 +36,9 @@ def predict(given):
 
     runs = runs_given(given)
     postprocessing = postprocessing_given(given, runs)
+    engine = engine_given(given, PredictionEngine)
+    if engine.engine == "ray":
+        return _predict_on_ray(given, runs, postprocessing, engine)
     predictors = load_ensemble(runs, given.checkpoint, forward=section_given(given, ForwardOptions))
     cases, out = cases_to_predict(given, runs, predictors[0].config), folder(given, "out")
     data = given.data or cases[0].folder.parent  # That of the synthetic cases.
@@ -49,6 +54,19 @@ def predict(given):
         data=data,
     )
     return FAILED_CASES if failures else 0
+
+
+def _predict_on_ray(given, runs, postprocessing, engine):
+    from brats_tf.inference.ray_prediction import Prediction, predict_on_ray
+
+    if given.shard:
+        raise InputError("--shard is for processes that know nothing of each other; --engine ray divides by itself.")
+    cases = cases_to_predict(given, runs, Config.load(runs[0]))
+    forward, written = section_given(given, ForwardOptions), section_given(given, PredictionOptions)
+    data = given.data or cases[0].folder.parent
+    prediction = Prediction(tuple(runs), given.checkpoint, forward, postprocessing, written, data)
+    where = {"out": folder(given, "out"), "address": engine.address, "workers": engine.workers}
+    return FAILED_CASES if predict_on_ray(cases, prediction, **where) else 0
 
 
 def merge(given):
@@ -108,6 +126,7 @@ def _predict_options(parser):
     options.add_settings(parser, PostProcessing)
     options.add_tuned(parser)
     options.add_settings(parser, PredictionOptions)
+    options.add_settings(parser, PredictionEngine)
     parser.add_argument(
         "--shard",
         type=options.parse_shard,

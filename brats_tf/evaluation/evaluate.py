@@ -4,7 +4,8 @@ import csv
 import json
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def evaluate(
     results: str | Path,
     options: EvaluationOptions | None = None,
     convention: Convention | None = None,
+    executor: Executor | None = None,
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Scores the label map of each case and writes `cases.csv` and `summary.json`.
 
@@ -50,6 +52,7 @@ def evaluate(
             ({region: {metric: `statistics.summarise`}}, the rule for empty regions, the cases left out and why).
         options: `EvaluationOptions`: the rule for empty regions, and how many cases are scored at once.
         convention: of the labels in the predictions; None for that of each case.
+        executor: what scores the cases, see `runtime.ray_pool`; None for threads of this process.
 
     Returns:
         (summary, failures): the content of `summary.json`, and a list of (case id, sentence).
@@ -61,7 +64,8 @@ def evaluate(
     failures: list[tuple[str, str]] = []
     maps = LabelMaps(predictions, convention)
     with lock(results):
-        scored = _score_all(cases, maps, options, failures)
+        pool = executor or ThreadPoolExecutor(options.workers or available_cores())
+        scored = _score_all(cases, partial(score_case, maps=maps, empty=options.empty_masks), pool, failures)
         if not scored:
             raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
         summary = _summarise(scored, failures, maps.record, options)
@@ -101,11 +105,11 @@ def _made_by(record):
     return known | {"networks": record.get("networks", {}), "initial_weights": origins}
 
 
-def _score_all(cases, maps, options, failures):
-    """Scores cases in threads: {case id: scores}; those that cannot be scored are added to `failures`."""
+def _score_all(cases, score, pool, failures):
+    """Scores cases: {case id: scores}; those that cannot be scored are added to `failures`."""
     scored = {}
-    with ThreadPoolExecutor(options.workers or available_cores()) as pool:
-        started = {case.id: pool.submit(score_case, case, maps, options.empty_masks) for case in cases}
+    with pool:
+        started = {case.id: pool.submit(score, case) for case in cases}
         try:
             for case in track(cases, "Evaluating"):
                 try:

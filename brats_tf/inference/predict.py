@@ -58,8 +58,7 @@ def predict_cases(
         InputError: when uncertainty is asked of a single network, or `out` is in use or holds other predictions.
         WriteError: when the disk is full or the folder is read-only; what is written by then stays.
     """
-    if options.save_uncertainty and len(predictors) < 2:
-        raise InputError("Uncertainty needs at least two networks. Received: 1.")
+    check_possible(predictors, options)
     with lock(out):
         remove_partial(out)
         ids = [case.id for case in cases]
@@ -68,7 +67,7 @@ def predict_cases(
             log.info(f"{len(ids) - len(record.wanted)} of {len(ids)} label maps are in {out} already.")
         wanted = set(record.wanted)
         cases = [case for case in cases if case.id in wanted]
-        log.info(_first_line(predictors, len(cases)))
+        log.info(first_line(predictors, len(cases)))
         save = partial(_write, record=record, postprocessing=postprocessing, options=options)
         failures, notes = _predict_all(predictors, cases, record, save)
     log_notes(notes)
@@ -157,7 +156,14 @@ def _write(predicted, case, *, record, postprocessing, options):
     write_volume(path, classes_to_labels(classes, case.convention), like=reference, before_rename=record_it)
 
 
-def _first_line(predictors, cases):
+def check_possible(predictors, options):
+    """Raises `InputError` when `PredictionOptions` ask for what these networks do not have."""
+    if options.save_uncertainty and len(predictors) < 2:
+        raise InputError("Uncertainty needs at least two networks. Received: 1.")
+
+
+def first_line(predictors, cases):
+    """What is about to be predicted, with what, on what and in how much memory."""
     largest = max((one.network for one in predictors), key=lambda network: network.count_params())
     first, passes = predictors[0], len(MIRRORED[predictors[0].mirror])
     mirrored = f", {passes} passes each, mirrored" if passes > 1 else ""

@@ -81,6 +81,16 @@ def merge_shards(out):
     return len(content["cases"]), content["left_out"]
 
 
+def check_count(out, count):
+    """Raises `InputError` when `out` holds shards of another number of parts than `count`."""
+    counts = {int(match[2]) for path in (Path(out) / SHARDS_FOLDER).glob("*") if (match := _NAME.fullmatch(path.name))}
+    if counts - {count}:
+        raise InputError(
+            f"{Path(out) / SHARDS_FOLDER} must be empty or hold shards of {count} parts, as these cases are. Received "
+            f"shards of {', '.join(map(str, sorted(counts)))}: finish what wrote them, or remove them."
+        )
+
+
 def _complete(out):
     """The folders of all shards, in order. Raises `InputError` when one is missing, or two counts are there."""
     found = {

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from brats_tf.data.case import Case
@@ -23,6 +24,7 @@ from brats_tf.preprocessing.cache import (
 )
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import remove_partial
+from brats_tf.runtime.ray_pool import RayExecutor
 from brats_tf.runtime.system import available_cores
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def prepare_cases(
     parts: Sequence[str],
     settings: CacheSettings,
     folder: str | Path,
-    workers: int | None = None,
+    workers: int | RayExecutor | None = None,
     skip_invalid: bool = False,
 ) -> list[CachedCase]:
     """Preprocesses cases into a cache; existing entries are reused.
@@ -44,7 +46,8 @@ def prepare_cases(
         parts: modalities, and "seg" where truth is wanted.
         settings: crop (H, W, D) in voxels and spacing in mm.
         folder: of the cache.
-        workers: cases at once; None for one per core. Threads: they spend their time in NumPy and in gunzip.
+        workers: cases at once; None for one per core. Threads: they spend their time in NumPy and in gunzip. Or
+            processes of Ray.
         skip_invalid: exclude invalid cases, with a line for each, instead of refusing.
 
     Returns:
@@ -56,14 +59,16 @@ def prepare_cases(
     """
     if not cases:
         return []
-    workers = workers or available_cores()
+    count = workers.workers if isinstance(workers, RayExecutor) else workers or available_cores()
+    pool = workers if isinstance(workers, RayExecutor) else ThreadPoolExecutor(count)
     remove_partial(folder)
     cache = Cache(folder)
-    pending = _announce(cache, cases, parts, settings, workers)
+    pending = _announce(cache, cases, parts, settings, count)
     # What is still to be done comes first, so that the estimate is about that.
     ordered = sorted(cases, key=lambda case: case.id not in pending)
-    add = lambda case: cache.add(case, parts, settings)  # noqa: E731
-    cached, notes, failures = _in_threads(add, ordered, workers, pending=len(pending))
+    add = partial(cache.add, parts=parts, settings=settings)
+    estimate = partial(_estimate, missing=len(pending), workers=count)
+    cached, notes, failures = _add_all(add, ordered, pool, estimate)
     log_notes(notes)
     _distrust_ambiguous_layouts(cases, failures)
     sentences = [failures[case.id] for case in cases if case.id in failures]
@@ -109,10 +114,10 @@ def verify_cache(folder: str | Path) -> list[str]:
     return sentences
 
 
-def _in_threads(add, cases, workers, *, pending):
+def _add_all(add, cases, pool, estimate):
     """Calls `add(case)` for all cases: ({case id: cached}, {note: case ids}, {case id: sentence})."""
     cached, notes, failures, started = {}, {}, {}, time.monotonic()
-    with ThreadPoolExecutor(workers) as pool:
+    with pool:
         jobs = {pool.submit(add, case): case for case in cases}
         try:
             for number, job in enumerate(track(as_completed(jobs), "Preprocessing", total=len(jobs)), start=1):
@@ -126,8 +131,7 @@ def _in_threads(add, cases, workers, *, pending):
                     continue
                 for note in notes_on_case:
                     notes.setdefault(note, []).append(case.id)
-                if number == workers:
-                    _estimate(time.monotonic() - started, pending, workers)
+                estimate(number, time.monotonic() - started)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -178,8 +182,10 @@ def _existing(folder):
     return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
 
 
-def _estimate(seconds, missing, workers):
+def _estimate(number, seconds, missing, workers):
     """Logs, after the first cases, how long the rest will take."""
+    if number != workers:
+        return
     left = seconds / workers * max(missing - workers, 0)
     if left > 5:
         log.info(
