@@ -68,7 +68,7 @@ def predict_cases(
         wanted = set(record.wanted)
         cases = [case for case in cases if case.id in wanted]
         log.info(first_line(predictors, len(cases)))
-        save = partial(_write, record=record, postprocessing=postprocessing, options=options)
+        save = partial(write_prediction, record=record, postprocessing=postprocessing, options=options)
         failures, notes = _predict_all(predictors, cases, record, save)
     log_notes(notes)
     log.info(f"{len(cases) - len(failures)} of {len(cases)} label maps written to {out}.")
@@ -130,7 +130,7 @@ def final_classes(predicted, postprocessing):
     return classes, int(np.count_nonzero(before != classes))
 
 
-def _write(predicted, case, *, record, postprocessing, options):
+def write_prediction(predicted, case, *, record, postprocessing, options):
     """Writes the prediction of a case and what the record says of it."""
     started = time.monotonic()
     prepared = predicted.prepared

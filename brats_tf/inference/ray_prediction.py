@@ -4,27 +4,30 @@ Each case is a shard (see `shards`): what a killed process leaves is a shard tha
 up, and at the end all are merged.
 """
 
-import dataclasses
 import logging
 from collections import deque
-from functools import cached_property
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
+from brats_tf.data.notes import log_notes
 from brats_tf.errors import InputError, WriteError
-from brats_tf.inference.ensemble import load_ensemble
-from brats_tf.inference.predict import check_possible, first_line, predict_cases
+from brats_tf.inference.ensemble import load_ensemble, predict_case, read_case
+from brats_tf.inference.predict import check_possible, first_line, write_prediction
 from brats_tf.inference.prediction_record import PredictionRecord
 from brats_tf.inference.shards import Shard, check_count, merge_shards
 from brats_tf.runtime.console import track
 from brats_tf.runtime.lock import LOCK_FILE, lock
-from brats_tf.runtime.ray_pool import TRIES, plain_error, ray_session
+from brats_tf.runtime.ray_pool import TRIES, ProcessKilledError, plain_error, ray_session
 from brats_tf.runtime.tensorflow import import_tensorflow
 
 log = logging.getLogger(__name__)
+AT_ONCE = 2  # Cases of a process: one reads or writes while the other computes.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Prediction:
     """What every process does with a case: the arguments of `load_ensemble` and `predict_cases`, without the cases."""
 
@@ -36,17 +39,30 @@ class Prediction:
     data: str | Path | None
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What became of a case: what is to be said of it, notes on its geometry, why it was left out."""
+
+    messages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    left_out: str | None = None
+
+
 class Worker:
-    """The networks, in a process of Ray."""
+    """The networks, in a process of Ray, which works on two cases: one waits for the networks, read, or is written."""
 
     def __init__(self, prediction):
         self.prediction = prediction
+        self._predictors, self._loading, self._computing = None, Lock(), Lock()
 
-    @cached_property
+    @property
     def predictors(self):
         """The networks. Loaded by the first task, whose errors reach whoever waits for it."""
         known = self.prediction
-        return load_ensemble(known.runs, known.checkpoint, forward=known.forward)
+        with self._loading:
+            if self._predictors is None:
+                self._predictors = load_ensemble(known.runs, known.checkpoint, forward=known.forward)
+        return self._predictors
 
     def begin(self, case_ids, out):
         """Begins the record in `out`: the ids of the cases that are to be predicted, and the line to begin with."""
@@ -55,24 +71,43 @@ class Worker:
         return wanted, first_line(self.predictors, len(wanted))
 
     def predict(self, case, folder):
-        """Predicts one case, unless it is there; a list of (case id, sentence) as `predict_cases` returns."""
-        # Whoever holds the lock of the whole has started all processes: a lock here is of one that Ray has given up.
-        (folder / LOCK_FILE).unlink(missing_ok=True)
-        how = {"postprocessing": self.prediction.postprocessing, "data": self.prediction.data}
-        return predict_cases(self.predictors, [case], out=folder, options=self._resumed(), **how)
+        """Predicts one case, unless it is there: what is to be said of it, and why it was left out or None."""
+        with _own(folder):
+            record = self._record([case.id], folder, replace(self.prediction.options, resume=True))
+            if not record.wanted:
+                return Predicted()
+            try:
+                ready = read_case(self.predictors, case)
+                with self._computing:  # The networks share the memory of one.
+                    predicted = predict_case(ready)
+                how = {"postprocessing": self.prediction.postprocessing, "options": self.prediction.options}
+                write_prediction(predicted, case, record=record, **how)
+                return Predicted(tuple(ready.messages), tuple(ready.prepared.notes))
+            except WriteError:
+                raise
+            except InputError as error:
+                record.leave_out(case.id, str(error))
+                return Predicted(left_out=str(error))
 
     def leave_out(self, case, folder, sentence):
         """Records that a case has no prediction."""
-        (folder / LOCK_FILE).unlink(missing_ok=True)
-        with lock(folder):
-            self._record([case.id], folder, self._resumed()).leave_out(case.id, sentence)
+        with _own(folder):
+            self._record([case.id], folder, self.prediction.options).leave_out(case.id, sentence)
 
     def _record(self, case_ids, out, options):
         how = {"data": self.prediction.data, "options": options}
         return PredictionRecord(out, self.predictors, self.prediction.postprocessing, case_ids, **how)
 
-    def _resumed(self):
-        return dataclasses.replace(self.prediction.options, resume=True)
+
+@contextmanager
+def _own(folder):
+    """Holds the lock of a case's folder, from whoever may have it.
+
+    That is a process that Ray has given up: whoever holds the lock of the whole has started all of them.
+    """
+    (folder / LOCK_FILE).unlink(missing_ok=True)
+    with lock(folder):
+        yield
 
 
 def predict_on_ray(cases, prediction, *, out, address=None, workers=None):
@@ -107,9 +142,10 @@ def predict_on_ray(cases, prediction, *, out, address=None, workers=None):
         check_count(out, len(cases))
         shards = [Shard(number, len(cases)) for number in range(1, len(cases) + 1)]
         tasks = [(case, shard.folder(out)) for case, shard in zip(cases, shards, strict=True)]
-        failures = _predict_all(ray, pool, tasks)
+        failures, notes = _predict_all(ray, pool, tasks)
     if cases:
         merge_shards(out)
+    log_notes(notes)
     return failures
 
 
@@ -121,35 +157,54 @@ def _start_workers(ray, prediction, workers):
     cores = resources.get("CPU", 1.0) / count
     threads = {name: str(max(int(cores), 1)) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")}
     share = {"num_cpus": cores if cores < 1 else int(cores), "num_gpus": min(gpus / count, 1)}
-    again = {"max_restarts": -1, "max_task_retries": TRIES - 1}
+    again = {"max_restarts": -1, "max_task_retries": TRIES - 1, "max_concurrency": AT_ONCE}
     actor = ray.remote(**share, **again, runtime_env={"env_vars": {} if gpus else threads})(Worker)
     return [actor.remote(prediction) for _ in range(count)]
 
 
 def _predict_all(ray, pool, tasks):
-    """Gives each process a case as soon as it has none: [(case id, sentence)] of those that failed."""
-    idle, waiting, running, failures = deque(pool), deque(tasks), {}, []
+    """Predicts all (case, folder): ([(case id, sentence)] of those that failed, {note: case ids})."""
+    failures, notes, suspects = [], {}, []
 
-    def finished():
-        while waiting or running:
-            while idle and waiting:
-                worker, task = idle.popleft(), waiting.popleft()
-                running[worker.predict.remote(*task)] = (worker, task)
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            worker, (case, folder) = running.pop(done)
-            idle.append(worker)
-            yield done, worker, case, folder
-
-    for done, worker, case, folder in track(finished(), "Predicting", total=len(tasks)):
+    def take(task, done):
         try:
-            failed = ray.get(done)
+            found = ray.get(done)
         except Exception as error:
             error = plain_error(error)
-            if isinstance(error, WriteError) or not isinstance(error, InputError):
+            if not isinstance(error, ProcessKilledError):
                 raise error from None
-            failed = [(case.id, f"Case {case.id}: {error}")]
-            ray.get(worker.leave_out.remote(case, folder, failed[0][1]))
-        for _, sentence in failed:
-            log.info(f"Left out: {sentence}")
-        failures += failed
-    return failures
+            suspects.append((task, error))
+            return
+        for message in found.messages:
+            log.info(message)
+        for note in found.notes:
+            notes.setdefault(note, []).append(task[0].id)
+        if found.left_out:
+            log.info(f"Left out: {found.left_out}")
+            failures.append((task[0].id, found.left_out))
+
+    for task, done in track(_finished(ray, pool * AT_ONCE, tasks), "Predicting", total=len(tasks)):
+        take(task, done)
+    # Two cases that were in a process together are under suspicion; alone, the right one shows.
+    again, suspects = suspects, []
+    for task, done in _finished(ray, pool[:1], [task for task, _ in again]):
+        take(task, done)
+    for (case, folder), error in suspects:
+        sentence = f"Case {case.id}: {error}"
+        ray.get(pool[0].leave_out.remote(case, folder, sentence))
+        log.info(f"Left out: {sentence}")
+        failures.append((case.id, sentence))
+    return failures, notes
+
+
+def _finished(ray, workers, tasks):
+    """Gives each worker a task as soon as it has none; yields (task, its result in Ray) as they end."""
+    idle, waiting, running = deque(workers), deque(tasks), {}
+    while waiting or running:
+        while idle and waiting:
+            worker, task = idle.popleft(), waiting.popleft()
+            running[worker.predict.remote(*task)] = (task, worker)
+        (done,), _ = ray.wait(list(running), num_returns=1)
+        task, worker = running.pop(done)
+        idle.append(worker)
+        yield task, done

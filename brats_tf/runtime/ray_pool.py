@@ -16,6 +16,10 @@ _FUNCTIONS: dict = {}  # Of this process, if it is one of Ray's.
 TRIES = 3  # Of a task whose process is killed.
 
 
+class ProcessKilledError(InputError):
+    """A task whose process ended each time, for lack of memory or by a signal."""
+
+
 @contextmanager
 def ray_executor(engine: str, address: str | None, workers: int | None) -> Iterator[Any]:
     """A `RayExecutor` for the engine "ray"; None for "local", where whoever has the work starts threads."""
@@ -95,7 +99,9 @@ def plain_error(error: BaseException) -> BaseException:
     if isinstance(error, RayTaskError):
         return error.cause
     if isinstance(error, (NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError)):
-        return InputError(f"its process ended {TRIES} times ({type(error).__name__}): too little memory, or killed.")
+        return ProcessKilledError(
+            f"its process ended {TRIES} times ({type(error).__name__}): too little memory, or killed."
+        )
     return error
 
 
