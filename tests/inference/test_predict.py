@@ -398,7 +398,7 @@ def test_the_next_case_is_read_and_the_last_one_written_while_the_networks_work(
 
     told("reading", predict.read_case)
     told("networks", predict.predict_case, pause=0.3)
-    told("writing", predict._write, pause=0.1)
+    told("writing", predict.write_prediction, pause=0.1)
     assert predict_cases(members[:1], phantoms[:3], out=tmp_path) == []
     first, second, third = (number for number, event in enumerate(events) if event == "networks ends")
     assert events[:second].count("reading ends") == 3  # The third is read before the second is predicted.
