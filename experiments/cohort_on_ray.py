@@ -10,7 +10,6 @@ Expected: equal label maps in all rows, one process of Ray at most 5 % slower th
 Needs the extra `ray`. Writes RESULTS/cohort_on_ray.json.
 """
 
-import argparse
 import logging
 import os
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import psutil
 from provenance import provenance
+from run_and_data import run_and_data
 
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError
@@ -43,11 +43,8 @@ WORKER = "ray::Worker"
 
 def main(arguments=None):
     """Reads the arguments, measures, writes. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained network")
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases")
+    parser = run_and_data(__doc__)
     parser.add_argument("--repeats", type=int, default=4, help="names of each case (default: 4)")
-    parser.add_argument("--results", type=Path, default=Path("results"))
     return run_program(Path(__file__).stem, partial(run, parser.parse_args(arguments)))
 
 

@@ -13,7 +13,6 @@ Expected: equal Dice in float32, changes below 0.002 with weights in float16; th
 Needs the extra `runtimes`. Writes RESULTS/runtimes.json.
 """
 
-import argparse
 import json
 import logging
 import subprocess
@@ -24,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from run_and_data import run_and_data
 
 from brats_tf.runtime.program import run_program
 
@@ -39,11 +39,8 @@ KINDS = (
 
 def main(arguments=None):
     """Reads the arguments, measures, writes; as `--measure` it is the process of one runtime. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained network")
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases")
+    parser = run_and_data(__doc__)
     parser.add_argument("--cases", type=int, default=8, help="how many of them")
-    parser.add_argument("--results", type=Path, default=Path("results"))
     return run_program(Path(__file__).stem, partial(run, parser.parse_args(arguments)))
 
 

@@ -10,7 +10,6 @@ Expected: no wrong answer, no lost request, damaged uploads answered by 422, fla
 Needs the extra `serve` and httpx. Writes RESULTS/serve_load.json.
 """
 
-import argparse
 import gzip
 import logging
 import socket
@@ -29,6 +28,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 from provenance import provenance
+from run_and_data import run_and_data
 
 from brats_tf.data.discovery import find_cases
 from brats_tf.errors import InputError
@@ -43,12 +43,9 @@ PATIENCE_SECONDS = 300
 
 def main(arguments=None):
     """Reads the arguments, measures, writes. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained network")
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases")
+    parser = run_and_data(__doc__)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--results", type=Path, default=Path("results"))
     return run_program(Path(__file__).stem, partial(run, parser.parse_args(arguments)))
 
 

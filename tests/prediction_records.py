@@ -2,6 +2,7 @@
 
 import json
 
+from brats_tf.inference.prediction_record import read_prediction_record
 from brats_tf.runtime.files import sha256_of
 
 
@@ -13,4 +14,12 @@ def write_record(folder, case_ids=(), **changes):
     record |= {"pending": [], "forward": {"precision": "float32", "mirror": "none"}} | changes
     record = {"checkpoints": dict.fromkeys(record["networks"], facts)} | record
     (folder / "prediction.json").write_text(json.dumps(record))
+    return record
+
+
+def without_seconds(folder):
+    """The record in a folder but for the time that each case took."""
+    record = read_prediction_record(folder)
+    for facts in record["cases"].values():
+        del facts["seconds"]
     return record

@@ -5,7 +5,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from brats_tf.cli.commands import need_libraries
 from brats_tf.cli.options import FOLDERS, PHANTOMS
 from brats_tf.config.config import Config, all_settings, run_names
 from brats_tf.config.execution import EngineOptions, PostProcessing
@@ -19,6 +18,7 @@ from brats_tf.config.presets import (
 )
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
+from brats_tf.runtime.libraries import need_libraries
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from brats_tf.cli import options
 from brats_tf.cli.arguments import postprocessing_given, runs_given, section_given
-from brats_tf.cli.commands import FAILED_CASES, Command, add_checkpoint, need_libraries
+from brats_tf.cli.commands import FAILED_CASES, Command, add_checkpoint
 from brats_tf.config.execution import (
     ConformOptions,
     ForwardOptions,
@@ -14,6 +14,7 @@ from brats_tf.config.execution import (
     RestoreOptions,
 )
 from brats_tf.errors import InputError
+from brats_tf.runtime.libraries import need_libraries
 
 LIBRARIES = ("SimpleITK", "pydicom", "highdicom", "dcm2niix")
 

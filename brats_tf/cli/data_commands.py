@@ -69,9 +69,8 @@ def preprocess(given):
     settings = CacheSettings(config.data.crop, config.data.spacing_mm)
     engine = engine_given(given)
     cases, complaints = cases_from(given, "training", config), []
-    execution = {"skip_invalid": bool(given.skip_invalid)}
     with ray_executor(engine.engine, engine.address, given.workers) as executor:
-        execution["workers"] = executor or given.workers
+        execution = {"workers": executor or given.workers, "skip_invalid": bool(given.skip_invalid)}
         for with_truth, parts in ((True, (*names, SEGMENTATION)), (False, names)):
             chosen = [case for case in cases if bool(case.segmentation) == with_truth]
             try:

@@ -4,9 +4,10 @@ import logging
 
 from brats_tf.cli import options
 from brats_tf.cli.arguments import postprocessing_given, runs_given, section_given
-from brats_tf.cli.commands import Command, add_checkpoint, need_libraries
+from brats_tf.cli.commands import Command, add_checkpoint
 from brats_tf.config.execution import ForwardOptions, PostProcessing, ServeOptions
 from brats_tf.regions import CONVENTIONS
+from brats_tf.runtime.libraries import need_libraries
 
 log = logging.getLogger(__name__)
 

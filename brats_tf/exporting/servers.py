@@ -4,7 +4,6 @@ Both look for a model in `<name>/<version>`, so the folder of such an export has
 configures the server lies beside it. `tensorflow-serving-api` (extra `serve`) has the messages of the first.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from brats_tf.exporting.label_map import channels_of
 from brats_tf.models.registry import get_network
 from brats_tf.regions import CLASSES, REGIONS
 from brats_tf.runtime.files import atomic
+from brats_tf.runtime.libraries import need_libraries
 
 WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"  # Where TensorFlow Serving looks for it.
 WARM_UP_SHAPE = (64, 64, 48)  # Of a raw volume; the graph crops it to the size that the networks see.
@@ -28,8 +28,8 @@ def check_place(out, options):
             "With --serving, --out must end in a version number, as servers look for <name>/<version>: "
             f"--out {out.parent / 'ensemble' / '1'}. Received: {out}."
         )
-    if options.format == "savedmodel" and find_spec("tensorflow_serving") is None:
-        raise InputError("tensorflow-serving-api is not installed: pip install 'brats_tf[serve]'.")
+    if options.format == "savedmodel":
+        need_libraries("serve", "tensorflow_serving")
 
 
 def write_warm_up(folder, out, configs, *, label_map):

@@ -83,7 +83,7 @@ def merge_shards(out):
 
 def check_count(out, count):
     """Raises `InputError` when `out` holds shards of another number of parts than `count`."""
-    counts = {int(match[2]) for path in (Path(out) / SHARDS_FOLDER).glob("*") if (match := _NAME.fullmatch(path.name))}
+    counts = {others for others, _ in _folders(out)}
     if counts - {count}:
         raise InputError(
             f"{Path(out) / SHARDS_FOLDER} must be empty or hold shards of {count} parts, as these cases are. Received "
@@ -91,13 +91,18 @@ def check_count(out, count):
         )
 
 
-def _complete(out):
-    """The folders of all shards, in order. Raises `InputError` when one is missing, or two counts are there."""
-    found = {
+def _folders(out):
+    """The shards that are there: {(how many parts, which of them): folder}."""
+    return {
         (int(match[2]), int(match[1])): path
-        for path in (out / SHARDS_FOLDER).glob("*")
+        for path in (Path(out) / SHARDS_FOLDER).glob("*")
         if (match := _NAME.fullmatch(path.name))
     }
+
+
+def _complete(out):
+    """The folders of all shards, in order. Raises `InputError` when one is missing, or two counts are there."""
+    found = _folders(out)
     counts = {count for count, _ in found}
     if len(counts) != 1:
         raise InputError(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from brats_tf.cli import commands
 from brats_tf.cli.main import main
+from brats_tf.runtime import libraries
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_an_address_is_of_a_cluster(words, phantom_folder, tmp_path, monkeypatch
 
 
 def test_ray_that_is_not_installed_is_named(phantom_folder, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
     assert main(["preprocess", str(phantom_folder), "--engine", "ray"]) == 2
     assert "ray is not installed: pip install 'brats_tf[ray]'." in capsys.readouterr().err
 

@@ -7,12 +7,12 @@ import time
 
 import psutil
 import pytest
+from prediction_records import without_seconds
 from repository import REPOSITORY
 from untrained_runs import untrained
 
 from brats_tf.cli.main import main
 from brats_tf.data.phantoms import write_phantoms
-from brats_tf.inference.prediction_record import read_prediction_record
 from brats_tf.runtime.files import sha256_of
 
 pytest.importorskip("ray")
@@ -41,11 +41,7 @@ def label_maps(folder):
 
 
 def check_same(mine, other):
-    first, second = read_prediction_record(mine), read_prediction_record(other)
-    for record in (first, second):
-        for facts in record["cases"].values():
-            del facts["seconds"]
-    assert first == second
+    assert without_seconds(mine) == without_seconds(other)
     assert label_maps(mine) == label_maps(other)
     assert not (mine / "shards").exists()
 
