@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench import torch_networks
 from bench.network import matrix_product
-from bench.timing import in_own_process, median_seconds
+from bench.timing import in_own_process, median_seconds, precisions
 from bench.training import one_step, prepared_trainer
 from brats_tf.config.config import Config
 from brats_tf.config.execution import ForwardOptions
@@ -30,7 +30,6 @@ from brats_tf.runtime.system import cpu_has_bfloat16, machine, peak_gb
 from brats_tf.runtime.tensorflow import import_tensorflow
 
 log = logging.getLogger("brats_tf.bench")
-PRECISIONS = ("float32", "bfloat16")
 # Kind of row -> the row that its ratio refers to.
 REFERENCES = {
     "matrix": ("matrix", "float32"),
@@ -43,7 +42,10 @@ PLUS = "embedding-plus"
 
 
 def bench_comparison(config, case, *, results, rows=None):
-    """Measures all rows, prints a table and writes `<results>/bench_comparison.json`.
+    """Measures all rows, prints a table and writes a file into the folder `results`.
+
+    It is `bench_comparison.json`, or on a processor without bfloat16, with rows in float32 alone,
+    `bench_comparison-float32.json`.
 
     Args:
         config: a `Config` of preset embedding with one modality.
@@ -68,7 +70,7 @@ def bench_comparison(config, case, *, results, rows=None):
         "crop": config.data.crop,
         "case": case.id,
     }
-    path = Path(results) / "bench_comparison.json"
+    path = Path(results) / f"bench_comparison{'' if figures['bfloat16'] else '-float32'}.json"
     with tempfile.TemporaryDirectory(dir=path.resolve().parent.parent) as folder:
         planned = [one for one in _planned(config, case, folder, there) if rows is None or one[1] in rows]
         measured = []
@@ -83,21 +85,21 @@ def bench_comparison(config, case, *, results, rows=None):
 
 def _planned(config, case, folder, there):
     """(what, kind, precision, function, its arguments) of every row."""
-    ours = [("matrix", "matrix", one, matrix_product, (one,)) for one in PRECISIONS]
-    ours += [("forward", "forward", one, _forward, (config, one, False)) for one in PRECISIONS]
+    ours = [("matrix", "matrix", one, matrix_product, (one,)) for one in precisions()]
+    ours += [("forward", "forward", one, _forward, (config, one, False)) for one in precisions()]
     ours += [("forward, Keras's normalisation", "forward", "float32", _forward, (config, "float32", True))]
     ours += [("step, Keras's normalisation", "step", "float32", _step, (config, "float32", True))]
-    ours += [("step", "step", one, _step, (config, one, False)) for one in PRECISIONS]
+    ours += [("step", "step", one, _step, (config, one, False)) for one in precisions()]
     peers = [
         (f"forward, {name}, {format_shape(size)}", "forward", "float32", torch_networks.forward, (name, size))
         for name, size in torch_networks.sizes(config.data.crop)
     ]
     bundle = [("files to label map, MONAI's bundle", "files", "float32", torch_networks.files, (case, folder))]
     one_each = one_of_each(config)
-    files = [("files to label map", "files", one, _files, (one_each, case, folder, one)) for one in PRECISIONS]
+    files = [("files to label map", "files", one, _files, (one_each, case, folder, one)) for one in precisions()]
     crop = None if config.data.crop == CROP else config.data.crop  # The preset's own beside the paper's.
     plus = Config.from_preset(PLUS, modalities=MODALITIES, augmentation="none", crop=crop)
-    for one in PRECISIONS:
+    for one in precisions():
         files += [(f"files to label map, {PLUS}", "files", one, _files, ([plus], case, folder, one))]
         ours += [(f"forward, {PLUS}", "forward", one, _forward, (plus, one, False))]
     padded = torch_networks.padded(plus.data.crop)
@@ -107,7 +109,7 @@ def _planned(config, case, folder, there):
     many = [
         (what, kind, one, measure, (*given, one) if measure is not _step else (*given, one, False))
         for what, measure, given in steps
-        for one in PRECISIONS
+        for one in precisions()
     ]
     return ours + (peers if there else []) + many + (bundle if there else []) + files
 

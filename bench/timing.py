@@ -8,8 +8,14 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 
 from brats_tf.errors import InputError
+from brats_tf.runtime.system import cpu_has_bfloat16
 
 REPEATS = 3
+
+
+def precisions():
+    """What a processor computes in by itself: float32, and bfloat16 where it has it. Elsewhere that is emulated."""
+    return ("float32", "bfloat16") if cpu_has_bfloat16() else ("float32",)
 
 
 def in_own_process(measure, *arguments):

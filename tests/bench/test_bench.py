@@ -8,6 +8,7 @@ from bench import data as bench_data
 from bench.__main__ import main
 from bench.comparison import bench_comparison, with_ratios
 from bench.growth import bench_growth
+from bench.timing import precisions
 from bench.network import bench_backbones, bench_network
 from bench.windows import FIGURES, PEERS, bench_windows
 from brats_tf.cli.backbones_table import BACKBONES_FILE
@@ -79,7 +80,9 @@ def test_windows_are_measured_beside_pytorch(phantoms, tmp_path):
 def test_our_networks_are_compared_in_one_run(phantoms, tmp_path):
     config = Config.from_preset("embedding", modalities=("flair",), crop=(32, 32, 24), weights="none")
     figures = bench_comparison(config, phantoms[0], results=tmp_path / "results", rows=("matrix", "forward", "files"))
-    assert json.loads((tmp_path / "results" / "bench_comparison.json").read_text()) == json.loads(json.dumps(figures))
+    name = "bench_comparison.json" if figures["bfloat16"] else "bench_comparison-float32.json"
+    assert json.loads((tmp_path / "results" / name).read_text()) == json.loads(json.dumps(figures))
+    assert {row["precision"] for row in figures["rows"]} == set(precisions())
     assert {row["kind"] for row in figures["rows"]} == {"matrix", "forward", "files"}
     assert all(row["seconds"] > 0 for row in figures["rows"])
     assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Runs and maps are gone.
