@@ -8,8 +8,8 @@ from bench import data as bench_data
 from bench.__main__ import main
 from bench.comparison import bench_comparison, with_ratios
 from bench.growth import bench_growth
-from bench.timing import precisions
 from bench.network import bench_backbones, bench_network
+from bench.timing import precisions
 from bench.windows import FIGURES, PEERS, bench_windows
 from brats_tf.cli.backbones_table import BACKBONES_FILE
 from brats_tf.config.config import Config
