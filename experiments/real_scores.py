@@ -18,8 +18,11 @@ KINDS = ("normal", "mirrored", "blinded", *(f"without-{modality}" for modality i
 
 
 def score(given):
-    """Compares the label maps with the files and writes the results."""
-    from provenance import provenance
+    """Compares the label maps with the files and writes the results.
+
+    What the results file holds of other networks, trained elsewhere, say, stays in it.
+    """
+    from provenance import continued, provenance
 
     from brats_tf.data.discovery import find_cases
 
@@ -38,12 +41,29 @@ def score(given):
             _check_ids(path, file_ids, scorer.ids)
         done.append(facts | {kind: scorer.scores(one, distances=kind == "normal") for kind, one in maps.items()})
     origin = provenance()
-    origin["versions"] |= {name: value for one in done for name, value in one.pop("versions").items()}
-    common = {"machine": done[0]["device"], "crop": format_shape(cropped[0]), "spacing_mm": cropped[1]}
-    common |= {"cases": done[0]["cases"], "validation_cases": scorer.ids, "ceiling": scorer.ceiling(), "runs": done}
     path = given.results / f"{given.name}.json"
-    write_json(path, origin | common | compared(done))
+    facts = {"crop": format_shape(cropped[0]), "spacing_mm": cropped[1], "cases": done[0]["cases"]}
+    facts["validation_cases"] = scorer.ids
+    scored = {_setting(one) for one in done}
+    before = [one for one in continued(path, facts) if _setting(one) not in scored]
+    if before:
+        origin["versions"] = json.loads(path.read_text())["versions"] | origin["versions"]
+    for one in done:
+        origin["versions"] |= one.pop("versions")
+    runs = before + done
+    common = facts | {"machine": done[0]["device"], "ceiling": scorer.ceiling(), "runs": runs}
+    write_json(path, origin | common | compared(runs))
     log.info(f"Written to {path}.")
+
+
+def _setting(one):
+    """What tells one training from another."""
+    return (*_group(one), one["seed"])
+
+
+def _group(one):
+    """What tells the trainings of one row from those of another."""
+    return one["variant"], one.get("epochs"), one.get("minutes"), one["learning_rate"]
 
 
 def _read(path):
@@ -63,8 +83,7 @@ def compared(done):
     """{"rows": one for each variant, length and rate, "differences"}; means and intervals over seeds and cases."""
     groups = {}
     for one in done:
-        key = (one["variant"], one.get("epochs"), one.get("minutes"), one["learning_rate"])
-        groups.setdefault(key, {})[one["seed"]] = one
+        groups.setdefault(_group(one), {})[one["seed"]] = one
     rows = []
     for (variant, epochs, minutes, rate), its in groups.items():
         row = {"variant": variant, "epochs": epochs, "minutes": minutes, "learning_rate": rate, "seeds": sorted(its)}
@@ -106,7 +125,7 @@ def _differences(groups):
                     )
                     for region in REGIONS
                 }
-                yield {"first": BASE, "second": other[0], "seeds": seeds, "dice": dice}
+                yield {"first": BASE, "second": other[0], "learning_rate": other[3], "seeds": seeds, "dice": dice}
 
 
 def _array(runs, kind, measure, region):

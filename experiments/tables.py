@@ -372,10 +372,21 @@ def _network(row):
 
 def real_cases_differences():
     """What separates two networks trained on the same cases by the same seeds, and what blinding costs."""
-    run = read("real_cases-2mm")
+    return _differences("real_cases")
+
+
+def real_cases_2mm_differences():
+    """The same at larger voxels, several seeds each."""
+    return _differences("real_cases-2mm")
+
+
+def _differences(name):
+    run = read(name)
     lines = ["| first | minus second | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
     for one in run["differences"]:
         first, second = _network({"variant": one["first"]}), _network({"variant": one["second"]})
+        if [other["second"] for other in run["differences"]].count(one["second"]) > 1:
+            second += f" at {one['learning_rate']:g}"
         figures = " | ".join(_interval(one["dice"][region]) for region in REGIONS)
         lines.append(f"| {first} | {second} | {len(one['seeds'])} | {figures} |")
     for row in run["rows"]:
@@ -734,6 +745,7 @@ def filled(text):
         real_cases,
         real_cases_2mm,
         real_cases_differences,
+        real_cases_2mm_differences,
         real_cases_seen,
         albunet,
         windows,

@@ -63,6 +63,25 @@ def test_scores_are_those_of_the_whole_files(given):
     assert row["dice"]["mirrored"]["WT"]["mean"] == pytest.approx(ceiling / 2)
 
 
+def test_a_results_file_is_continued(given):
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    write(given, "segresnet", 0, {"normal": classes}, ids)
+    write(given, "plus", 0, {"normal": 0 * classes}, ids)
+    experiment.score(given)
+    first = json.loads((given.results / "real_cases.json").read_text())
+    (given.networks / "segresnet-0.npz").unlink()
+    write(given, "plus", 0, {"normal": classes}, ids, device="another GPU")
+    experiment.score(given)
+    second = json.loads((given.results / "real_cases.json").read_text())
+    assert [one for one in second["runs"] if one["variant"] == "segresnet"] == first["runs"][1:]
+    (row,) = (row for row in second["rows"] if row["variant"] == "plus")
+    assert row["device"] == "another GPU" and row["dice"]["normal"]["WT"]["mean"] > 0.6
+    assert second["differences"][0]["second"] == "segresnet" and second["differences"][0]["dice"]["WT"]["mean"] == 0
+    write(given, "plus", 0, {"normal": classes}, ids, cases=5)
+    with pytest.raises(InputError, match="measured with other cases"):
+        experiment.score(given)
+
+
 def test_label_maps_of_other_cases_are_refused(given):
     with pytest.raises(InputError, match=r"no \.npz"):
         experiment.score(given)
