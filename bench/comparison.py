@@ -131,14 +131,22 @@ def with_ratios(rows):
 
 def _network(config, precision, keras_normalises):
     import_tensorflow()
-    import keras
-
     from brats_tf.models import blocks
     from brats_tf.models.build import build_network
 
     if keras_normalises:
-        blocks.GroupNormalization = keras.layers.GroupNormalization
+        blocks.GroupNormalization = _keras_normalisation
     return build_network(config, precision=precision)
+
+
+def _keras_normalisation(groups, *, relu, name):
+    import keras
+
+    def normalise(x):
+        x = keras.layers.GroupNormalization(groups, name=name)(x)
+        return keras.layers.Activation("relu", name=f"{name}_relu")(x) if relu else x
+
+    return normalise
 
 
 def _forward(config, precision, keras_normalises):

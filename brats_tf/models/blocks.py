@@ -24,7 +24,6 @@ def residual_block(x, filters, *, name):
     """
     shortcut = conv(x, filters, kernel=1, name=f"{name}_shortcut")
     for step in (1, 2):
-        x = GroupNormalization(min(GROUPS, x.shape[-1]), name=f"{name}_norm{step}")(x)
-        x = layers.Activation("relu", name=f"{name}_relu{step}")(x)
+        x = GroupNormalization(min(GROUPS, x.shape[-1]), relu=True, name=f"{name}_norm{step}")(x)
         x = conv(x, filters, kernel=3, name=f"{name}_conv{step}")
     return layers.Add(name=f"{name}_add")([x, shortcut])

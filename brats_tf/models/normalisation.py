@@ -13,11 +13,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from brats_tf.runtime.system import cpu_has_bfloat16
+from brats_tf.models.sums import mean_squares, means_of_products, means_over_space
 
 EPSILON = 1e-3  # Keras's default, and the authors'.
-# Of what a product adds up: the more chunks, the less the rounding of each matters.
-WIDTH, LEAST_ROWS, MOST_ROWS, LEAST_CHUNKS = 64, 256, 4096, 64
+# Mean square over variance, up to which a variance as their difference keeps its digits.
+MOST_SQUARE = {"float32": 100.0, "bfloat16": 4.0}
 
 _ONE_FORM = ContextVar("one_form", default=False)
 
@@ -35,9 +35,17 @@ def one_form():
 class GroupNormalization(keras.layers.GroupNormalization):
     """Normalises the channels, the last axis, in groups: (B, ..., C) -> the same shape and type.
 
-    Takes the arguments of Keras's layer but `axis`, and has its weights under its names. Statistics are float32 in any
-    precision. Source: Wu and He 2018; the embedding paper's Section 2.2 asks for it before each convolution.
+    Takes the arguments of Keras's layer but `axis`, and has its weights under its names. With `relu` a ReLU follows in
+    the same pass. Statistics are float32 in any precision. Source: Wu and He 2018; the embedding paper's Section 2.2
+    asks for both before each convolution.
     """
+
+    def __init__(self, *args, relu=False, **settings):
+        super().__init__(*args, **settings)
+        self.relu = relu
+
+    def get_config(self):
+        return super().get_config() | {"relu": self.relu}
 
     def build(self, input_shape):
         if self.axis not in (-1, len(input_shape) - 1):
@@ -51,15 +59,15 @@ class GroupNormalization(keras.layers.GroupNormalization):
         beta = ops.zeros(channels) if self.beta is None else 1.0 * ops.cast(self.beta, "float32")
         shape = ops.shape(inputs)
         flat = ops.reshape(inputs, (shape[0], math.prod(shape[1:-1]), channels))
-        flat = group_normalise(flat, gamma, beta, groups=self.groups, epsilon=self.epsilon)
+        flat = group_normalise(flat, gamma, beta, groups=self.groups, epsilon=self.epsilon, relu=self.relu)
         return ops.reshape(flat, shape)
 
 
-def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON):
+def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON, relu=False):
     """(B, N, C) -> the same shape and type, normalised over N and each group of channels, times gamma, plus beta.
 
     With x̂ = (x - mean) / deviation and g the gradient behind it, dx = (γ g - mean(γ g) - x̂ mean(γ g x̂)) / deviation,
-    means over a group (Wu and He 2018). What the backward pass keeps is `x`.
+    means over a group (Wu and He 2018). What the backward pass keeps is `x`, and with `relu` the output.
     """
     channels, grouped = x.shape[-1], (-1, groups, x.shape[-1] // groups)
     share = np.ones((1, 1, grouped[-1]), "float32") / grouped[-1]
@@ -70,16 +78,16 @@ def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON):
 
     @ops.custom_gradient
     def function(x, gamma, beta):
-        mean = over_group(means_over_space(x))
-        centred = scale_and_shift(x, ops.ones_like(mean), -mean)
-        inverse = ops.rsqrt(over_group(means_over_space(ops.square(centred))) + epsilon)
+        mean, variance = _moments(x, over_group)
+        inverse = ops.rsqrt(variance + epsilon)
         slope = gamma * inverse
-        y = scale_and_shift(x, slope, beta - mean * slope)
+        y = scale_and_shift(x, slope, beta - mean * slope, relu=relu)
 
         def gradient(*args, upstream=None):
             g = args[0] if upstream is None else upstream
+            g = _through_relu(g, y) if relu else g
             g_mean = means_over_space(g)
-            gx_mean = (means_over_space(g * x) - mean * g_mean) * inverse  # Of g x̂.
+            gx_mean = (means_of_products(g, x) - mean * g_mean) * inverse  # Of g x̂.
             along = -inverse * inverse * over_group(gamma * gx_mean)
             constant = -inverse * over_group(gamma * g_mean) - along * mean
             dx = scale_and_shift(g, slope, constant) + scale_and_shift(x, along, ops.zeros_like(along))
@@ -91,56 +99,46 @@ def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON):
     return function(x, gamma, beta)
 
 
-def means_over_space(x):
-    """The float32 means of (B, N, C) over N: (B, C).
+def _through_relu(g, y):
+    """The gradient before a ReLU, from that behind it and the output."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.where(y > 0, g, ops.zeros_like(g))
+    import tensorflow as tf
 
-    Sums are products with ones, a chunk at a time: a processor's matrix products add in blocks, so that they lose less
-    than its reductions, and are faster. A GPU's reductions add in a tree, and its products may round their factors.
+    return tf.raw_ops.ReluGrad(gradients=g, features=y)
+
+
+def _moments(x, over_group):
+    """Mean and variance of each group, in each of its channels: (B, N, C) -> (B, C) twice.
+
+    In one pass: a chunk's variance is its mean square less its squared mean. Where that would cost digits, because a
+    mean is much larger than the deviation, and where there are no chunks, a second pass squares what lies around the
+    mean.
     """
-    if any(device.startswith("gpu") for device in keras.distribution.list_devices()):
-        return ops.mean(ops.cast(x, "float32"), axis=1)
-    size, channels = ops.shape(x)[1], x.shape[-1]
-    rows = _rows_of_chunks(size, channels)
-    # Where the processor multiplies in bfloat16, it rounds a sum once for each chunk. Others round on the way.
-    if rows is None or keras.backend.standardize_dtype(x.dtype) != "bfloat16" or not cpu_has_bfloat16():
-        x = ops.cast(x, "float32")
-    if rows is None:
-        return _sums_with_a_rest(x, size) / ops.cast(size, "float32")
-    width = max(channels, WIDTH)
-    chunks = ops.matmul(ops.ones((1, 1, rows), x.dtype), ops.reshape(x, (-1, rows, width)))
-    chunks = ops.reshape(chunks, (-1, size // rows, channels))
-    return ops.sum(ops.cast(chunks, "float32"), axis=1) / size
+
+    def around(mean):
+        centred = scale_and_shift(x, ops.ones_like(mean), -mean)
+        return over_group(means_over_space(ops.square(centred)))
+
+    found = None if _ONE_FORM.get() else mean_squares(x)
+    if found is None:
+        mean = over_group(means_over_space(x))
+        return mean, around(mean)
+    means, squares, dtype = found
+    mean = over_group(ops.mean(means, axis=1))
+    variance = over_group(ops.mean(squares - ops.square(means) + ops.square(means - mean[:, None]), axis=1))
+    exact = ops.all(over_group(ops.mean(squares, axis=1)) <= MOST_SQUARE[dtype] * variance)
+    return mean, ops.cond(exact, lambda: variance, lambda: around(mean))
 
 
-def _sums_with_a_rest(x, size):
-    """The sums of (B, N, C) over any N: of chunks of `LEAST_ROWS`, and of the rows that are left."""
-    count = size // LEAST_ROWS
-    whole = count * LEAST_ROWS
-    channels = x.shape[-1]
-    chunks = ops.reshape(x[:, :whole], (ops.shape(x)[0], count, LEAST_ROWS, channels))
-    sums = ops.sum(ops.matmul(ops.ones((1, 1, 1, LEAST_ROWS)), chunks), axis=1)
-    rest = ops.matmul(ops.ones((1, 1, size - whole)), x[:, whole:])
-    return ops.reshape(sums + rest, (-1, channels))
-
-
-def _rows_of_chunks(size, channels):
-    """How many rows of `WIDTH` values a chunk has, or None where there is no good number."""
-    width = max(channels, WIDTH)
-    if not isinstance(size, int) or width % channels or size * channels % width:
-        return None
-    rows = size * channels // width
-    most = min(MOST_ROWS, rows // LEAST_CHUNKS)
-    return next((count for count in range(most, LEAST_ROWS - 1, -1) if rows % count == 0), None)
-
-
-def scale_and_shift(x, slope, offset):
-    """x slope + offset for (B, N, C) and (B, C), computed in float32: the shape and type of `x`.
+def scale_and_shift(x, slope, offset, *, relu=False):
+    """x slope + offset for (B, N, C) and (B, C), computed in float32, or its ReLU: the shape and type of `x`.
 
     In TensorFlow and for one volume it is a batch normalisation with given statistics, whose one pass takes a quarter
     of the time of the two (a sixth in bfloat16). Other backends compile two passes to one themselves.
     """
     if keras.backend.backend() != "tensorflow" or _ONE_FORM.get():
-        return _two_passes(x, slope, offset)
+        return _two_passes(x, slope, offset, relu)
     import tensorflow as tf
 
     def fused():
@@ -150,12 +148,14 @@ def scale_and_shift(x, slope, offset):
         settings = {"scale": scale * one, "offset": shift, "mean": tf.zeros_like(one), "variance": one}
         flat = tf.reshape(x, (1, 1, -1, x.shape[-1]))
         y = tf.raw_ops.FusedBatchNormV3(x=flat, **settings, epsilon=0.0, is_training=False).y
+        y = tf.nn.relu(y) if relu else y  # Before the new shape, so that TensorFlow makes one operation of both.
         return tf.reshape(y, ops.shape(x))
 
     if x.shape[0] is None:
-        return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset))
-    return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset)
+        return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset, relu))
+    return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset, relu)
 
 
-def _two_passes(x, slope, offset):
-    return ops.cast(ops.cast(x, "float32") * slope[:, None] + offset[:, None], x.dtype)
+def _two_passes(x, slope, offset, relu):
+    y = ops.cast(ops.cast(x, "float32") * slope[:, None] + offset[:, None], x.dtype)
+    return ops.relu(y) if relu else y

@@ -11,7 +11,7 @@ from functools import partial
 import keras
 
 BLOCK = ("_shortcut", "_add")  # The first and the last layer of `blocks.residual_block`.
-PARTS, STEPS = ("norm", "relu", "conv"), (1, 2)
+PARTS, STEPS = ("norm", "conv"), (1, 2)
 
 
 def rematerialised(network, keep="step"):

@@ -117,8 +117,7 @@ def regions(x, channels, shape):
 
 
 def _norm_relu(x, *, name):
-    x = GroupNormalization(math.gcd(GROUPS, x.shape[-1]), name=f"{name}_norm")(x)
-    return layers.Activation("relu", name=f"{name}_relu")(x)
+    return GroupNormalization(math.gcd(GROUPS, x.shape[-1]), relu=True, name=f"{name}_norm")(x)
 
 
 def _upsample(x, filters, *, factors, name):

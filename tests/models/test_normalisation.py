@@ -7,16 +7,17 @@ import tensorflow as tf
 from keras import layers, ops
 from tensorflow.python.grappler import tf_optimizer
 
-from brats_tf.models import normalisation
-from brats_tf.models.normalisation import GroupNormalization, means_over_space, scale_and_shift
+from brats_tf.models import normalisation, sums
+from brats_tf.models.normalisation import GroupNormalization, scale_and_shift
+from brats_tf.models.sums import _rows_of_chunks, means_over_space
 from brats_tf.runtime.system import cpu_has_bfloat16
 
 ROUNDING = {"float32": 1e-5, "mixed_bfloat16": 2**-6, "mixed_float16": 2**-9}
 
 
-def make_layers(shape, groups, policy="float32", **settings):
+def make_layers(shape, groups, policy="float32", *, relu=False, **settings):
     """Ours and Keras's in float64, with the same weights, for inputs of `shape`."""
-    ours = GroupNormalization(groups, dtype=policy, **settings)
+    ours = GroupNormalization(groups, dtype=policy, relu=relu, **settings)
     exact = layers.GroupNormalization(groups, dtype="float64", **settings)
     random = np.random.default_rng(0)
     values = [random.uniform(0.5, 2, shape[-1]), random.uniform(-1, 1, shape[-1])]
@@ -45,6 +46,36 @@ def test_values_and_gradients_are_keras_s_in_float64(shape, policy):
     for right, mine in zip(expected, received, strict=True):
         tolerance = ROUNDING[policy] * np.abs(right).max()
         np.testing.assert_allclose(tf.cast(mine, "float64"), right, atol=tolerance)
+
+
+# Of 16 channels with all products of two, of 48 with squares, and of a group whose mean is 30 times its deviation.
+@pytest.mark.parametrize(
+    ("shape", "mean"), [((1, 32, 32, 16, 16), 1), ((2, 128, 128, 48), 1), ((1, 32, 32, 16, 16), 30)]
+)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_chunks_and_relu_change_neither_values_nor_gradients(shape, mean, policy):
+    ours, exact = make_layers(shape, 8, policy, relu=True)
+    assert _rows_of_chunks(np.prod(shape[1:-1]).item(), shape[-1])
+    random = np.random.default_rng(1)
+    x, upstream = (tf.cast(random.normal(one, 1, shape), ours.compute_dtype) for one in (mean, 0))
+    received = both_ways(ours, x, upstream, ours.weights)
+    relu = lambda values: tf.nn.relu(exact(values))  # noqa: E731
+    expected = both_ways(relu, tf.cast(x, "float64"), tf.cast(upstream, "float64"), exact.weights)
+    settled = np.abs(exact(tf.cast(x, "float64"))) > 0.02  # Where the ReLU bends, a rounding decides.
+    rounding = (5 if mean > 1 else 1) * ROUNDING[policy]
+    for number, (right, mine) in enumerate(zip(expected, received, strict=True)):
+        kept = settled if number < 2 else ...
+        tolerance = rounding * np.abs(right).max()
+        np.testing.assert_allclose(tf.cast(mine, "float64").numpy()[kept], right.numpy()[kept], atol=tolerance)
+
+
+def test_a_mean_far_from_zero_costs_no_digits(monkeypatch):
+    """A chunk's variance as a difference would be wrong here: the test of its size chooses the second pass."""
+    x = tf.constant(np.random.default_rng(0).normal(1000, 1, (1, 32, 32, 16, 16)), "float32")
+    right = layers.GroupNormalization(8, dtype="float64")(tf.cast(x, "float64"))
+    np.testing.assert_allclose(GroupNormalization(8)(x), right, atol=1e-4)
+    monkeypatch.setitem(normalisation.MOST_SQUARE, "float32", np.inf)
+    assert np.abs(GroupNormalization(8)(x) - tf.cast(right, "float32")).max() > 1e-2
 
 
 def test_without_scale_and_centre_it_standardises_each_channel():
@@ -91,7 +122,7 @@ def test_means_are_float32_in_any_precision(size, tolerance, dtype, able, monkey
     """Of a size with chunks of 4,096 rows, of one too small for chunks, and of a prime number, which has none."""
     if able and not cpu_has_bfloat16():
         pytest.skip("this processor does not multiply in bfloat16")
-    monkeypatch.setattr(normalisation, "cpu_has_bfloat16", lambda: able)
+    monkeypatch.setattr(sums, "cpu_has_bfloat16", lambda: able)
     x = tf.cast(np.random.default_rng(0).uniform(0, 2, (2, size, 16)), dtype)
     means = means_over_space(x)
     assert means.dtype == "float32"

@@ -1,0 +1,108 @@
+"""Sums over a whole volume that are right in float32, as fast as a processor's matrix products.
+
+A sum of millions of float32 numbers, one after another, loses the last digits of each. A matrix product adds in blocks
+and loses less; what it gives for chunks of at most 4,096 rows is added up afterwards.
+"""
+
+import keras
+from keras import ops
+
+from brats_tf.runtime.system import cpu_has_bfloat16
+
+# Of what a product adds up: the more chunks, the less the rounding of each matters.
+WIDTH, LEAST_ROWS, MOST_ROWS, LEAST_CHUNKS = 16, 256, 4096, 64
+WIDEST_PRODUCT = 32  # Up to so many channels all products of two are cheaper than a pass that multiplies.
+
+
+def means_over_space(x):
+    """The float32 means of (B, N, C) over N: (B, C).
+
+    Sums are products with ones, a chunk at a time: a processor's matrix products add in blocks, so that they lose less
+    than its reductions, and are faster. A GPU's reductions add in a tree, and its products may round their factors.
+    """
+    if _on_gpu():
+        return ops.mean(ops.cast(x, "float32"), axis=1)
+    values, rows = _for_products(x)
+    if rows is None:
+        size = ops.shape(x)[1]
+        return _sums_with_a_rest(values, size) / ops.cast(size, "float32")
+    return ops.mean(_mean_of_chunks(_sums(values, rows), rows, x), axis=1)
+
+
+def means_of_products(x, y):
+    """The float32 means of x y over N, both (B, N, C): (B, C)."""
+    (values, rows), (others, _) = _for_products(x), _for_products(y)
+    if rows is None or _on_gpu() or x.shape[-1] > WIDEST_PRODUCT:
+        return means_over_space(x * y)
+    return ops.mean(_mean_of_chunks(_sums_of_products(values, others, rows), rows, x), axis=1)
+
+
+def mean_squares(x):
+    """Means and mean squares of the chunks of (B, N, C), float32: (B, K, C) twice, and the type they are taken in.
+
+    None where there are no chunks, or no reason for them.
+    """
+    values, rows = _for_products(x)
+    if rows is None or _on_gpu():
+        return None
+    wide = x.shape[-1] > WIDEST_PRODUCT
+    squares = _sums(ops.square(values), rows) if wide else _sums_of_products(values, values, rows)
+    means, squares = (_mean_of_chunks(sums, rows, x) for sums in (_sums(values, rows), squares))
+    return means, squares, keras.backend.standardize_dtype(values.dtype)
+
+
+def _on_gpu():
+    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
+
+
+def _for_products(x):
+    """(B, N, C) in the type that its sums are taken in, and the rows of a chunk, or None where there are no chunks.
+
+    Where the processor multiplies in bfloat16, it rounds a sum once for each chunk. Others round on the way.
+    """
+    rows = _rows_of_chunks(ops.shape(x)[1], x.shape[-1])
+    if rows is None or keras.backend.standardize_dtype(x.dtype) != "bfloat16" or not cpu_has_bfloat16():
+        x = ops.cast(x, "float32")
+    return x, rows
+
+
+def _sums(x, rows):
+    return ops.matmul(ops.ones((1, 1, rows), x.dtype), _chunks(x, rows))
+
+
+def _sums_of_products(x, y, rows):
+    products = ops.einsum("krc,krd->kcd", _chunks(x, rows), _chunks(y, rows))
+    return ops.diagonal(products, axis1=1, axis2=2)
+
+
+def _chunks(x, rows):
+    """(B, N, C) -> (B K, rows, W): voxels side by side, so that a row has `WIDTH` values at least."""
+    return ops.reshape(x, (-1, rows, max(x.shape[-1], WIDTH)))
+
+
+def _mean_of_chunks(sums, rows, x):
+    """The sums of each chunk of `x` (B, N, C) as float32 means: (B, K, C)."""
+    count = x.shape[1] * x.shape[-1] // (rows * max(x.shape[-1], WIDTH))
+    by_channel = ops.reshape(ops.cast(sums, "float32"), (-1, count * (sums.shape[-1] // x.shape[-1]), x.shape[-1]))
+    return by_channel / rows
+
+
+def _sums_with_a_rest(x, size):
+    """The sums of (B, N, C) over any N: of chunks of `LEAST_ROWS`, and of the rows that are left."""
+    count = size // LEAST_ROWS
+    whole = count * LEAST_ROWS
+    channels = x.shape[-1]
+    chunks = ops.reshape(x[:, :whole], (ops.shape(x)[0], count, LEAST_ROWS, channels))
+    sums = ops.sum(ops.matmul(ops.ones((1, 1, 1, LEAST_ROWS)), chunks), axis=1)
+    rest = ops.matmul(ops.ones((1, 1, size - whole)), x[:, whole:])
+    return ops.reshape(sums + rest, (-1, channels))
+
+
+def _rows_of_chunks(size, channels):
+    """How many rows of `WIDTH` values a chunk has, or None where there is no good number."""
+    width = max(channels, WIDTH)
+    if not isinstance(size, int) or width % channels or size * channels % width:
+        return None
+    rows = size * channels // width
+    most = min(MOST_ROWS, rows // LEAST_CHUNKS)
+    return next((count for count in range(most, LEAST_ROWS - 1, -1) if rows % count == 0), None)
