@@ -34,6 +34,7 @@ PUBLISHED = {
     "untrained/summary.json": "experiments/results/demo_untrained.json",
     "bench.json": "experiments/results/bench.json",
     "bench_comparison.json": "experiments/results/bench_comparison.json",
+    "bench_comparison-float32.json": "experiments/results/bench_comparison-float32.json",
     "bench_data.json": "experiments/results/bench_data.json",
     "bench_growth.json": "experiments/results/bench_growth.json",
     "bench_training.json": "experiments/results/bench_training.json",
@@ -154,7 +155,16 @@ def bench():
 
 def comparison():
     """Our passes and steps, and files to label maps, beside other systems'."""
-    run = read("bench_comparison")
+    return _comparison("bench_comparison")
+
+
+def comparison_float32():
+    """The same on a processor without bfloat16."""
+    return _comparison("bench_comparison-float32")
+
+
+def _comparison(name):
+    run = read(name)
     crop = "x".join(str(size) for size in run["crop"])
     lines = [
         f"Measured on {run['machine']}{', which computes in bfloat16' if run['bfloat16'] else ''}, commit "
@@ -731,6 +741,7 @@ def filled(text):
         overfit,
         bench,
         comparison,
+        comparison_float32,
         growth,
         data,
         augmentation,
