@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from bench.timing import in_own_process, median_seconds
+from bench.timing import in_own_process, median_seconds, precisions
 from brats_tf.config.presets import DEFAULT_PRESET, phantom_settings
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
@@ -20,8 +20,7 @@ log = logging.getLogger("brats_tf.bench")
 
 STEPS = 50
 SMALL = (32, 32, 36)  # Where the losses are compared.
-PRECISIONS = ("float32", "bfloat16")
-ON_A_GPU = ("float16",)
+ON_A_GPU = ("float32", "bfloat16", "float16")
 
 
 def bench_training(config, case, *, results):
@@ -41,10 +40,10 @@ def bench_training(config, case, *, results):
     log.info(f"Measuring training at {'x'.join(map(str, config.data.crop))}: about ten minutes on two cores.")
     figures = {"machine": machine(), "crop": config.data.crop, "small_crop": SMALL, "case": case.id, "steps": STEPS}
     figures |= in_own_process(_about)
-    precisions = PRECISIONS + (ON_A_GPU if figures["on_a_gpu"] else ())
+    measured = ON_A_GPU if figures["on_a_gpu"] else precisions()
     rows = []
     for precision, rematerialise in track(
-        [(one, rematerialise) for one in precisions for rematerialise in (False, True)], "Measuring"
+        [(one, rematerialise) for one in measured for rematerialise in (False, True)], "Measuring"
     ):
         settings = {"precision": precision, "rematerialise": rematerialise}
         row = settings | in_own_process(_step, config, settings)

@@ -31,29 +31,30 @@ def score(given):
         raise InputError(f"{given.networks} must hold what `train` writes. Received: no .npz file.")
     cropped = _read(paths[0])[0]["crop"], _read(paths[0])[0]["spacing_mm"]
     scorer = packed_cases.CaseScorer(find_cases(given.validation)[0], crop=cropped[0], spacing_mm=cropped[1])
-    done = []
-    for path in track(paths, "Scoring"):
-        facts, maps = _read(path)
-        received = facts.pop("crop"), facts.pop("spacing_mm")
-        if received != cropped:
-            raise InputError(f"{path} must be of the crop and spacing of {paths[0]}: {cropped}. Received: {received}.")
-        if file_ids := facts.pop("validation_cases", None):
-            _check_ids(path, file_ids, scorer.ids)
-        done.append(facts | {kind: scorer.scores(one, distances=kind == "normal") for kind, one in maps.items()})
-    origin = provenance()
     path = given.results / f"{given.name}.json"
-    facts = {"crop": format_shape(cropped[0]), "spacing_mm": cropped[1], "cases": done[0]["cases"]}
-    facts["validation_cases"] = scorer.ids
+    facts = {"crop": format_shape(cropped[0]), "spacing_mm": cropped[1], "cases": _read(paths[0])[0]["cases"]}
+    before = continued(path, facts | {"validation_cases": scorer.ids})
+    done = []
+    for one in track(paths, "Scoring"):
+        about, maps = _read(one)
+        received = about.pop("crop"), about.pop("spacing_mm")
+        if (received, about["cases"]) != (cropped, facts["cases"]):
+            raise InputError(
+                f"{one} must be of the crop, spacing and number of cases of {paths[0]}: {cropped}, {facts['cases']}. "
+                f"Received: {received}, {about['cases']}."
+            )
+        if file_ids := about.pop("validation_cases", None):
+            _check_ids(one, file_ids, scorer.ids)
+        done.append(about | {kind: scorer.scores(its, distances=kind == "normal") for kind, its in maps.items()})
     scored = {_setting(one) for one in done}
-    before = [one for one in continued(path, facts) if _setting(one) not in scored]
-    if before:
-        origin["versions"] = json.loads(path.read_text())["versions"] | origin["versions"]
-    for one in done:
-        origin["versions"] |= one.pop("versions")
-    runs = before + done
-    common = facts | {"machine": done[0]["device"], "ceiling": scorer.ceiling(), "runs": runs}
-    write_json(path, origin | common | compared(runs))
+    runs = [one for one in before if _setting(one) not in scored] + done
+    facts |= {"machine": _devices(runs), "validation_cases": scorer.ids, "ceiling": scorer.ceiling(), "runs": runs}
+    write_json(path, provenance() | facts | compared(runs))
     log.info(f"Written to {path}.")
+
+
+def _devices(runs):
+    return " and ".join(sorted({one["device"] for one in runs}))
 
 
 def _setting(one):
@@ -64,6 +65,10 @@ def _setting(one):
 def _group(one):
     """What tells the trainings of one row from those of another."""
     return one["variant"], one.get("epochs"), one.get("minutes"), one["learning_rate"]
+
+
+def _length(group):
+    return dict(zip(("epochs", "minutes", "learning_rate"), group[1:], strict=True))
 
 
 def _read(path):
@@ -96,7 +101,7 @@ def compared(done):
                     region: over_seeds_and_cases(_array(some, kind, "dice", region)) for region in REGIONS
                 }
         row["hd95_mm"] = {region: over_seeds_and_cases(_array(runs, "normal", "hd95_mm", region)) for region in REGIONS}
-        row["device"] = " and ".join(sorted({one["device"] for one in runs}))
+        row["device"] = _devices(runs)
         row["seconds_a_step"] = float(np.median([one["seconds_a_step"] for one in runs]))
         trained = [one["steps"] * sum(network["seconds_a_step"] for network in one["networks"]) for one in runs]
         row["training_minutes"] = float(np.median(trained)) / 60
@@ -125,7 +130,9 @@ def _differences(groups):
                     )
                     for region in REGIONS
                 }
-                yield {"first": BASE, "second": other[0], "learning_rate": other[3], "seeds": seeds, "dice": dice}
+                names = {"first": BASE, "first_trained": _length(base)}
+                names |= {"second": other[0], "second_trained": _length(other)}
+                yield names | {"seeds": seeds, "dice": dice}
 
 
 def _array(runs, kind, measure, region):

@@ -168,7 +168,7 @@ def _comparison(name):
     crop = "x".join(str(size) for size in run["crop"])
     lines = [
         f"Measured on {run['machine']}{', which computes in bfloat16' if run['bfloat16'] else ''}, commit "
-        f"{run['commit']}, in one run; ours at {crop}, one modality a network; {run['case']}.",
+        f"{run['commit']}, in one run; `embedding` at {crop}, one modality a network; {run['case']}.",
         "",
         "| | precision | seconds | ratio | GFLOP | of the float32 matrix rate | peak memory |",
         "|---|---|--:|--:|--:|--:|--:|",
@@ -390,19 +390,26 @@ def real_cases_2mm_differences():
     return _differences("real_cases-2mm")
 
 
+def _trained(variant, how, run):
+    """A network's name, with its rate and length where the table has that network in several."""
+    if how is None or [row["variant"] for row in run["rows"]].count(variant) < 2:
+        return _network({"variant": variant})
+    length = f"{how['minutes']:g} minutes" if how["minutes"] else f"{how['epochs']} epochs"
+    return f"{_network({'variant': variant})}, {length} at {how['learning_rate']:g}"
+
+
 def _differences(name):
     run = read(name)
     lines = ["| first | minus second | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
     for one in run["differences"]:
-        first, second = _network({"variant": one["first"]}), _network({"variant": one["second"]})
-        if [other["second"] for other in run["differences"]].count(one["second"]) > 1:
-            second += f" at {one['learning_rate']:g}"
+        first, second = (_trained(one[which], one.get(f"{which}_trained"), run) for which in ("first", "second"))
         figures = " | ".join(_interval(one["dice"][region]) for region in REGIONS)
         lines.append(f"| {first} | {second} | {len(one['seeds'])} | {figures} |")
     for row in run["rows"]:
         if "blinded" in row["dice"]:
             figures = " | ".join(_interval(row["unblinded_minus_blinded"][region]) for region in REGIONS)
-            lines.append(f"| {_network(row)} | the same, blinded | {len(row['blinded_seeds'])} | {figures} |")
+            name, seeds = _trained(row["variant"], row, run), len(row["blinded_seeds"])
+            lines.append(f"| {name} | the same, blinded | {seeds} | {figures} |")
     return lines
 
 

@@ -24,7 +24,7 @@ _ONE_FORM = ContextVar("one_form", default=False)
 
 @contextmanager
 def one_form():
-    """Within it, networks are traced without TensorFlow's faster form for one volume, which other runtimes lack."""
+    """Within it, networks are traced in one form for all runtimes, without a pass of TensorFlow's own or a `cond`."""
     token = _ONE_FORM.set(True)
     try:
         yield
@@ -85,9 +85,9 @@ def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON, relu=False):
 
         def gradient(*args, upstream=None):
             g = args[0] if upstream is None else upstream
-            g = _through_relu(g, y) if relu else g
+            g = _relu_gradient(g, y) if relu else g
             g_mean = means_over_space(g)
-            gx_mean = (means_of_products(g, x) - mean * g_mean) * inverse  # Of g x̂.
+            gx_mean = (means_of_products(_wide(g), _wide(x)) - mean * g_mean) * inverse  # Of g x̂.
             along = -inverse * inverse * over_group(gamma * gx_mean)
             constant = -inverse * over_group(gamma * g_mean) - along * mean
             dx = scale_and_shift(g, slope, constant) + scale_and_shift(x, along, ops.zeros_like(along))
@@ -99,7 +99,7 @@ def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON, relu=False):
     return function(x, gamma, beta)
 
 
-def _through_relu(g, y):
+def _relu_gradient(g, y):
     """The gradient before a ReLU, from that behind it and the output."""
     if keras.backend.backend() != "tensorflow":
         return ops.where(y > 0, g, ops.zeros_like(g))
@@ -111,28 +111,32 @@ def _through_relu(g, y):
 def _moments(x, over_group):
     """Mean and variance of each group, in each of its channels: (B, N, C) -> (B, C) twice.
 
-    In one pass: a chunk's variance is its mean square less its squared mean. Where that would cost digits, because a
-    mean is much larger than the deviation, and where there are no chunks, a second pass squares what lies around the
-    mean.
+    A chunk's variance is its mean square less its squared mean. Where that would cost digits, because a mean is much
+    larger than the deviation, and where there are no chunks, a further pass subtracts the mean before it squares.
     """
 
     def around(mean):
-        centred = scale_and_shift(x, ops.ones_like(mean), -mean)
-        return over_group(means_over_space(ops.square(centred)))
+        centred = _wide(scale_and_shift(x, ops.ones_like(mean), -mean))
+        rest = over_group(means_over_space(centred))  # What rounding has left of the mean.
+        return mean + rest, over_group(means_over_space(ops.square(centred))) - ops.square(rest)
 
-    found = None if _ONE_FORM.get() else mean_squares(x)
-    if found is None:
-        mean = over_group(means_over_space(x))
-        return mean, around(mean)
-    means, squares, dtype = found
+    chunks = None if _ONE_FORM.get() else mean_squares(x)
+    if chunks is None:
+        return around(over_group(means_over_space(x)))
+    means, squares, dtype = chunks
     mean = over_group(ops.mean(means, axis=1))
     variance = over_group(ops.mean(squares - ops.square(means) + ops.square(means - mean[:, None]), axis=1))
     exact = ops.all(over_group(ops.mean(squares, axis=1)) <= MOST_SQUARE[dtype] * variance)
-    return mean, ops.cond(exact, lambda: variance, lambda: around(mean))
+    return ops.cond(exact, lambda: (mean, variance), lambda: around(mean))
+
+
+def _wide(x):
+    """float16 as float32, because squares and products of float16 overflow."""
+    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) == "float16" else x
 
 
 def scale_and_shift(x, slope, offset, *, relu=False):
-    """x slope + offset for (B, N, C) and (B, C), computed in float32, or its ReLU: the shape and type of `x`.
+    """x slope + offset for (B, N, C) and (B, C), computed in float32, then ReLU if `relu`: the shape and type of `x`.
 
     In TensorFlow and for one volume it is a batch normalisation with given statistics, whose one pass takes a quarter
     of the time of the two (a sixth in bfloat16). Other backends compile two passes to one themselves.
@@ -151,9 +155,14 @@ def scale_and_shift(x, slope, offset, *, relu=False):
         y = tf.nn.relu(y) if relu else y  # Before the new shape, so that TensorFlow makes one operation of both.
         return tf.reshape(y, ops.shape(x))
 
-    if x.shape[0] is None:
-        return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset, relu))
-    return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset, relu)
+    conditions = [tf.shape(x)[0] == 1] if x.shape[0] is None else []
+    if relu:  # With ReLU, oneDNN's pass makes 0 of what is not a number.
+        conditions.append(tf.reduce_all(tf.math.is_finite(slope + offset)))
+    if x.shape[0] not in (None, 1):
+        return _two_passes(x, slope, offset, relu)
+    if not conditions:
+        return fused()
+    return tf.cond(tf.reduce_all(conditions), fused, lambda: _two_passes(x, slope, offset, relu))
 
 
 def _two_passes(x, slope, offset, relu):

@@ -9,9 +9,9 @@ from keras import ops
 
 from brats_tf.runtime.system import cpu_has_bfloat16
 
-# Of what a product adds up: the more chunks, the less the rounding of each matters.
+# Sizes of chunks. More chunks average out the rounding of each.
 WIDTH, LEAST_ROWS, MOST_ROWS, LEAST_CHUNKS = 16, 256, 4096, 64
-WIDEST_PRODUCT = 32  # Up to so many channels all products of two are cheaper than a pass that multiplies.
+WIDEST_PRODUCT = 32  # Up to this many channels, the full C x C product is cheaper than multiplying first.
 
 
 def means_over_space(x):
@@ -22,7 +22,7 @@ def means_over_space(x):
     """
     if _on_gpu():
         return ops.mean(ops.cast(x, "float32"), axis=1)
-    values, rows = _for_products(x)
+    values, rows = _cast_and_rows(x)
     if rows is None:
         size = ops.shape(x)[1]
         return _sums_with_a_rest(values, size) / ops.cast(size, "float32")
@@ -31,10 +31,10 @@ def means_over_space(x):
 
 def means_of_products(x, y):
     """The float32 means of x y over N, both (B, N, C): (B, C)."""
-    (values, rows), (others, _) = _for_products(x), _for_products(y)
-    if rows is None or _on_gpu() or x.shape[-1] > WIDEST_PRODUCT:
+    if _on_gpu() or x.shape[-1] > WIDEST_PRODUCT or _rows_of_chunks(ops.shape(x)[1], x.shape[-1]) is None:
         return means_over_space(x * y)
-    return ops.mean(_mean_of_chunks(_sums_of_products(values, others, rows), rows, x), axis=1)
+    (x_values, rows), (y_values, _) = _cast_and_rows(x), _cast_and_rows(y)
+    return ops.mean(_mean_of_chunks(_sums_of_products(x_values, y_values, rows), rows, x), axis=1)
 
 
 def mean_squares(x):
@@ -42,8 +42,10 @@ def mean_squares(x):
 
     None where there are no chunks, or no reason for them.
     """
-    values, rows = _for_products(x)
-    if rows is None or _on_gpu():
+    if _on_gpu():
+        return None
+    values, rows = _cast_and_rows(x)
+    if rows is None:
         return None
     wide = x.shape[-1] > WIDEST_PRODUCT
     squares = _sums(ops.square(values), rows) if wide else _sums_of_products(values, values, rows)
@@ -55,7 +57,7 @@ def _on_gpu():
     return any(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
-def _for_products(x):
+def _cast_and_rows(x):
     """(B, N, C) in the type that its sums are taken in, and the rows of a chunk, or None where there are no chunks.
 
     Where the processor multiplies in bfloat16, it rounds a sum once for each chunk. Others round on the way.
@@ -67,10 +69,12 @@ def _for_products(x):
 
 
 def _sums(x, rows):
+    """(B, N, C) -> the sums of each chunk (B K, 1, W)."""
     return ops.matmul(ops.ones((1, 1, rows), x.dtype), _chunks(x, rows))
 
 
 def _sums_of_products(x, y, rows):
+    """(B, N, C) twice -> the sums of their products in each chunk (B K, W)."""
     products = ops.einsum("krc,krd->kcd", _chunks(x, rows), _chunks(y, rows))
     return ops.diagonal(products, axis1=1, axis2=2)
 

@@ -35,8 +35,8 @@ def import_tensorflow() -> Any:
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # By itself TensorFlow leaves oneDNN off where the processor lacks AVX-512. With AVX2 alone, the gradient of a 3D
-    # convolution then takes ten times as long.
+    # By itself TensorFlow leaves oneDNN off where the processor lacks VNNI, AVX512-BF16 and AMX. With AVX2 alone, the
+    # gradient of a 3D convolution then takes ten times as long.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # Whatever ~/.keras/keras.json says: tf.data and SavedModels need it.
     sys.stderr.flush()

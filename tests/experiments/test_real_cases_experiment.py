@@ -10,6 +10,7 @@ import pytest
 import real_cases as experiment
 import real_networks
 import real_scores
+import tables
 from recipes import Recipe, shuffled
 from tf_training import TfTraining
 
@@ -56,7 +57,7 @@ def test_scores_are_those_of_the_whole_files(given):
     found = json.loads((given.results / "real_cases.json").read_text())
     (row,) = found["rows"]
     assert row["training_minutes"] == pytest.approx(4 * 0.5 / 60)
-    assert row["seeds"] == [0, 1] and found["versions"]["torch"] == "0"
+    assert row["seeds"] == [0, 1] and found["runs"][0]["versions"] == {"torch": "0"}
     ceiling = np.mean(found["ceiling"]["dice"]["WT"])
     assert 0.6 < ceiling <= 1  # 1: the voxels of these cases are as large.
     assert row["dice"]["normal"]["WT"]["mean"] == pytest.approx(ceiling)
@@ -70,16 +71,35 @@ def test_a_results_file_is_continued(given):
     experiment.score(given)
     first = json.loads((given.results / "real_cases.json").read_text())
     (given.networks / "segresnet-0.npz").unlink()
-    write(given, "plus", 0, {"normal": classes}, ids, device="another GPU")
+    write(given, "plus", 0, {"normal": classes}, ids, device="another GPU", versions={"jax": "1"})
     experiment.score(given)
     second = json.loads((given.results / "real_cases.json").read_text())
     assert [one for one in second["runs"] if one["variant"] == "segresnet"] == first["runs"][1:]
+    assert [one["versions"] for one in second["runs"]] == [{"torch": "0"}, {"jax": "1"}]
+    assert second["machine"] == "another GPU and some GPU"
     (row,) = (row for row in second["rows"] if row["variant"] == "plus")
     assert row["device"] == "another GPU" and row["dice"]["normal"]["WT"]["mean"] > 0.6
     assert second["differences"][0]["second"] == "segresnet" and second["differences"][0]["dice"]["WT"]["mean"] == 0
     write(given, "plus", 0, {"normal": classes}, ids, cases=5)
     with pytest.raises(InputError, match="measured with other cases"):
         experiment.score(given)
+
+
+def test_networks_of_several_lengths_keep_their_names_apart(given, monkeypatch):
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    write(given, "plus", 0, {"normal": classes, "blinded": classes}, ids)
+    experiment.score(given)
+    for epochs, rate in ((2, 1e-3), (1, 3e-4)):
+        (given.networks / "segresnet-0.npz").unlink(missing_ok=True)
+        write(given, "segresnet", 0, {"normal": classes}, ids, epochs=epochs, learning_rate=rate)
+        experiment.score(given)
+    monkeypatch.setattr(tables, "FOLDER", given.results.parent)
+    lines = tables._differences("real_cases")
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [
+        ["| `embedding-plus`", "MONAI's SegResNet, 2 epochs at 0.001"],
+        ["| `embedding-plus`", "MONAI's SegResNet, 1 epochs at 0.0003"],
+        ["| `embedding-plus`", "the same, blinded"],
+    ]
 
 
 def test_label_maps_of_other_cases_are_refused(given):
@@ -112,7 +132,7 @@ def test_label_maps_of_another_spacing_are_refused(given):
     _, classes, ids = packed_cases.unpack(given.folder, "validation")
     write(given, "plus", 0, {"normal": classes}, ids)
     write(given, "plus", 1, {"normal": classes}, ids, spacing_mm=3.0)
-    with pytest.raises(InputError, match=r"plus-1.npz must be of the crop .* 6.0\)\. Received: .*3\.0"):
+    with pytest.raises(InputError, match=r"plus-1.npz must be of the crop.* 6.0\), 4\. Received: .*3\.0"):
         experiment.score(given)
 
 
