@@ -380,13 +380,8 @@ def _network(row):
     return NETWORKS.get(row["variant"], row["variant"])
 
 
-def real_cases_differences():
-    """What separates two networks trained on the same cases by the same seeds, and what blinding costs."""
-    return _differences("real_cases")
-
-
 def real_cases_2mm_differences():
-    """The same at larger voxels, several seeds each."""
+    """What separates two networks trained on the same cases by the same seeds, and what blinding costs."""
     return _differences("real_cases-2mm")
 
 
@@ -700,7 +695,7 @@ def cohort_on_ray():
 
 
 def plus_on_cpu():
-    """`embedding-plus` trained with `--minutes` on two cores, scored on other cases."""
+    """`embedding-plus` trained with `--minutes` on two cores, scored on other cases, and what others reach there."""
     run, scores = read("plus_on_cpu_run"), read("plus_on_cpu")
     data = run["settings"]["data"]
     size = "x".join(str(size) for size in data["crop"])
@@ -709,17 +704,20 @@ def plus_on_cpu():
         f"{data['spacing_mm']:g} mm, {run['epochs']} epochs in {run['seconds'] / 60:.0f} minutes, "
         f"{run['peak_memory_gb']:.1f} GB; {scores['cases']} other cases, whole files.",
         "",
-        "| | ET | WT | TC |",
-        "|---|--:|--:|--:|",
+        "| | ET | WT | TC | all three |",
+        "|---|--:|--:|--:|--:|",
     ]
-    regions = ("ET", "WT", "TC")
-    dice = [scores[region]["dice"] for region in regions]
-    means = [f"{one['mean'] * 100:.1f} ({one['low'] * 100:.1f} to {one['high'] * 100:.1f})" for one in dice]
+    dice = [scores[region]["dice"] for region in REGIONS]
+    together = sum(one["mean"] for one in dice) / len(dice)
     rows = {
-        "mean Dice x 100, 95 % interval over cases": means,
-        "median Dice x 100": [f"{one['median'] * 100:.1f}" for one in dice],
-        "median HD95, mm": [f"{scores[region]['hd95_mm']['median']:.1f}" for region in regions],
+        "mean Dice x 100, 95 % interval over cases": [*(_interval(one) for one in dice), f"{100 * together:.1f}"],
+        "median Dice x 100": [*(f"{one['median'] * 100:.1f}" for one in dice), ""],
+        "median HD95, mm": [*(f"{scores[region]['hd95_mm']['median']:.1f}" for region in REGIONS), ""],
     }
+    for row in (row for row in read("real_cases")["rows"] if row["variant"] in OTHERS):
+        means = [row["dice"]["normal"][region]["mean"] for region in REGIONS]
+        name = f"{_network(row)}, mean Dice x 100 after {row['steps']} steps at {row['learning_rate']:g}"
+        rows[name] = [f"{100 * one:.1f}" for one in (*means, sum(means) / len(means))]
     return lines + [f"| {name} | {' | '.join(values)} |" for name, values in rows.items()]
 
 
@@ -762,7 +760,6 @@ def filled(text):
         modalities,
         real_cases,
         real_cases_2mm,
-        real_cases_differences,
         real_cases_2mm_differences,
         real_cases_seen,
         albunet,
