@@ -85,21 +85,22 @@ def bench_comparison(config, case, *, results, rows=None):
 
 def _planned(config, case, folder, there):
     """(what, kind, precision, function, its arguments) of every row."""
-    ours = [("matrix", "matrix", one, matrix_product, (one,)) for one in precisions()]
-    ours += [("forward", "forward", one, _forward, (config, one, False)) for one in precisions()]
+    formats = precisions()
+    ours = [("matrix", "matrix", one, matrix_product, (one,)) for one in formats]
+    ours += [("forward", "forward", one, _forward, (config, one, False)) for one in formats]
     ours += [("forward, Keras's normalisation", "forward", "float32", _forward, (config, "float32", True))]
     ours += [("step, Keras's normalisation", "step", "float32", _step, (config, "float32", True))]
-    ours += [("step", "step", one, _step, (config, one, False)) for one in precisions()]
+    ours += [("step", "step", one, _step, (config, one, False)) for one in formats]
     peers = [
         (f"forward, {name}, {format_shape(size)}", "forward", "float32", torch_networks.forward, (name, size))
         for name, size in torch_networks.sizes(config.data.crop)
     ]
     bundle = [("files to label map, MONAI's bundle", "files", "float32", torch_networks.files, (case, folder))]
     one_each = one_of_each(config)
-    files = [("files to label map", "files", one, _files, (one_each, case, folder, one)) for one in precisions()]
+    files = [("files to label map", "files", one, _files, (one_each, case, folder, one)) for one in formats]
     crop = None if config.data.crop == CROP else config.data.crop  # The preset's own beside the paper's.
     plus = Config.from_preset(PLUS, modalities=MODALITIES, augmentation="none", crop=crop)
-    for one in precisions():
+    for one in formats:
         files += [(f"files to label map, {PLUS}", "files", one, _files, ([plus], case, folder, one))]
         ours += [(f"forward, {PLUS}", "forward", one, _forward, (plus, one, False))]
     padded = torch_networks.padded(plus.data.crop)
@@ -109,7 +110,7 @@ def _planned(config, case, folder, there):
     many = [
         (what, kind, one, measure, (*given, one) if measure is not _step else (*given, one, False))
         for what, measure, given in steps
-        for one in precisions()
+        for one in formats
     ]
     return ours + (peers if there else []) + many + (bundle if there else []) + files
 

@@ -29,10 +29,11 @@ def score(given):
     paths = sorted(given.networks.glob("*.npz"))
     if not paths:
         raise InputError(f"{given.networks} must hold what `train` writes. Received: no .npz file.")
-    cropped = _read(paths[0])[0]["crop"], _read(paths[0])[0]["spacing_mm"]
+    first, _ = _read(paths[0])
+    cropped = first["crop"], first["spacing_mm"]
     scorer = packed_cases.CaseScorer(find_cases(given.validation)[0], crop=cropped[0], spacing_mm=cropped[1])
     path = given.results / f"{given.name}.json"
-    facts = {"crop": format_shape(cropped[0]), "spacing_mm": cropped[1], "cases": _read(paths[0])[0]["cases"]}
+    facts = {"crop": format_shape(cropped[0]), "spacing_mm": cropped[1], "cases": first["cases"]}
     before = continued(path, facts | {"validation_cases": scorer.ids})
     done = []
     for one in track(paths, "Scoring"):

@@ -155,11 +155,11 @@ def scale_and_shift(x, slope, offset, *, relu=False):
         y = tf.nn.relu(y) if relu else y  # Before the new shape, so that TensorFlow makes one operation of both.
         return tf.reshape(y, ops.shape(x))
 
+    if x.shape[0] not in (None, 1):
+        return _two_passes(x, slope, offset, relu)
     conditions = [tf.shape(x)[0] == 1] if x.shape[0] is None else []
     if relu:  # With ReLU, oneDNN's pass makes 0 of what is not a number.
         conditions.append(tf.reduce_all(tf.math.is_finite(slope + offset)))
-    if x.shape[0] not in (None, 1):
-        return _two_passes(x, slope, offset, relu)
     if not conditions:
         return fused()
     return tf.cond(tf.reduce_all(conditions), fused, lambda: _two_passes(x, slope, offset, relu))

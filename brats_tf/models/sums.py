@@ -31,7 +31,7 @@ def means_over_space(x):
 
 def means_of_products(x, y):
     """The float32 means of x y over N, both (B, N, C): (B, C)."""
-    if _on_gpu() or x.shape[-1] > WIDEST_PRODUCT or _rows_of_chunks(ops.shape(x)[1], x.shape[-1]) is None:
+    if _on_gpu() or _rows_of_chunks(ops.shape(x)[1], x.shape[-1]) is None:
         return means_over_space(x * y)
     (x_values, rows), (y_values, _) = _cast_and_rows(x), _cast_and_rows(y)
     return ops.mean(_mean_of_chunks(_sums_of_products(x_values, y_values, rows), rows, x), axis=1)
@@ -47,9 +47,8 @@ def mean_squares(x):
     values, rows = _cast_and_rows(x)
     if rows is None:
         return None
-    wide = x.shape[-1] > WIDEST_PRODUCT
-    squares = _sums(ops.square(values), rows) if wide else _sums_of_products(values, values, rows)
-    means, squares = (_mean_of_chunks(sums, rows, x) for sums in (_sums(values, rows), squares))
+    found = _sums(values, rows), _sums_of_products(values, values, rows)
+    means, squares = (_mean_of_chunks(sums, rows, x) for sums in found)
     return means, squares, keras.backend.standardize_dtype(values.dtype)
 
 
@@ -74,7 +73,9 @@ def _sums(x, rows):
 
 
 def _sums_of_products(x, y, rows):
-    """(B, N, C) twice -> the sums of their products in each chunk (B K, W)."""
+    """(B, N, C) twice -> the sums of their products in each chunk (B K, W) or (B K, 1, W)."""
+    if x.shape[-1] > WIDEST_PRODUCT:
+        return _sums(x * y, rows)
     products = ops.einsum("krc,krd->kcd", _chunks(x, rows), _chunks(y, rows))
     return ops.diagonal(products, axis1=1, axis2=2)
 
