@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -46,6 +46,10 @@ class Volume:
     def geometry(self):
         """Shape and affine, with the file's path."""
         return Geometry(self.path, self.voxels.shape, self.affine)
+
+    def without_voxels(self):
+        """Its header and path alone, which `write_volume` needs."""
+        return replace(self, voxels=np.empty(0))
 
 
 def read_volume(path, *, case_id, channel=None):

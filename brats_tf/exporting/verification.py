@@ -64,6 +64,6 @@ def _predicted(raw, predictors, steps):
     configs = [one.config for one in predictors]
     scored = [z_score(raw[..., i], *brain_statistics(raw[..., i])) for i in range(raw.shape[-1])]
     prepared = PreparedCase(crop(np.stack(scored, axis=-1), configs[0].data.crop), None, None, None)
-    predicted = predict_case(ReadyCase(prepared, predictors, list(channels_of(configs)), [], 0.0))
+    predicted = predict_case(ReadyCase("random", prepared, predictors, list(channels_of(configs)), [], 0.0))
     classes = uncrop(to_classes(predicted.average, predicted.outputs), raw.shape[:3])
     return postprocess(classes, (1.0, 1.0, 1.0), steps)

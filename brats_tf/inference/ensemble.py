@@ -15,60 +15,17 @@ import numpy as np
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ForwardOptions
 from brats_tf.errors import InputError
+from brats_tf.inference.ensemble_prediction import EnsemblePrediction
 from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.build import build_network
-from brats_tf.models.outputs import to_regions
 from brats_tf.preprocessing.preprocess import PreparedCase, prepare_case
-from brats_tf.regions import REGIONS
 from brats_tf.runs.network import explain_lack_of_memory, load_weights
 from brats_tf.runs.record import read_run_record
 from brats_tf.runtime.tensorflow import device_name, has_bfloat16
 
 log = logging.getLogger(__name__)
-POSSIBLE_PROBABILITY = 0.05  # Uncertainty counts where a region's average probability is above this.
 DEFAULT_FORWARD = ForwardOptions()
 SUBSTITUTE = {"t1": "t1ce"}  # AlbuNet paper, Section 3.2: T1c in place of a missing T1.
-
-
-class EnsemblePrediction:
-    """What the networks predict of one case: the sum of their probabilities (H, W, D, K), and of the regions' squares.
-
-    The channels are regions, or classes where all networks have classes. `seconds` is the time that it took so far.
-    """
-
-    def __init__(self, prepared, outputs, *, several):
-        self.prepared, self.outputs, self.networks, self.seconds = prepared, outputs, [], 0.0
-        self._sum, self._squares, self._several = None, None, several
-
-    def add(self, predictor, probabilities):
-        """Adds one network's probabilities."""
-        self.networks.append(predictor.name)
-        regions = None
-        if self._several or predictor.outputs != self.outputs:
-            regions = np.asarray(to_regions(probabilities, predictor.outputs))
-        self._sum = _added(self._sum, probabilities if predictor.outputs == self.outputs else regions)
-        if self._several:
-            self._squares = _added(self._squares, np.square(regions))
-
-    @property
-    def average(self):
-        """Mean over the networks, (H, W, D, K), float32."""
-        return self._sum / len(self.networks)
-
-    def regions(self):
-        """Mean over the networks as regions, (H, W, D, 3), float32."""
-        return np.asarray(to_regions(self.average, self.outputs))
-
-    def uncertainty(self):
-        """Standard deviation over the networks, (H, W, D, 3), float32, from 0 to 0.5; None for a single one."""
-        if self._squares is None:
-            return None
-        return np.sqrt(np.maximum(self._squares / len(self.networks) - np.square(self.regions()), 0))
-
-
-def _added(total, values):
-    """`total` with `values` added in place; None counts as 0."""
-    return np.array(values) if total is None else np.add(total, values, out=total)
 
 
 def load_ensemble(
@@ -130,6 +87,7 @@ class ReadyCase:
     """A case as the networks that fit it take it.
 
     Attributes:
+        id: the case's.
         prepared: a `PreparedCase` of the modalities.
         predictors: the networks that fit the case.
         modalities: the channels of the prepared volume, in order.
@@ -137,6 +95,7 @@ class ReadyCase:
         seconds: what reading took.
     """
 
+    id: str
     prepared: PreparedCase
     predictors: list
     modalities: list
@@ -146,6 +105,8 @@ class ReadyCase:
     def volume(self, modalities):
         """What a network of these modalities sees: (H, W, D, C) float32, 0 where the case lacks one."""
         found = self.prepared.volume
+        if list(modalities) == list(self.modalities):
+            return found
         if set(modalities) <= set(self.modalities):
             return found[..., [self.modalities.index(modality) for modality in modalities]]
         nothing = np.zeros_like(found[..., 0])
@@ -180,28 +141,28 @@ def read_case(predictors, case):
         messages.append(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
     settings = predictors[0].config.preprocessing() | {"modalities": modalities}
     prepared = prepare_case(case, **settings, with_truth=False)
-    return ReadyCase(prepared, usable, modalities, messages, time.monotonic() - started)
+    return ReadyCase(case.id, prepared, usable, modalities, messages, time.monotonic() - started)
 
 
 def predict_case(ready):
-    """Runs the networks on a `ReadyCase`: an `EnsemblePrediction`. Raises `InputError` when the memory is too small."""
+    """Runs the networks on a `ReadyCase`: an `EnsemblePrediction`.
+
+    Raises:
+        InputError: when the memory is too small, or a network's output is not finite.
+    """
     started = time.monotonic()
     outputs = "classes" if all(one.outputs == "classes" for one in ready.predictors) else "regions"
     predicted = EnsemblePrediction(ready.prepared, outputs, several=len(ready.predictors) > 1)
     for predictor in ready.predictors:
         with explain_lack_of_memory(predictor.config):
-            predicted.add(predictor, predictor.predict(ready.volume(predictor.config.data.modalities)))
+            probabilities = predictor.predict(ready.volume(predictor.config.data.modalities))
+        if not np.isfinite(probabilities.sum()):
+            raise InputError(
+                f"Case {ready.id}: {predictor.name} must predict finite probabilities; received NaN or infinity."
+            )
+        predicted.add(predictor, probabilities)
     predicted.seconds = ready.seconds + time.monotonic() - started
     return predicted
-
-
-def mean_uncertainty(uncertainty, regions):
-    """One figure per region: the mean uncertainty where the average probability is above 0.05; 0 where it never is."""
-    figures = {}
-    for i, region in enumerate(REGIONS):
-        possible = regions[..., i] > POSSIBLE_PROBABILITY
-        figures[region] = float(uncertainty[..., i][possible].mean()) if possible.any() else 0.0
-    return figures
 
 
 def _can_do_without(predictor, case):

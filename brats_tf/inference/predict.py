@@ -16,7 +16,8 @@ from brats_tf.data.case import Case
 from brats_tf.data.notes import log_notes
 from brats_tf.data.volumes import spacing_of, write_volume
 from brats_tf.errors import InputError, WriteError
-from brats_tf.inference.ensemble import mean_uncertainty, predict_case, read_case
+from brats_tf.inference.ensemble import predict_case, read_case
+from brats_tf.inference.ensemble_prediction import mean_uncertainty
 from brats_tf.inference.postprocessing import postprocess
 from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, PredictionRecord
 from brats_tf.inference.predictor import MIRRORED, Predictor
@@ -100,6 +101,7 @@ def _predict_all(predictors, cases, record, save):
                 for note in ready.prepared.notes:
                     notes.setdefault(note, []).append(case.id)
                 job = partial(save, predict_case(ready), case)
+                del ready  # While the next case is awaited, its volume is of no use.
             except InputError as error:
                 older = " The label map from an earlier prediction was left in place."
                 log.info(f"Left out: {error}{older if record.path(case.id).exists() else ''}")

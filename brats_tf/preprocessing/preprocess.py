@@ -18,9 +18,9 @@ MAX_VOXELS = 1024**3  # Of a resampled volume; more is a spacing in other units 
 class PreparedCase:
     """A case as networks take it, with what the way back needs."""
 
-    volume: np.ndarray  # (H, W, D, C), float32, one channel per modality
+    volume: np.ndarray | None  # (H, W, D, C), float32, one channel per modality; None once it is predicted
     classes: np.ndarray | None  # (H, W, D), uint8, see regions.CLASSES; None without truth
-    reference: volumes.Volume  # the file whose geometry a prediction takes
+    reference: volumes.Volume  # the file whose geometry a prediction takes, without its voxels
     grid: Grid
     notes: tuple = ()  # what a person should know about its files
 
@@ -47,20 +47,21 @@ def prepare_case(case, *, modalities, crop, with_truth, spacing_mm=None):
     """
     read = Reader(case)
     first = min(modalities, key=lambda name: name != "flair")
-    reference = read.volume(first)
-    grid = grid_of(reference, crop, spacing_mm, case_id=case.id)
-    channels, notes = [], {}
-    for modality in modalities:
+    volume = read.volume(first)
+    reference, geometry = volume.without_voxels(), volume.geometry
+    grid = grid_of(volume, crop, spacing_mm, case_id=case.id)
+    prepared, notes = np.empty((*grid.crop_shape, len(modalities)), np.float32), {}
+    for channel, modality in enumerate(modalities):
         volume = read.volume(modality)
         notes |= dict.fromkeys(volumes.notes_of(volume, spacing_mm=spacing_mm))
-        volumes.check_same_geometry(reference.geometry, volume.geometry, case_id=case.id)
-        channels.append(prepare_volume(volume, grid))
+        volumes.check_same_geometry(geometry, volume.geometry, case_id=case.id)
+        prepared[..., channel] = prepare_volume(volume, grid)
     classes = None
     if with_truth:
         segmentation = read.segmentation()
-        volumes.check_same_geometry(reference.geometry, segmentation.geometry, case_id=case.id)
+        volumes.check_same_geometry(geometry, segmentation.geometry, case_id=case.id)
         classes = grid.to_crop(volumes.read_label_classes(segmentation, case))
-    return PreparedCase(np.stack(channels, axis=-1), classes, reference, grid, tuple(notes))
+    return PreparedCase(prepared, classes, reference, grid, tuple(notes))
 
 
 class Reader:

@@ -35,6 +35,11 @@ class Grid:
         sizes = zip(self.oriented_shape, self._oriented_spacing(), strict=True)
         return tuple(max(1, round(size * edge / self.spacing_mm)) for size, edge in sizes)
 
+    @property
+    def crop_shape(self):
+        """(H, W, D) of what `to_crop` returns."""
+        return self.whole_shape if self.crop is None else self.crop
+
     def to_crop(self, voxels, *, order=NEAREST):
         """Orients, resamples if asked, crops: (X, Y, Z[, C]) -> (H, W, D[, C])."""
         whole = resample(orient(voxels, self.affine), self.whole_shape, order=order)

@@ -11,7 +11,7 @@ from brats_tf.evaluation.evaluate import TABLE_ORDER
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.evaluation.statistics import format_correlation
-from brats_tf.inference.ensemble import POSSIBLE_PROBABILITY
+from brats_tf.inference.ensemble_prediction import POSSIBLE_PROBABILITY
 from brats_tf.inference.prediction_record import uncertainties
 from brats_tf.report.blocks import Image, Paragraph, Table
 from brats_tf.runs.files import HISTORY_FILE, VALIDATION_FILE
