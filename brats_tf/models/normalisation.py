@@ -147,22 +147,20 @@ def scale_and_shift(x, slope, offset, *, relu=False):
 
     def fused():
         scale, shift = (tf.reshape(values, (-1,)) for values in (slope, offset))
+        if relu:  # oneDNN's pass makes 0 of what is not a number, but leaves infinity, of which the next sum makes NaN.
+            finite = tf.math.is_finite(scale + shift)
+            scale, shift = tf.where(finite, scale, 0.0), tf.where(finite, shift, math.inf)
         # TensorFlow takes the operation apart where scale or variance is constant. This is one, and it cannot know.
-        one = tf.sign(1.0 + tf.abs(scale) + tf.abs(shift))
+        one = tf.sign(1.0 + tf.abs(scale) + tf.math.minimum(tf.abs(shift), 1.0))
         settings = {"scale": scale * one, "offset": shift, "mean": tf.zeros_like(one), "variance": one}
         flat = tf.reshape(x, (1, 1, -1, x.shape[-1]))
         y = tf.raw_ops.FusedBatchNormV3(x=flat, **settings, epsilon=0.0, is_training=False).y
         y = tf.nn.relu(y) if relu else y  # Before the new shape, so that TensorFlow makes one operation of both.
         return tf.reshape(y, ops.shape(x))
 
-    if x.shape[0] not in (None, 1):
-        return _two_passes(x, slope, offset, relu)
-    conditions = [tf.shape(x)[0] == 1] if x.shape[0] is None else []
-    if relu:  # With ReLU, oneDNN's pass makes 0 of what is not a number.
-        conditions.append(tf.reduce_all(tf.math.is_finite(slope + offset)))
-    if not conditions:
-        return fused()
-    return tf.cond(tf.reduce_all(conditions), fused, lambda: _two_passes(x, slope, offset, relu))
+    if x.shape[0] is None:
+        return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset, relu))
+    return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset, relu)
 
 
 def _two_passes(x, slope, offset, relu):

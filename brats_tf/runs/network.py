@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from brats_tf.config.config import CONFIG_FILE, Config
@@ -37,7 +38,7 @@ def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last"
         The SHA-256 of what was loaded. A training may replace the file meanwhile; then it is read once more.
 
     Raises:
-        InputError: when they are missing or of another network.
+        InputError: when they are missing, of another network or not finite.
     """
     path = Path(run) / CHECKPOINT_FILES[checkpoint]
     if not path.is_file() and checkpoint == "best":
@@ -56,6 +57,11 @@ def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last"
             f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. "
             f"Received: {in_one_line(error)}. A run of another version is used with that version, or trained again."
         ) from error
+    for weight in network.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise InputError(
+                f"{path} must hold finite weights; received NaN or infinity in {weight.path}. Train the run again."
+            )
     return sha256
 
 

@@ -213,6 +213,31 @@ def test_a_missing_run_is_named(runs, tmp_path):
         load_ensemble([runs / "flair", tmp_path])
 
 
+def broken(run, folder, factor):
+    """A copy of a run whose first convolution has a kernel that is `factor` times as large."""
+    shutil.copytree(run, folder)
+    _, network = load_network(run)
+    kernel = network.get_layer("stem_conv").kernel
+    kernel.assign(kernel.numpy() * np.float32(factor))
+    network.save_weights(folder / "network.weights.h5")
+    return folder
+
+
+def test_weights_that_are_not_finite_are_refused(runs, tmp_path):
+    folder = broken(runs / "t1", tmp_path / "t1", np.nan)
+    with pytest.raises(InputError, match="must hold finite weights; received NaN or infinity in .*stem_conv/kernel"):
+        load_ensemble([runs / "flair", folder])
+
+
+def test_a_network_that_overflows_predicts_nothing(runs, phantoms, tmp_path):
+    """Not 0 everywhere, which would look like a brain without a tumour."""
+    folder = broken(runs / "t1", tmp_path / "t1", 3e38)
+    failures = predict_cases(load_ensemble([runs / "flair", folder]), phantoms[:1], out=tmp_path / "out")
+    expected = f"Case {phantoms[0].id}: t1 must predict finite probabilities; received NaN or infinity."
+    assert failures == [(phantoms[0].id, expected)]
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
 def test_the_ensemble_keeps_one_network_in_memory(members):
     assert len({id(member.network) for member in members}) == 1
 
