@@ -1,9 +1,12 @@
 """The losses: CE - Dice (embedding paper, Section 2.4) and multiple Dice (AlbuNet paper, Section 2.2)."""
 
+import math
+
 import keras
 from keras import ops
 
 from brats_tf.models.outputs import to_regions
+from brats_tf.models.sums import means_of_products, means_over_space
 from brats_tf.regions import REGION_THRESHOLD, REGIONS
 
 EPSILON = 1e-7  # Only avoids 0 / 0; the paper gives no figure.
@@ -21,10 +24,26 @@ def soft_dice(target, prediction):
 
     2 sum(t p) / (sum(t^2) + sum(p^2) + epsilon), sums over H, W and D. Source: embedding paper, equation (1).
     """
-    axes = (1, 2, 3)
-    overlap = ops.sum(target * prediction, axis=axes)
-    squares = ops.sum(ops.square(target), axis=axes) + ops.sum(ops.square(prediction), axis=axes)
-    return 2 * overlap / (squares + EPSILON)
+    dice, _ = _dice_and_squares(_flat(target), _flat(prediction))
+    return dice
+
+
+def _flat(values):
+    """(B, H, W, D, C) -> (B, N, C)."""
+    size = -1 if None in values.shape[1:-1] else math.prod(values.shape[1:-1])
+    return ops.reshape(values, (ops.shape(values)[0], size, values.shape[-1]))
+
+
+def _size(flat):
+    """The N of (B, N, C), as a float32."""
+    return ops.cast(ops.shape(flat)[1], "float32")
+
+
+def _dice_and_squares(target, prediction):
+    """Soft Dice of (B, N, C), and its denominator as a mean over N: (B, C) twice."""
+    squares = means_of_products(target, target) + means_of_products(prediction, prediction)
+    squares += EPSILON / _size(target)
+    return 2 * means_of_products(target, prediction) / squares, squares
 
 
 class CrossEntropyMinusDice(keras.losses.Loss):
@@ -32,7 +51,8 @@ class CrossEntropyMinusDice(keras.losses.Loss):
 
     The cross entropy is the mean over voxels, binary for overlapping `outputs="regions"` (sigmoid), categorical for
     exclusive `outputs="classes"` (softmax, background first); Dice is the mean over the regions, or over the classes
-    without the background.
+    without the background. In a traced TensorFlow network the gradient for regions is written out, so that the backward
+    pass keeps target and probabilities alone.
     """
 
     def __init__(self, outputs="regions", name="ce_minus_dice", **kwargs):
@@ -43,6 +63,9 @@ class CrossEntropyMinusDice(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        logits = _logits_of(y_pred) if self.outputs == "regions" else None
+        if logits is not None:
+            return _of_logits(*map(_flat, (logits, y_true, y_pred)))
         if self.outputs == "regions":
             entropy = keras.losses.binary_crossentropy(y_true, y_pred)
             dice = soft_dice(y_true, y_pred)
@@ -53,6 +76,35 @@ class CrossEntropyMinusDice(keras.losses.Loss):
 
     def get_config(self):
         return super().get_config() | {"outputs": self.outputs}
+
+
+def _logits_of(probabilities):
+    """What the sigmoid was given whose output `probabilities` are, as Keras looks for it; None where it is unknown."""
+    operation = None if keras.backend.backend() != "tensorflow" else getattr(probabilities, "op", None)
+    return operation.inputs[0] if operation is not None and operation.type == "Sigmoid" else None
+
+
+def _of_logits(logits, target, probabilities):
+    """`CrossEntropyMinusDice` of regions in TensorFlow: (B, N, C) three times -> (B,).
+
+    With logits x, p = sigmoid(x), target t and the denominator s of Dice as a mean over N:
+    dL/dx = ((p - t) - 2 (t - dice p) p (1 - p) / s) / (N C).
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def function(logits):
+        entropy = means_over_space(ops.softplus(logits) - logits * target)
+        dice, squares = _dice_and_squares(target, probabilities)
+
+        def gradient(upstream):
+            towards = (target - dice[:, None] * probabilities) * (2 / squares)[:, None]
+            towards = tf.raw_ops.SigmoidGrad(y=probabilities, dy=towards)
+            return (probabilities - target - towards) * (upstream / (_size(target) * target.shape[-1]))[:, None, None]
+
+        return ops.mean(entropy - dice, axis=-1), gradient
+
+    return function(logits)
 
 
 class MultipleDice(keras.losses.Loss):

@@ -82,12 +82,17 @@ def _sums_of_products(x, y, rows):
 
 def _chunks(x, rows):
     """(B, N, C) -> (B K, rows, W): voxels side by side, so that a row has `WIDTH` values at least."""
-    return ops.reshape(x, (-1, rows, max(x.shape[-1], WIDTH)))
+    return ops.reshape(x, (-1, rows, _width(x.shape[-1])))
+
+
+def _width(channels):
+    """The values of a row: those of as many voxels as it takes for `WIDTH`."""
+    return channels * -(-WIDTH // channels)
 
 
 def _mean_of_chunks(sums, rows, x):
     """The sums of each chunk of `x` (B, N, C) as float32 means: (B, K, C)."""
-    count = x.shape[1] * x.shape[-1] // (rows * max(x.shape[-1], WIDTH))
+    count = x.shape[1] * x.shape[-1] // (rows * _width(x.shape[-1]))
     by_channel = ops.reshape(ops.cast(sums, "float32"), (-1, count * (sums.shape[-1] // x.shape[-1]), x.shape[-1]))
     return by_channel / rows
 
@@ -105,8 +110,8 @@ def _sums_with_a_rest(x, size):
 
 def _rows_of_chunks(size, channels):
     """How many rows of `WIDTH` values a chunk has, or None where there is no good number."""
-    width = max(channels, WIDTH)
-    if not isinstance(size, int) or width % channels or size * channels % width:
+    width = _width(channels)
+    if not isinstance(size, int) or size * channels % width:
         return None
     rows = size * channels // width
     most = min(MOST_ROWS, rows // LEAST_CHUNKS)

@@ -1,7 +1,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from brats_tf.models import losses
 from brats_tf.models.losses import CrossEntropyMinusDice, MultipleDice, region_dice, soft_dice
 from brats_tf.models.outputs import to_regions
 
@@ -31,6 +33,49 @@ def test_the_loss_is_cross_entropy_minus_dice_over_three_regions():
     overlap, squares = (target * prediction).sum((1, 2, 3)), (target**2 + prediction**2).sum((1, 2, 3))
     expected = (entropy - (2 * overlap / squares).mean(axis=-1)).mean()
     np.testing.assert_allclose(CrossEntropyMinusDice()(target, prediction), expected, rtol=1e-5)
+
+
+def loss_and_gradient(target, logits):
+    """The loss of each case, and the gradient of their sum, as a traced training step has them."""
+
+    @tf.function(autograph=False)
+    def traced(target, logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = CrossEntropyMinusDice().call(target, tf.sigmoid(logits))
+        return loss, tape.gradient(loss, logits)
+
+    return [found.numpy() for found in traced(tf.constant(target), tf.constant(logits))]
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5, 6, 3), (1, 64, 32, 48, 3)])
+def test_the_gradient_written_out_is_that_of_the_formula(shape, monkeypatch):
+    random = np.random.default_rng(0)
+    target, logits = (random.random(shape) < 0.3).astype("float32"), random.normal(0, 3, shape).astype("float32")
+    target[0, ..., 2] = 0  # An empty region.
+    found = loss_and_gradient(target, logits)
+    monkeypatch.setattr(losses, "_logits_of", lambda probabilities: None)
+    monkeypatch.setattr(losses, "means_of_products", lambda x, y: tf.reduce_mean(x * y, axis=1))
+    for received, expected in zip(found, loss_and_gradient(target, logits), strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_voxel_that_is_wrong_for_certain_still_learns():
+    """Where the sigmoid is 1 to the last digit, its own gradient is 0."""
+    logits = np.full((1, 2, 2, 2, 3), 40, "float32")
+    loss, gradient = loss_and_gradient(np.zeros_like(logits), logits)
+    np.testing.assert_allclose(loss, 40, rtol=1e-6)
+    np.testing.assert_allclose(gradient, 1 / gradient.size, rtol=1e-6)
+
+
+def test_soft_dice_is_right_at_full_size():
+    """A sum in float32 of one voxel after another would be wrong by 0.002."""
+    random = np.random.default_rng(0)
+    target = (random.random((1, 192, 160, 108, 3), "float32") < 0.05).astype("float32")
+    prediction = 0.8 * target + 0.2 * random.random(target.shape, "float32")
+    sums = [np.einsum("bhwdc,bhwdc->bc", *pair, dtype="float64") for pair in ((target, target), (prediction,) * 2)]
+    expected = 2 * np.einsum("bhwdc,bhwdc->bc", target, prediction, dtype="float64") / sum(sums)
+    np.testing.assert_allclose(soft_dice(target, prediction), expected, atol=1e-5)
 
 
 def test_the_loss_of_classes_leaves_the_background_out_of_dice():
