@@ -19,6 +19,7 @@ from brats_tf.config.fields import choices_of
 from brats_tf.config.settings import ClassifierSettings
 from brats_tf.errors import InputError
 from brats_tf.models import feature_pyramid as pyramid
+from brats_tf.models.activations import with_lean_gradients
 from brats_tf.models.normalisation import GroupNormalization
 
 BATCH_NORM = choices_of(ClassifierSettings, "batch_norm")
@@ -186,7 +187,7 @@ def feature_pyramid(name, image_shape, batch_norm="frozen", stochastic_depth=Fal
             layer.trainable = batch_norm == "batch"
         if isinstance(layer, layers.Dropout) and not stochastic_depth:
             layer.rate = 0.0
-    return network
+    return with_lean_gradients(network)
 
 
 def scale_input(planes, *, scaling, backbone):
