@@ -420,7 +420,7 @@ def real_cases_seen():
         for kind, title in kinds.items():
             if kind in row["dice"]:
                 figures = " | ".join(f"{100 * row['dice'][kind][region]['mean']:.1f}" for region in REGIONS)
-                lines.append(f"| {_network(row)} | {title} | {figures} |")
+                lines.append(f"| {_trained(row['variant'], row, run)} | {title} | {figures} |")
     return lines
 
 

@@ -21,6 +21,7 @@ LAYERS = (
 )
 TENSORFLOW = {
     "models.normalisation",
+    "models.activations",
     "pipeline",
     "training",
     "inference",
@@ -51,6 +52,7 @@ ONLY_IN = {
 KERAS_ALONE_BUT_FOR = {
     "models.backbones": {"segmentation_models", "efficientnet"},
     "models.normalisation": {"tensorflow"},
+    "models.activations": {"tensorflow"},
 }
 PACKAGE = REPOSITORY / "brats_tf"
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

@@ -90,16 +90,16 @@ def _of_logits(logits, target, probabilities):
     With logits x, p = sigmoid(x), target t and the denominator s of Dice as a mean over N:
     dL/dx = ((p - t) - 2 (t - dice p) p (1 - p) / s) / (N C).
     """
-    import tensorflow as tf
 
-    @tf.custom_gradient
+    @ops.custom_gradient
     def function(logits):
         entropy = means_over_space(ops.softplus(logits) - logits * target)
         dice, squares = _dice_and_squares(target, probabilities)
 
-        def gradient(upstream):
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
             towards = (target - dice[:, None] * probabilities) * (2 / squares)[:, None]
-            towards = tf.raw_ops.SigmoidGrad(y=probabilities, dy=towards)
+            towards = towards * (probabilities * (1 - probabilities))
             return (probabilities - target - towards) * (upstream / (_size(target) * target.shape[-1]))[:, None, None]
 
         return ops.mean(entropy - dice, axis=-1), gradient
