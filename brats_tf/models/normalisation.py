@@ -20,6 +20,7 @@ EPSILON = 1e-3  # Keras's default, and the authors'.
 MOST_SQUARE = {"float32": 100.0, "bfloat16": 4.0}
 
 _ONE_FORM = ContextVar("one_form", default=False)
+_TRAINING = ContextVar("training", default=False)
 
 
 @contextmanager
@@ -52,7 +53,14 @@ class GroupNormalization(keras.layers.GroupNormalization):
             raise ValueError(f"Channels must be the last axis. Received: axis={self.axis}.")
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
+        token = _TRAINING.set(bool(training))
+        try:
+            return self._normalised(inputs)
+        finally:
+            _TRAINING.reset(token)
+
+    def _normalised(self, inputs):
         channels = inputs.shape[-1]
         # Times one, because a gradient of our own must be given values, not variables.
         gamma = ops.ones(channels) if self.gamma is None else 1.0 * ops.cast(self.gamma, "float32")
@@ -112,7 +120,9 @@ def _moments(x, over_group):
     """Mean and variance of each group, in each of its channels: (B, N, C) -> (B, C) twice.
 
     A chunk's variance is its mean square less its squared mean. Where that would cost digits, because a mean is much
-    larger than the deviation, and where there are no chunks, a further pass subtracts the mean before it squares.
+    larger than the deviation, and where there are no chunks, a further pass subtracts the mean before it squares. A
+    training always takes that pass: with a `cond` for each layer, TensorFlow's graph optimiser (Grappler, which this
+    package's own training turns off on a CPU) ran for ten minutes, up to its time limit, before the first step.
     """
 
     def around(mean):
@@ -120,7 +130,7 @@ def _moments(x, over_group):
         rest = over_group(means_over_space(centred))  # What rounding has left of the mean.
         return mean + rest, over_group(means_over_space(ops.square(centred))) - ops.square(rest)
 
-    chunks = None if _ONE_FORM.get() else mean_squares(x)
+    chunks = None if _ONE_FORM.get() or _TRAINING.get() else mean_squares(x)
     if chunks is None:
         return around(over_group(means_over_space(x)))
     means, squares, dtype = chunks

@@ -10,6 +10,8 @@ from functools import partial
 
 import keras
 
+from brats_tf.models.normalisation import GroupNormalization
+
 BLOCK = ("_shortcut", "_add")  # The first and the last layer of `blocks.residual_block`.
 PARTS, STEPS = ("norm", "conv"), (1, 2)
 
@@ -45,18 +47,24 @@ class Block(keras.layers.Layer):
         self.keep, self.shortcut = keep, network.get_layer(block + BLOCK[0])
         self.steps = [[network.get_layer(f"{block}_{part}{step}") for part in PARTS] for step in STEPS]
 
-    def call(self, x):
-        steps = [partial(_through, step) for step in self.steps]
+    def call(self, x, training=None):
+        steps = [partial(_through, step, training) for step in self.steps]
         if self.keep == "step":
             steps = [keras.remat(step) for step in steps]
-        insides = partial(_through, steps)
+
+        def insides(x):
+            for step in steps:
+                x = step(x)
+            return x
+
         return self.shortcut(x) + (keras.remat(insides) if self.keep == "block" else insides)(x)
 
     def compute_output_spec(self, x):
         return self.shortcut.compute_output_spec(x)
 
 
-def _through(functions, x):
-    for function in functions:
-        x = function(x)
+def _through(layers, training, x):
+    for layer in layers:
+        # What is computed again is so outside the call that knows of the training.
+        x = layer(x, training=training) if isinstance(layer, GroupNormalization) else layer(x)
     return x

@@ -38,3 +38,22 @@ def test_a_network_keeps_its_weights_and_its_numbers(keep):
 def test_a_network_without_residual_blocks_comes_back():
     network = albunet((32, 32, 4, 3))
     assert rematerialised(network, "block") is network
+
+
+@pytest.mark.parametrize("keep", ["all", "step", "block"])
+def test_a_training_is_traced_without_branches(keep):
+    """With one for each normalisation, Grappler takes ten minutes for the step."""
+    shape = (64, 64, 24, 1)
+    graph = rematerialised(embedding_network(shape, backbone="tiny"), keep)
+
+    @tf.function(autograph=False)
+    def step(volume):
+        with tf.GradientTape() as tape:
+            loss = ops.sum(graph(volume, training=True))
+        return tape.gradient(loss, graph.trainable_variables)
+
+    traced = step.get_concrete_function(tf.TensorSpec((1, *shape))).graph
+    assert not [one.name for one in traced.get_operations() if one.type in ("If", "StatelessIf")]
+    predicting = tf.function(lambda volume: graph(volume, training=False), autograph=False)
+    traced = predicting.get_concrete_function(tf.TensorSpec((1, *shape))).graph
+    assert [one.name for one in traced.get_operations() if one.type in ("If", "StatelessIf")]
