@@ -57,12 +57,15 @@ def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last"
             f"{path} must hold the weights of the network that its {CONFIG_FILE} describes. "
             f"Received: {in_one_line(error)}. A run of another version is used with that version, or trained again."
         ) from error
-    for weight in network.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-            raise InputError(
-                f"{path} must hold finite weights; received NaN or infinity in {weight.path}. Train the run again."
-            )
+    if (bad := not_finite(network.weights)) is not None:
+        raise InputError(f"{path} must hold finite weights; received NaN or infinity in {bad}. Train the run again.")
     return sha256
+
+
+def not_finite(weights: Sequence[keras.Variable]) -> str | None:
+    """The path of the first of these weights that holds NaN or infinity, if one does."""
+    bad = (weight.path for weight in weights if not np.isfinite(keras.ops.convert_to_numpy(weight)).all())
+    return next(bad, None)
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

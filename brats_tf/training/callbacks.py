@@ -16,6 +16,7 @@ import numpy as np
 from brats_tf import __version__
 from brats_tf.errors import InputError, Preempted
 from brats_tf.runs.files import RECORD_FILE
+from brats_tf.runs.network import not_finite
 from brats_tf.runs.record import TRAINING, git_commit
 from brats_tf.runtime import program
 from brats_tf.runtime.files import write_json
@@ -83,12 +84,11 @@ class WarnOfDivergence(keras.callbacks.Callback):
 
 def check_weights(network):
     """Raises `InputError` when a step with a finite loss left NaN or infinity in the weights; before they are saved."""
-    for weight in network.trainable_variables:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-            raise InputError(
-                f"Weights must be finite; received NaN or infinity in {weight.path}. The last good state is kept. Try "
-                "a lower --learning-rate."
-            )
+    if (bad := not_finite(network.trainable_variables)) is not None:
+        raise InputError(
+            f"Weights must be finite; received NaN or infinity in {bad}. The last good state is kept. Try a lower "
+            "--learning-rate."
+        )
 
 
 class RunRecord(keras.callbacks.Callback):

@@ -7,6 +7,7 @@ from keras import layers
 from tiny_networks import TINY_CROP
 
 from brats_tf.errors import InputError
+from brats_tf.models import normalisation
 from brats_tf.models.cost import all_layers, multiply_adds
 from brats_tf.models.embedding import authors_network, embedding_network
 from brats_tf.models.registry import get_network
@@ -205,11 +206,13 @@ def test_golden_forward_pass(name):
     np.testing.assert_allclose(received, GOLDEN_OUTPUTS[name], atol=2e-4, err_msg=repr(received))
 
 
-def test_frozen_batch_norm_makes_training_and_prediction_one_function():
+def test_frozen_batch_norm_makes_training_and_prediction_one_function(monkeypatch):
+    # A training takes the variance in a pass of its own. So do both here, because that is another rounding.
+    monkeypatch.setattr(normalisation, "mean_squares", lambda x: None)
     volume = np.random.default_rng(0).normal(size=(1, *TINY_CROP, 1)).astype("float32")
     frozen = embedding_network((*TINY_CROP, 1), batch_norm="frozen")
     difference = np.abs(np.array(frozen(volume, training=True)) - np.array(frozen(volume, training=False))).max()
-    assert difference < 2e-5  # Rounding: a training takes the variance in a pass of its own.
+    assert difference < 1e-6
     batch = embedding_network((*TINY_CROP, 1), batch_norm="batch")
     assert np.abs(np.array(batch(volume, training=True)) - np.array(batch(volume, training=False))).max() > 1e-3
 
