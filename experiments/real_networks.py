@@ -64,13 +64,14 @@ def _own_training(variant, modalities, seed, settings, cropped, begun):
 
     preset = "embedding-plus" if variant in PLUS else variant
     changes, differences = PLUS.get(variant, ({}, {}))
-    changes = cropped | {"augmentation": "none", "precision": "bfloat16", "seed": seed} | changes
+    changes = cropped | {"augmentation": "none", "precision": _precision(), "seed": seed} | changes
     config = Config.from_preset(preset, modalities=modalities, **changes)
     differences = differences | {"classifier_rate": config.network.classifier_rate}
     recipe = Recipe(make_loss(config.training, "regions"), "regions", **settings | differences)
     keras.utils.set_random_seed(seed)
     network, origin = build_with_weights(config)
     about = {"weights": origin, "classifier_sha256": classifier_hash(network), "parameters": network.count_params()}
+    about |= {"precision": config.compute.precision}
     if keras.backend.backend() == "jax":
         import jax_training
 
@@ -85,3 +86,14 @@ def _own_training(variant, modalities, seed, settings, cropped, begun):
 
     about |= {"device": machine(), "versions": {"tensorflow": tf_training.tf.__version__, "keras": keras.__version__}}
     return tf_training.TfTraining(network, config, recipe, seed), about
+
+
+def _precision():
+    """What the layers compute in: bfloat16, but not on a processor without it, which takes many times as long."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        return "bfloat16"
+    from brats_tf.runtime.tensorflow import resolved_precision
+
+    return resolved_precision("auto")

@@ -1,5 +1,5 @@
 """Trains a peer's network (`bench.torch_networks`) as `jax_training` does one of this package: same loss, augmentation
-and order of cases, in PyTorch with automatic mixed precision.
+and order of cases, in PyTorch with automatic mixed precision where the device computes in bfloat16.
 """
 
 import numpy as np
@@ -8,6 +8,7 @@ from recipes import BRIGHTNESS
 
 from bench.torch_networks import network_of as build
 from brats_tf.regions import MEMBERSHIP
+from brats_tf.runtime.system import cpu_has_bfloat16
 
 EPSILON = 1e-7
 
@@ -56,7 +57,8 @@ class TorchTraining:
         return np.stack([one[0].permute(1, 2, 3, 0).cpu().numpy() for one in found])
 
     def _forward(self, volume):
-        with torch.autocast(self.device.type, torch.bfloat16):
+        there = self.device.type != "cpu" or cpu_has_bfloat16()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=there):
             logits = self.network(volume.permute(3, 0, 1, 2)[None].contiguous())
         return torch.sigmoid(logits.float())
 

@@ -13,12 +13,11 @@ from brats_tf.exporting.label_map import why_no_label_map
 from brats_tf.exporting.model_card import METADATA_FILE, describe, read_results, write_model_card
 from brats_tf.exporting.servers import check_place, write_configuration, write_warm_up
 from brats_tf.exporting.verification import compare_label_maps, compare_probabilities
-from brats_tf.inference.ensemble import resolved_precision
 from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.regions import CONVENTIONS
 from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import atomic
-from brats_tf.runtime.tensorflow import as_os_error
+from brats_tf.runtime.tensorflow import as_os_error, resolved_precision
 
 log = logging.getLogger(__name__)
 # By the format: the module that writes and runs it, and what it is called.

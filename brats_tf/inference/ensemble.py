@@ -5,7 +5,6 @@ volumes in sliding windows (AlbuNet paper, Section 2.5).
 """
 
 import dataclasses
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +20,8 @@ from brats_tf.models.build import build_network
 from brats_tf.preprocessing.preprocess import PreparedCase, prepare_case
 from brats_tf.runs.network import explain_lack_of_memory, load_weights
 from brats_tf.runs.record import read_run_record
-from brats_tf.runtime.tensorflow import device_name, has_bfloat16
+from brats_tf.runtime.tensorflow import resolved_precision
 
-log = logging.getLogger(__name__)
 DEFAULT_FORWARD = ForwardOptions()
 SUBSTITUTE = {"t1": "t1ce"}  # AlbuNet paper, Section 3.2: T1c in place of a missing T1.
 
@@ -71,15 +69,6 @@ def load_ensemble(
         known |= {"precision": precision, "mirror": forward.mirror}
         predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run), **known))
     return predictors
-
-
-def resolved_precision(precision: str) -> str:
-    """The number format that "auto" stands for on this machine; says so where another one is slow here."""
-    if precision == "bfloat16" and not has_bfloat16():
-        log.warning(f"--precision bfloat16: {device_name()} does not compute in it, so it is slower than float32 here.")
-    if precision == "auto":
-        return "bfloat16" if has_bfloat16() else "float32"
-    return precision
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,6 +99,15 @@ def has_bfloat16() -> bool:
     return cpu_has_bfloat16()
 
 
+def resolved_precision(precision: str) -> str:
+    """The number format that "auto" stands for on this machine; says so where another one is slow here."""
+    if precision == "bfloat16" and not has_bfloat16():
+        log.warning(f"--precision bfloat16: {device_name()} does not compute in it: many times slower than float32.")
+    if precision == "auto":
+        return "bfloat16" if has_bfloat16() else "float32"
+    return precision
+
+
 def device_name() -> str:
     """The first GPU's name, or the CPU with its number of cores."""
     tf = import_tensorflow()

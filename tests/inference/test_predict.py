@@ -17,8 +17,8 @@ from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import HYPHENED
 from brats_tf.errors import InputError, WriteError
 from brats_tf.evaluation.label_maps import LabelMaps
-from brats_tf.inference import ensemble, predict
-from brats_tf.inference.ensemble import load_ensemble, resolved_precision
+from brats_tf.inference import predict
+from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models.build import build_network
 from brats_tf.preprocessing.preprocess import prepare_case
@@ -396,14 +396,6 @@ def test_bfloat16_predicts_nearly_the_same_and_is_recorded(runs, members, phanto
         predict_cases(members[:1], phantoms[:1], out=tmp_path / "half")
     assert half[0].network.weights[0].dtype == "float32"
     assert "in bfloat16, about" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("able", "auto"), [(True, "bfloat16"), (False, "float32")])
-def test_auto_asks_the_machine(able, auto, monkeypatch, capsys):
-    monkeypatch.setattr(ensemble, "has_bfloat16", lambda: able)
-    assert resolved_precision("auto") == auto
-    assert resolved_precision("bfloat16") == "bfloat16"
-    assert ("slower than float32 here" in " ".join(capsys.readouterr().out.split())) != able
 
 
 def test_the_next_case_is_read_and_the_last_one_written_while_the_networks_work(

@@ -2,8 +2,8 @@ import errno
 
 import pytest
 
-from brats_tf.runtime import system
-from brats_tf.runtime.tensorflow import as_os_error, import_tensorflow
+from brats_tf.runtime import system, tensorflow
+from brats_tf.runtime.tensorflow import as_os_error, import_tensorflow, resolved_precision
 
 tf = import_tensorflow()
 
@@ -36,3 +36,11 @@ def test_the_processor_is_asked_for_bfloat16(tmp_path, monkeypatch, content, abl
     assert system.cpu_has_bfloat16() == able
     monkeypatch.setattr(system, "CPU_INFO", tmp_path / "none")
     assert not system.cpu_has_bfloat16()
+
+
+@pytest.mark.parametrize(("able", "auto"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_asks_the_machine(able, auto, monkeypatch, capsys):
+    monkeypatch.setattr(tensorflow, "has_bfloat16", lambda: able)
+    assert resolved_precision("auto") == auto
+    assert resolved_precision("bfloat16") == "bfloat16"
+    assert ("many times slower than float32" in " ".join(capsys.readouterr().out.split())) != able
