@@ -190,7 +190,15 @@ def one_of_each(config):
 
 
 def random_runs(configs, folder):
-    """The folders of networks with these configs, which differ in their modalities, as if they had been trained."""
+    """The folders of networks with these configs, which differ in their modalities, as if they had been trained.
+
+    They are made in a process of their own, because what loads them measures its memory.
+    """
+    return in_own_process(_save_random_runs, configs, folder)
+
+
+def _save_random_runs(configs, folder):
+    import_tensorflow()
     from brats_tf.models.build import build_network
     from brats_tf.runs.network import save_as_runs
 

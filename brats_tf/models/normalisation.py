@@ -15,12 +15,10 @@ from keras import ops
 
 from brats_tf.models.sums import mean_squares, means_of_products, means_over_space
 
-EPSILON = 1e-3  # Keras's default, and the authors'.
 # Mean square over variance, up to which a variance as their difference keeps its digits.
 MOST_SQUARE = {"float32": 100.0, "bfloat16": 4.0}
 
 _ONE_FORM = ContextVar("one_form", default=False)
-_TRAINING = ContextVar("training", default=False)
 
 
 @contextmanager
@@ -54,57 +52,49 @@ class GroupNormalization(keras.layers.GroupNormalization):
         super().build(input_shape)
 
     def call(self, inputs, training=None):
-        token = _TRAINING.set(bool(training))
-        try:
-            return self._normalised(inputs)
-        finally:
-            _TRAINING.reset(token)
-
-    def _normalised(self, inputs):
         channels = inputs.shape[-1]
         # Times one, because a gradient of our own must be given values, not variables.
         gamma = ops.ones(channels) if self.gamma is None else 1.0 * ops.cast(self.gamma, "float32")
         beta = ops.zeros(channels) if self.beta is None else 1.0 * ops.cast(self.beta, "float32")
         shape = ops.shape(inputs)
         flat = ops.reshape(inputs, (shape[0], math.prod(shape[1:-1]), channels))
-        flat = group_normalise(flat, gamma, beta, groups=self.groups, epsilon=self.epsilon, relu=self.relu)
-        return ops.reshape(flat, shape)
+        return ops.reshape(self._group_normalise(flat, gamma, beta, training=bool(training)), shape)
 
+    def _group_normalise(self, x, gamma, beta, *, training):
+        """(B, N, C) -> the same shape and type, normalised over N and each group of channels, times gamma, plus beta.
 
-def group_normalise(x, gamma, beta, *, groups, epsilon=EPSILON, relu=False):
-    """(B, N, C) -> the same shape and type, normalised over N and each group of channels, times gamma, plus beta.
+        With x̂ = (x - mean) / deviation and g the gradient behind it, dx = (γ g - mean(γ g) - x̂ mean(γ g x̂)) /
+        deviation, means over a group (Wu and He 2018). What the backward pass keeps is `x`, and with `relu` the output.
+        """
+        channels, grouped = x.shape[-1], (-1, self.groups, x.shape[-1] // self.groups)
+        relu = self.relu
+        share = np.ones((1, 1, grouped[-1]), "float32") / grouped[-1]
 
-    With x̂ = (x - mean) / deviation and g the gradient behind it, dx = (γ g - mean(γ g) - x̂ mean(γ g x̂)) / deviation,
-    means over a group (Wu and He 2018). What the backward pass keeps is `x`, and with `relu` the output.
-    """
-    channels, grouped = x.shape[-1], (-1, groups, x.shape[-1] // groups)
-    share = np.ones((1, 1, grouped[-1]), "float32") / grouped[-1]
+        def over_group(values):
+            """The mean of a group in each of its channels: (B, C) -> (B, C)."""
+            return ops.reshape(ops.sum(ops.reshape(values, grouped), axis=-1, keepdims=True) * share, (-1, channels))
 
-    def over_group(values):
-        """The mean of a group in each of its channels: (B, C) -> (B, C)."""
-        return ops.reshape(ops.sum(ops.reshape(values, grouped), axis=-1, keepdims=True) * share, (-1, channels))
+        @ops.custom_gradient
+        def function(x, gamma, beta):
+            mean, variance = _moments(x, over_group, training=training)
+            inverse = ops.rsqrt(variance + self.epsilon)
+            slope = gamma * inverse
+            y = scale_and_shift(x, slope, beta - mean * slope, relu=relu)
 
-    @ops.custom_gradient
-    def function(x, gamma, beta):
-        mean, variance = _moments(x, over_group)
-        inverse = ops.rsqrt(variance + epsilon)
-        slope = gamma * inverse
-        y = scale_and_shift(x, slope, beta - mean * slope, relu=relu)
+            def gradient(*args, upstream=None):
+                g = args[0] if upstream is None else upstream
+                g = _relu_gradient(g, y) if relu else g
+                g_mean = means_over_space(g)
+                gx_mean = (means_of_products(_wide(g), _wide(x)) - mean * g_mean) * inverse  # Of g x̂.
+                along = -inverse * inverse * over_group(gamma * gx_mean)
+                constant = -inverse * over_group(gamma * g_mean) - along * mean
+                dx = scale_and_shift(g, slope, constant) + scale_and_shift(x, along, ops.zeros_like(along))
+                size = ops.cast(ops.shape(x)[1], "float32")
+                return dx, size * ops.sum(gx_mean, axis=0), size * ops.sum(g_mean, axis=0)
 
-        def gradient(*args, upstream=None):
-            g = args[0] if upstream is None else upstream
-            g = _relu_gradient(g, y) if relu else g
-            g_mean = means_over_space(g)
-            gx_mean = (means_of_products(_wide(g), _wide(x)) - mean * g_mean) * inverse  # Of g x̂.
-            along = -inverse * inverse * over_group(gamma * gx_mean)
-            constant = -inverse * over_group(gamma * g_mean) - along * mean
-            dx = scale_and_shift(g, slope, constant) + scale_and_shift(x, along, ops.zeros_like(along))
-            size = ops.cast(ops.shape(x)[1], "float32")
-            return dx, size * ops.sum(gx_mean, axis=0), size * ops.sum(g_mean, axis=0)
+            return y, gradient
 
-        return y, gradient
-
-    return function(x, gamma, beta)
+        return function(x, gamma, beta)
 
 
 def _relu_gradient(g, y):
@@ -116,7 +106,7 @@ def _relu_gradient(g, y):
     return tf.raw_ops.ReluGrad(gradients=g, features=y)
 
 
-def _moments(x, over_group):
+def _moments(x, over_group, *, training):
     """Mean and variance of each group, in each of its channels: (B, N, C) -> (B, C) twice.
 
     A chunk's variance is its mean square less its squared mean. Where that would cost digits, because a mean is much
@@ -128,9 +118,9 @@ def _moments(x, over_group):
     def around(mean):
         centred = _wide(scale_and_shift(x, ops.ones_like(mean), -mean))
         rest = over_group(means_over_space(centred))  # What rounding has left of the mean.
-        return mean + rest, over_group(means_over_space(ops.square(centred))) - ops.square(rest)
+        return mean + rest, over_group(means_of_products(centred, centred)) - ops.square(rest)
 
-    chunks = None if _ONE_FORM.get() or _TRAINING.get() else mean_squares(x)
+    chunks = None if training or _ONE_FORM.get() else mean_squares(x)
     if chunks is None:
         return around(over_group(means_over_space(x)))
     means, squares, dtype = chunks
