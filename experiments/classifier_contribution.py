@@ -48,6 +48,7 @@ from brats_tf.regions import MODALITIES, REGIONS
 from brats_tf.runs.record import read_run_record
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.program import run_program
+from brats_tf.runtime.tensorflow import resolved_precision
 from brats_tf.training.train import train
 
 log = logging.getLogger("brats_tf.experiments")
@@ -150,7 +151,7 @@ def _configs(given, variant, seed):
     settings = {"preset": "embedding", "crop": CROP, "depth_factors": DEPTH_FACTORS} | VARIANTS[variant]
     preset = settings.pop("preset")
     settings |= {"spacing_mm": SPACING_MM, "seed": seed, "epochs": given.epochs, "learning_rate": given.learning_rate}
-    settings |= {"schedule": "cosine", "precision": given.precision}
+    settings |= {"schedule": "cosine", "precision": given.precision and resolved_precision(given.precision)}
     stacked = [MODALITIES] if preset == "embedding-authors" else [(modality,) for modality in given.modalities]
     return [Config.from_preset(preset, modalities=modalities, **settings) for modalities in stacked]
 

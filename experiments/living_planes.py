@@ -41,7 +41,7 @@ from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.program import run_program
-from brats_tf.runtime.tensorflow import make_deterministic
+from brats_tf.runtime.tensorflow import make_deterministic, resolved_precision
 from brats_tf.training.loop import make_trainer
 from brats_tf.training.pulse import DEVIATION, GRADIENT, LIVE
 
@@ -76,7 +76,7 @@ def run(given):
         crop=given.crop,
         spacing_mm=given.spacing_mm,
         weights=given.weights,
-        precision=given.precision,
+        precision=given.precision and resolved_precision(given.precision),
     )
     facts = {"preset": given.preset, "modalities": list(stacked), "crop": format_shape(base.data.crop)}
     facts |= {"precision": base.compute.precision, "spacing_mm": base.data.spacing_mm, "steps": given.steps}

@@ -236,7 +236,11 @@ class InferenceSettings(Section):
 class ComputeSettings(Section):
     """How the numbers of a training are computed; weights, losses and normalisation are float32 in any case."""
 
-    precision: str = setting("float32", "number format of the layers", choices=("float32", "bfloat16", "float16"))
+    precision: str = setting(
+        "float32",
+        "number format of the layers; auto: bfloat16 where the processor or the GPU computes in it, else float32",
+        choices=("float32", "bfloat16", "float16", "auto"),
+    )
     rematerialise: bool = setting(
         False, "recompute the insides of residual blocks in the backward pass: less memory, the same step"
     )

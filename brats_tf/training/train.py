@@ -29,7 +29,7 @@ from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.lock import lock
 from brats_tf.runtime.system import memory_limit_gb
-from brats_tf.runtime.tensorflow import device_name, has_gpu, make_deterministic
+from brats_tf.runtime.tensorflow import device_name, has_gpu, make_deterministic, resolved_precision
 from brats_tf.training.distribution import agree, check_devices, check_gradients, choose_strategy, is_first
 from brats_tf.training.loop import Trainer, fit, make_trainer
 from brats_tf.training.run_callbacks import RunCallbacks
@@ -98,6 +98,7 @@ def train(
     # What fails at once comes first: a crop that does not fit, missing weights. Then all cases are prepared, so that a
     # bad one shows before the first step.
     make_deterministic(configs[0].seed)
+    configs = [config.replace(precision=resolved_precision(config.compute.precision)) for config in configs]
     strategy = choose_strategy(options.devices)
     check_devices(configs, strategy.num_replicas_in_sync)
     settled = [_settled(config, runs, options) for config in configs]

@@ -21,6 +21,7 @@ from brats_tf.pipeline.stream import Order, training_dataset, training_stream
 from brats_tf.preprocessing.cache import Cache, CacheSettings
 from brats_tf.runs.network import load_network, load_weights
 from brats_tf.runs.record import read_run_record
+from brats_tf.runtime import tensorflow
 from brats_tf.runtime.console import progress_bar
 from brats_tf.training.callbacks import StopOnNonFinite
 from brats_tf.training.epoch_files import SaveWeights, ShowProgress
@@ -206,6 +207,17 @@ def test_other_families_learn(backbone, phantoms, tmp_path):
     print(f"{backbone}: loss {' '.join(f'{loss:.3f}' for loss in losses)}")
     assert len(losses) * len(phantoms) == 20
     assert losses[-1] < losses[0] - 0.1
+
+
+def test_a_run_holds_the_number_format_that_auto_stands_for(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorflow, "has_bfloat16", lambda: False)
+    settings = {"runs": tmp_path, "cache_dir": tmp_path / "cache"}
+    (run,) = train([tiny(precision="auto", epochs=1)], phantoms[:1], **settings)
+    assert Config.load(run).compute.precision == "float32"
+    assert train([tiny(precision="auto", epochs=1)], phantoms[:1], **settings) == [run]
+    monkeypatch.setattr(tensorflow, "has_bfloat16", lambda: True)
+    with pytest.raises(InputError, match="precision float32 instead of bfloat16"):
+        train([tiny(precision="auto", epochs=1)], phantoms[:1], **settings)
 
 
 def test_the_bar_begins_where_a_training_goes_on():
