@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import packed_cases
 from intervals import over_seeds_and_cases
+from real_networks import PLUS
 
 from brats_tf.errors import InputError, format_shape
 from brats_tf.regions import MODALITIES, REGIONS
@@ -119,11 +120,12 @@ def compared(done):
 
 
 def _differences(groups):
-    """`BASE` minus every other network, of the seeds that both have."""
+    """`BASE` minus every other network, of the seeds that both have; minus its own variants after equal training."""
     for base, its in groups.items():
         for other, theirs in groups.items():
             seeds = sorted(its.keys() & theirs.keys())
-            if base[0] == BASE and other[0] != BASE and seeds:
+            comparable = other[0] not in PLUS or other[1:] == base[1:]
+            if base[0] == BASE and other[0] != BASE and seeds and comparable:
                 pairs = [[runs[seed] for seed in seeds] for runs in (its, theirs)]
                 dice = {
                     region: over_seeds_and_cases(
