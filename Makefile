@@ -18,6 +18,7 @@ $(foreach name,$(filter-out $(KNOWN) MAKE% -%,$(GIVEN)),\
 
 BRATS := $(VENV)/bin/brats-tf
 READY := $(VENV)/.ready
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 ifneq ($(filter command,$(firstword $(origin DATA))),)
 ifeq ($(strip $(DATA)),)
 $(error DATA is empty: name the folder of your cases, or leave DATA away for synthetic ones)
@@ -31,7 +32,7 @@ OUT_ARG = $(if $(OUT),--out "$(OUT)")
 RESULTS_ARG = $(if $(RESULTS),--results "$(RESULTS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-modality train-all train-plus ensemble-predict evaluate report bench docs test test-slow check lock release clean
+.PHONY: help setup demo train-modality train-all train-plus ensemble-predict evaluate report bench docs test test-slow test-large check lock release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,10 +80,13 @@ docs: $(READY) ## build the documentation into docs/_build/html; warnings are er
 	@echo "Documentation: docs/_build/html/index.html"
 
 test: $(READY) ## run the tests, on a CPU, without network, in two processes
-	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) -m "not slow and not large" $(ARGS)
 
-test-slow: $(READY) ## run the tests that take minutes or gigabytes
-	$(VENV)/bin/python -m pytest -m slow $(ARGS)
+test-slow: $(READY) ## run the tests that take over six seconds each
+	$(PYTEST) -m "slow and not large" $(ARGS)
+
+test-large: $(READY) ## run the tests that take minutes or gigabytes each
+	$(VENV)/bin/python -m pytest -m large $(ARGS)
 
 check: $(READY) ## check style and types
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

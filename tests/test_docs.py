@@ -243,6 +243,7 @@ def test_the_lock_pins_every_dependency_exactly():
     assert all("==" in line for line in lines if line and not line.lstrip().startswith("#"))
 
 
+@pytest.mark.slow
 def test_the_python_of_the_pipeline_page_runs(phantom_folder, tmp_path):
     (block,) = re.findall(r"```python\n(.*?)```", text_of("docs/how-to/use-the-pipeline.md"), re.S)
     small = {

@@ -59,7 +59,7 @@ def test_the_source_archive_builds_the_same_wheel(built, tracked, tmp_path):
     assert members(built("wheel", source)) == {name for name in tracked if name.startswith("brats_tf/")}
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_installed_wheel_runs_the_demo_without_the_repository(built, tmp_path):
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]

@@ -238,12 +238,10 @@ class ComputeSettings(Section):
 
     precision: str = setting(
         "float32",
-        "number format of the layers; auto: bfloat16 where the processor or the GPU computes in it, else float32",
+        "number format of the layers; auto: bfloat16 where the processor or the GPU computes in it",
         choices=("float32", "bfloat16", "float16", "auto"),
     )
-    rematerialise: bool = setting(
-        False, "recompute the insides of residual blocks in the backward pass: less memory, the same step"
-    )
+    rematerialise: bool = setting(False, "recompute residual blocks in the backward pass: less memory, the same step")
     jit: bool = setting(False, "compile the step with XLA (experimental; several times slower on a CPU)")
 
     @property

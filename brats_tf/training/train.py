@@ -76,8 +76,7 @@ def train(
     """Trains one network per config, one after another, and returns their folders, `<runs>/<run name>`.
 
     An interrupted run is resumed and a finished one is kept, if settings and data are the same. Applies the
-    process-wide settings of `runtime.tensorflow`, so that a seed gives the same bytes on a CPU wherever it is called
-    from.
+    process-wide settings of `runtime.tensorflow`: a seed gives the same bytes on a CPU wherever it is called from.
 
     Args:
         configs: one per network. Those that differ only in their modalities share one compiled network; each starts

@@ -20,7 +20,7 @@ def _memory_of_100_steps(*arguments):
     return {"gb": [1.0, 1.0], "growth": 0.0}
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_bench_measures_and_writes(tmp_path):
     config = Config.from_preset("embedding", modalities=("flair",), crop=(32, 32, 24), weights="none")
     figures = bench_network(config, results=tmp_path)
@@ -29,7 +29,7 @@ def test_the_bench_measures_and_writes(tmp_path):
     assert 0 < figures["share_of_matrix_rate"] < 1
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_data_plane_is_measured_and_written(phantoms, tmp_path, monkeypatch):
     monkeypatch.setattr(bench_data, "_memory", _memory_of_100_steps)
     figures = bench_data.bench_data(phantoms, results=tmp_path / "results", crop=(32, 32, 24))
@@ -41,7 +41,7 @@ def test_the_data_plane_is_measured_and_written(phantoms, tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Its own store is gone.
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_full_size_step_stays_below_9_gb_and_near_its_estimate(tmp_path):
     figures = bench_network(Config.from_preset("embedding", modalities=("flair",), weights="none"), results=tmp_path)
     assert figures["step_peak_gb"] < 9
@@ -49,7 +49,7 @@ def test_a_full_size_step_stays_below_9_gb_and_near_its_estimate(tmp_path):
     assert figures["forward_estimated_gb"] == pytest.approx(figures["forward_peak_gb"], rel=0.25)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("name", ["efficientnetb0", "convnext_tiny"])
 def test_a_backbone_measured_anew_is_the_packaged_one_but_for_the_time(name, tmp_path):
     measured = bench_backbones((name,), results=tmp_path)
@@ -62,7 +62,7 @@ def test_a_backbone_measured_anew_is_the_packaged_one_but_for_the_time(name, tmp
     assert row == packaged
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_windows_are_measured_beside_pytorch(phantoms, tmp_path):
     config = Config.from_preset(
         "albunet3d", crop=(40, 40, 26), patch_size=(32, 32, 4), window_stride=(16, 16, 4), batch_size=2, weights="none"
@@ -76,7 +76,7 @@ def test_windows_are_measured_beside_pytorch(phantoms, tmp_path):
         assert set(figures["peers"]) == set(FIGURES)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_our_networks_are_compared_in_one_run(phantoms, tmp_path):
     config = Config.from_preset("embedding", modalities=("flair",), crop=(32, 32, 24), weights="none")
     figures = bench_comparison(config, phantoms[0], results=tmp_path / "results", rows=("matrix", "forward", "files"))
@@ -88,7 +88,7 @@ def test_our_networks_are_compared_in_one_run(phantoms, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Runs and maps are gone.
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_growth_is_measured_over_numbers_of_cases(phantoms, tmp_path):
     config = Config.from_preset("embedding", modalities=("flair",), weights="none")
     figures = bench_growth(config, phantoms, results=tmp_path / "results", counts=(1, 2))

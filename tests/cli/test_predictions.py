@@ -154,7 +154,7 @@ def test_a_record_remembers_the_labels_of_its_maps(phantoms, tmp_path):
     assert summary["ET"]["dice"]["mean"] == summary["TC"]["dice"]["mean"] == 1
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(15, marks=pytest.mark.large)])
 def test_bare_folders_give_the_reference_values_of_other_tools(tmp_path, count):
     folder = REPOSITORY / "../shared/metrics"
     if not (folder / "reference.tsv").is_file():
@@ -185,6 +185,7 @@ def test_bare_folders_give_the_reference_values_of_other_tools(tmp_path, count):
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_after_predict_one_folder_is_enough(phantom_folder, phantoms, tmp_path, capsys):
     runs, out = tmp_path / "runs", tmp_path / "out"
     training = ["--modality", "flair", "--crop", "32x32x24", "--weights", "none", "--epochs", 1]

@@ -209,6 +209,7 @@ def test_a_folder_without_images_is_refused(conform, folder, tmp_path):
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+@pytest.mark.slow
 def test_compressed_pixels_are_the_same(folder, tmp_path, conform, syntax):
     plain = write_series(folder.parent / "P2", person=ONE_FRAME)
     for path in write_series(folder, person=ONE_FRAME):

@@ -310,6 +310,7 @@ def test_every_odd_file_has_a_row(real_data):
 
 
 @pytest.mark.parametrize("name", ODD)
+@pytest.mark.slow
 def test_real_odd_files_are_read_as_nibabel_reads_them_or_refused_in_a_sentence(real_data, name):
     path, outcome = real_data / "odd" / name, ODD[name]
     if isinstance(outcome, str):

@@ -48,6 +48,7 @@ def predicted(phantom_folder, tmp_path_factory):
         yield folder / "out", folder / "results"
 
 
+@pytest.mark.slow
 def test_a_network_that_sees_with_its_planes_alone_loses_all_when_blinded(predicted, phantoms, capsys):
     out, results = predicted
     command = ["evaluate", out, "--results", results, "--blind-classifier"]

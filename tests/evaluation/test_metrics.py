@@ -151,7 +151,8 @@ def _reference():
     return folder, rows
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 10))])
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.large) for part in range(1, 10))])
+@pytest.mark.slow
 def test_the_reference_table_is_reproduced(part):
     folder, rows = _reference()
     assert len(rows) == 150

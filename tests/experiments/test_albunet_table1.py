@@ -81,6 +81,7 @@ def test_bad_arguments_are_sentences(experiment, phantom_folder, capsys):
     assert "`--methods` must be from AlbuNet3D, pretrained; AlbuNet3D;" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_trains_what_is_missing_and_only_that(experiment, monkeypatch, phantom_folder, tmp_path, untraced, capsys):
     monkeypatch.setitem(experiment.LENGTHS, "short", TINY_LENGTH)
     command = [str(phantom_folder), "--length", "short", "--methods", "AlbuNet2D", "--seeds", "1"]

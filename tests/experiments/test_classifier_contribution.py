@@ -25,6 +25,7 @@ def test_differences_are_paired_by_seed_and_case():
     assert between["dice"]["TC"]["mean"] == pytest.approx(0.05)
 
 
+@pytest.mark.slow
 def test_each_network_is_compared_with_the_average_of_its_own_variant_alone():
     done = [scored("imagenet", 0, [0.8], [0.7], name) for name in ("flair", "t1", experiment.ENSEMBLE)]
     pairs = {(one["first"][1], one["second"][1]) for one in experiment.compared(done)["differences"]}

@@ -66,7 +66,7 @@ assert sorted(np.abs(np.asarray(volume)).sum(axis=(0, 1, 2)) == 0) == [False, Tr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the package jax")
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_training_with_jax_learns_and_obeys_its_recipe(tmp_path):
     paths = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "experiments")))
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
@@ -93,6 +93,7 @@ def write_network(given, modality, probabilities, **changes):
     np.savez(given.networks / f"{modality}.npz", facts=json.dumps(facts | changes), **maps)
 
 
+@pytest.mark.slow
 def test_the_truth_scores_high_and_nothing_scores_0(packed):
     with np.load(packed.folder / "validation.npz") as file:
         truth = experiment._quantised(np.asarray(MEMBERSHIP)[file["classes"]])

@@ -134,6 +134,7 @@ if words[0] == 'evaluate':
 """
 
 
+@pytest.mark.slow
 def test_a_grid_runs_what_is_missing_and_sums_up_over_folds_and_seeds(program, tmp_path):
     program(LEAVES)
     folders = {"data": tmp_path, "runs": tmp_path / "runs" / "folds", "results": tmp_path / "results" / "folds"}

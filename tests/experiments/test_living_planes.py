@@ -12,7 +12,7 @@ from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_every_step_is_measured(phantoms):
     config = Config.from_preset("embedding", modalities=("flair",), crop=TINY_CROP, backbone="tiny", weights="none")
     cases = [living_planes._prepared(case, config) for case in phantoms[:2]]

@@ -18,7 +18,7 @@ def experiment():
     return module
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_it_leaves_curve_pictures_and_summary(experiment, phantoms, tmp_path):
     config = Config.from_preset("embedding", modalities=("flair",), crop=TINY_CROP, backbone="tiny", weights="none")
     experiment.learn(phantoms[0], config, steps=3, folder=tmp_path)

@@ -64,6 +64,7 @@ def test_scores_are_those_of_the_whole_files(given):
     assert row["dice"]["mirrored"]["WT"]["mean"] == pytest.approx(ceiling / 2)
 
 
+@pytest.mark.slow
 def test_a_results_file_is_continued(given):
     _, classes, ids = packed_cases.unpack(given.folder, "validation")
     write(given, "segresnet", 0, {"normal": classes}, ids)
@@ -85,6 +86,7 @@ def test_a_results_file_is_continued(given):
         experiment.score(given)
 
 
+@pytest.mark.slow
 def test_networks_of_several_lengths_keep_their_names_apart(given, monkeypatch):
     _, classes, ids = packed_cases.unpack(given.folder, "validation")
     write(given, "plus", 0, {"normal": classes, "blinded": classes}, ids)
@@ -111,6 +113,7 @@ def test_label_maps_of_other_cases_are_refused(given):
         experiment.score(given)
 
 
+@pytest.mark.slow
 def test_networks_are_compared_by_the_seeds_that_both_have(given):
     _, classes, ids = packed_cases.unpack(given.folder, "validation")
     empty = 0 * classes
@@ -136,7 +139,7 @@ def test_label_maps_of_another_spacing_are_refused(given):
         experiment.score(given)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_steps_of_the_recipe_are_taken(given):
     volumes, classes, _ = packed_cases.unpack(given.folder, "training")
     settings = CROPPED | {"augmentation": "none", "backbone": "tiny", "weights": "none"}
@@ -152,6 +155,7 @@ def test_the_steps_of_the_recipe_are_taken(given):
     assert normal.shape == (1, 32, 32, 24, 3) and not np.allclose(normal, blind)
 
 
+@pytest.mark.slow
 def test_a_fixed_classifier_does_not_learn(given):
     volumes, classes, _ = packed_cases.unpack(given.folder, "training")
     settings = CROPPED | {"augmentation": "none", "backbone": "tiny", "weights": "none"}
@@ -195,7 +199,7 @@ def test_every_variant_is_a_config():
         Recipe(None, "regions", **{"steps": 1} | differences)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_trainings_are_written_once_and_scored(given, monkeypatch):
     monkeypatch.setitem(real_networks.PLUS, "plus", ({"backbone": "tiny", "weights": "none"}, {}))
     given.variants, given.seeds, given.epochs, given.learning_rate = ["plus"], 1, 2, 1e-3
@@ -210,7 +214,7 @@ def test_trainings_are_written_once_and_scored(given, monkeypatch):
     assert set(row["dice"]) == set(real_scores.KINDS)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_training_of_minutes_takes_about_so_long(given, monkeypatch):
     monkeypatch.setitem(real_networks.PLUS, "plus", ({"backbone": "tiny", "weights": "none"}, {}))
     given.variants, given.seeds, given.minutes, given.learning_rate = ["plus"], 1, 0.5, 1e-3

@@ -8,7 +8,7 @@ from brats_tf.config.config import Config
 from brats_tf.models.build import build_network
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_each_runtime_finds_the_dice_of_the_others(phantom_folder, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra `runtimes`")
     import runtimes

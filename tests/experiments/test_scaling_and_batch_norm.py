@@ -7,7 +7,7 @@ from tiny_networks import TINY_CROP
 from brats_tf.config.config import Config
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_it_measures_both_traps(phantoms, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY / "experiments")
     from scaling_and_batch_norm import measure

@@ -99,6 +99,7 @@ def labels_in(out, case):
     return orient(np.asarray(image.dataobj), image.affine)
 
 
+@pytest.mark.slow
 def test_label_maps_in_a_python_without_brats_tf_are_those_of_predict(saved, predictions, phantoms, tmp_path):
     np.save(tmp_path / "volume.npy", raw(phantoms[0], ("flair", "t1ce")))
     command = [sys.executable, "-c", LOADER, saved, tmp_path / "volume.npy", tmp_path / "labels.npy"]
@@ -108,7 +109,7 @@ def test_label_maps_in_a_python_without_brats_tf_are_those_of_predict(saved, pre
     assert len(np.unique(labels)) > 1
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.large)])
 def test_mirroring_precision_steps_and_labels_are_inside(ensemble, phantoms, tmp_path, precision):
     forward, steps = ForwardOptions(precision, mirror="lr"), PostProcessing(drop_et_below_ml=1e4)
     options = ExportOptions(convention="brats2024-ped")  # Necrosis is 2, edema 4.
@@ -149,7 +150,7 @@ def test_networks_are_chosen_by_what_is_there(missing, used):
     assert [bool(one) for one in networks_used([stacked, flair], present, MODALITIES)] == used
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_network_with_modality_dropout_takes_three_of_four(phantoms, tmp_path):
     run = written(tmp_path / "plus", "embedding-plus", modality_dropout=0.3)
     export_networks([run], out=tmp_path / "saved")
@@ -202,7 +203,7 @@ def test_what_is_no_graph_has_no_label_map(settings, words, caplog):
         has_label_map([config, config], FLOAT32, NO_STEPS, ExportOptions())
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize(("settings", "words"), NO_GRAPH)
 def test_what_is_no_graph_is_exported_as_probabilities_alone(settings, words, tmp_path):
     own = {} if settings == PATCHES else {"preset": "embedding", "backbone": "tiny", "crop": TINY_CROP}
@@ -251,7 +252,7 @@ def test_the_card_says_what_it_is(saved, ensemble, predictions, tmp_path):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_full_size_label_maps_of_real_cases_are_those_of_predict(precision, real_data, tmp_path):
     forward = ForwardOptions(precision=precision)

@@ -7,7 +7,7 @@ from brats_tf.config.execution import ExportOptions
 from brats_tf.exporting.export import export_networks
 from brats_tf.runs.network import load_network
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.large
 onnx_file = pytest.importorskip("brats_tf.exporting.onnx_file", reason="needs the extra `runtimes`")
 litert_file = pytest.importorskip("brats_tf.exporting.litert_file", reason="needs the extra `runtimes`")
 MODULES = {"onnx": onnx_file, "litert": litert_file}

@@ -30,7 +30,8 @@ def run(small, tmp_path_factory):
     return untrained(tmp_path_factory.mktemp("flair"), modalities=("flair",))
 
 
-@pytest.mark.parametrize("backbone", ["small", pytest.param("efficientnetb0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backbone", ["small", pytest.param("efficientnetb0", marks=pytest.mark.large)])
+@pytest.mark.slow
 def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys, request):
     if backbone == "small":
         request.getfixturevalue("small")
@@ -50,7 +51,7 @@ def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys,
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), network(volume, training=False), atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("backbone", ["seresnext50", "inceptionresnetv2", "convnext_tiny"])
 def test_a_classifier_with_layers_of_its_own_is_exported_and_compared(backbone, tmp_path, capsys):
     run = tmp_path / "flair"
@@ -75,6 +76,7 @@ def test_a_folder_with_something_else_in_it_is_not_replaced(run, tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years"
 
 
+@pytest.mark.slow
 def test_a_network_in_bfloat16_takes_and_gives_float32(run, tmp_path):
     checked = export_networks([run], out=tmp_path / "half", forward=ForwardOptions(precision="bfloat16"))
     assert checked["largest_difference"] <= 1e-5

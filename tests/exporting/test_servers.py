@@ -50,6 +50,7 @@ def serve(loaded):
         server.stop(None)
 
 
+@pytest.mark.slow
 def test_tensorflow_serving_reads_its_configuration(served):
     out, _ = served
     text = (out.parent / "models.config").read_text()
@@ -57,6 +58,7 @@ def test_tensorflow_serving_reads_its_configuration(served):
     assert (model.name, model.base_path, model.model_platform) == ("ensemble", "/models/ensemble", "tensorflow")
 
 
+@pytest.mark.slow
 def test_the_warm_up_request_is_answered_through_grpc(served):
     out, loaded = served
     (record,) = tf.data.TFRecordDataset(str(out / "assets.extra" / "tf_serving_warmup_requests"))
@@ -70,6 +72,7 @@ def test_the_warm_up_request_is_answered_through_grpc(served):
     np.testing.assert_array_equal(labels, loaded.label_map(volume)["labels"])
 
 
+@pytest.mark.slow
 def test_a_network_without_a_label_map_is_warmed_up_by_probabilities(tmp_path):
     run = untrained(tmp_path / "flair", modalities=("flair",), spacing_mm=2.0)
     out = tmp_path / "models" / "flair" / "1"
@@ -82,6 +85,7 @@ def test_a_network_without_a_label_map_is_warmed_up_by_probabilities(tmp_path):
     assert loaded.probabilities(volume)["regions"].shape == (*volume.shape[:4], 3)
 
 
+@pytest.mark.slow
 def test_triton_reads_what_the_onnx_file_takes(runs, tmp_path):
     onnx = pytest.importorskip("onnx")
     out = tmp_path / "models" / "flair" / "1"

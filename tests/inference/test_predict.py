@@ -90,6 +90,7 @@ def test_the_convention_is_that_of_the_data(members, phantoms, tmp_path):
     np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
 
 
+@pytest.mark.slow
 def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
     runs, members, damaged, tmp_path, capsys
 ):
@@ -151,6 +152,7 @@ def test_steps_after_the_networks_are_recorded_and_off_unless_asked_for(runs, me
     assert records[0]["networks"]["flair"] == weights
 
 
+@pytest.mark.slow
 def test_a_second_part_of_the_cases_joins_the_record_of_the_same_networks(runs, members, phantoms, tmp_path):
     def recorded():
         return json.loads((tmp_path / "prediction.json").read_text())
@@ -229,6 +231,7 @@ def test_weights_that_are_not_finite_are_refused(runs, tmp_path):
         load_ensemble([runs / "flair", folder])
 
 
+@pytest.mark.slow
 def test_a_network_that_overflows_predicts_nothing(runs, phantoms, tmp_path):
     """Not 0 everywhere, which would look like a brain without a tumour."""
     folder = broken(runs / "t1", tmp_path / "t1", 3e38)
@@ -341,6 +344,7 @@ def test_two_predictions_into_one_folder_at_once_are_refused(members, phantoms, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_network_of_another_spacing_predicts_in_the_files_own_voxels(phantoms, tmp_path):
     config = Config.from_preset(
         "embedding", modalities=("t1",), crop=TINY_CROP, backbone="tiny", weights="none", spacing_mm=7.5
@@ -362,6 +366,7 @@ def test_a_network_of_another_spacing_predicts_in_the_files_own_voxels(phantoms,
         load_ensemble([tmp_path, tmp_path / "t2"])
 
 
+@pytest.mark.slow
 def test_mirrored_volumes_are_mirrored_back_and_averaged(runs, members, phantoms):
     prepared = prepare_case(phantoms[0], modalities=("flair",), crop=TINY_CROP, with_truth=False)
     (mirrored,) = load_ensemble([runs / "flair"], forward=ForwardOptions(mirror="lr"))
@@ -377,6 +382,7 @@ def test_mirrored_volumes_are_mirrored_back_and_averaged(runs, members, phantoms
     np.testing.assert_allclose(every.predict(volume), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_predicts_nearly_the_same_and_is_recorded(runs, members, phantoms, tmp_path, capsys, monkeypatch):
     options = PredictionOptions(save_probabilities=True)
     half = load_ensemble([runs / "flair"], forward=ForwardOptions(precision="bfloat16"))

@@ -51,7 +51,7 @@ def workers():
     return [process for process in psutil.process_iter(["name", "cmdline"]) if "ray::Worker" in process.info["name"]]
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_killed_worker_costs_nothing(cohort, tmp_path):
     folder, words, _ = cohort
     command = [*words, "--out", str(tmp_path / "ray"), "--engine", "ray", "--workers", "2"]
@@ -65,7 +65,7 @@ def test_a_killed_worker_costs_nothing(cohort, tmp_path):
     check_same(tmp_path / "ray", folder / "one")
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_an_ended_cohort_resumes(cohort, tmp_path):
     folder, words, _ = cohort
     command = [*words, "--out", str(tmp_path / "ray"), "--engine", "ray", "--workers", "2", "--resume"]
@@ -81,7 +81,7 @@ def test_an_ended_cohort_resumes(cohort, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").glob("*.nii.gz")} == before
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_evaluate_and_preprocess_find_the_same(cohort, tmp_path):
     folder, words, _ = cohort
     shutil.copytree(folder / "one", tmp_path / "one")
@@ -98,7 +98,7 @@ def test_evaluate_and_preprocess_find_the_same(cohort, tmp_path):
     assert caches[0] == caches[1] and caches[0]
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_networks_that_are_not_there_are_named(cohort, tmp_path, capsys):
     _, words, _ = cohort
     command = [*words[:-1], "flair,nobody", "--out", str(tmp_path / "ray"), "--engine", "ray"]

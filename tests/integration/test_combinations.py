@@ -50,11 +50,12 @@ def check(trainings, combination, data, folder):
 
 
 @pytest.mark.parametrize("combination", OFTEN, ids=str)
+@pytest.mark.slow
 def test_it_trains_or_is_refused(trainings, combination, phantom_folder, tmp_path):
     check(trainings, combination, phantom_folder, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_all_combinations(trainings, phantom_folder, tmp_path):
     for number, combination in enumerate(ALL):
         folder = tmp_path / str(number)

@@ -57,9 +57,10 @@ def wait_for(path):
 
 @pytest.mark.parametrize(
     "changes",
-    [pytest.param([], marks=pytest.mark.slow), ["--learning-rate", "1e-3"], ["--restart"]],
+    [pytest.param([], marks=pytest.mark.large), ["--learning-rate", "1e-3"], ["--restart"]],
     ids=["same", "other", "restart"],
 )
+@pytest.mark.slow
 def test_a_second_training_of_a_run_is_refused_and_the_first_does_not_notice(
     trainings, training, finished, tmp_path, changes
 ):
@@ -73,6 +74,7 @@ def test_a_second_training_of_a_run_is_refused_and_the_first_does_not_notice(
     assert not list(tmp_path.glob("*.1"))
 
 
+@pytest.mark.slow
 def test_a_run_may_predict_while_it_trains(trainings, training, finished, phantom_folder, tmp_path):
     first = trainings.start([*training, "--runs", tmp_path], tmp_path / "first")
     wait_for(tmp_path / "embedding-flair" / WEIGHTS)
@@ -103,6 +105,7 @@ def test_a_second_prediction_and_an_evaluation_of_a_folder_in_use_are_refused(
     assert list(scores.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_another_training_in_a_finished_run_changes_nothing(trainings, training, finished, tmp_path):
     before = contents(finished / "embedding-flair")
     for changes in (["--learning-rate", "1e-3"], ["--crop", "32x32x36"], ["--seed", "1"]):
@@ -114,7 +117,7 @@ def test_another_training_in_a_finished_run_changes_nothing(trainings, training,
     assert contents(finished / "embedding-flair") == before
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_killed_prediction_never_lies_and_ends_as_an_undisturbed_one(
     trainings, finished, predicted, phantom_folder, phantoms, tmp_path
 ):
@@ -143,7 +146,7 @@ def test_a_killed_prediction_never_lies_and_ends_as_an_undisturbed_one(
     assert 0 < seen < KILLS * len(phantoms)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("command", ["preprocess", "evaluate", "train"])
 def test_a_killed_command_ends_as_an_undisturbed_one(
     trainings, training, finished, predicted, phantom_folder, tmp_path, command

@@ -211,6 +211,7 @@ def test_all_of_them_in_one_folder_keep_their_own_conventions(phantoms, tmp_path
 
 
 @pytest.mark.parametrize(("folder", "cases"), [("native", 8), ("uint8", 20)])
+@pytest.mark.slow
 def test_real_folders_are_prepared(real_data, tmp_path, folder, cases, capsys):
     crop = "96x80x54"
     assert main(["preprocess", str(real_data / folder), "--cache-dir", str(tmp_path), "--crop", crop]) == 0

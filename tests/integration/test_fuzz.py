@@ -1,6 +1,6 @@
 """Damaged input, made at random from good input: every reader returns or raises `InputError`, in no time.
 
-Seeded, so that a failure repeats. `make test-slow` takes thirty times as many.
+Seeded, so that a failure repeats. `make test-large` takes thirty times as many.
 """
 
 import csv
@@ -40,7 +40,7 @@ from brats_tf.runtime.console import printable
 from brats_tf.runtime.files import sha256_of
 from brats_tf.runtime.lock import check_unlocked
 
-ROUNDS = [300, pytest.param(30_000, marks=pytest.mark.slow)]
+ROUNDS = [300, pytest.param(30_000, marks=pytest.mark.large)]
 LONGEST_S, MOST_BYTES = 1.0, 100e6  # Of one file; the good one takes a millisecond and a kilobyte.
 SHAPE = (6, 7, 5)
 # What replaces a value of a JSON file, or a cell of a CSV file.

@@ -88,6 +88,7 @@ def test_t1c_takes_the_place_of_a_t1_that_no_network_can_do_without(phantoms, tm
     np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "same", case))
 
 
+@pytest.mark.slow
 def test_the_subsets_serve_a_case_that_lacks_a_modality(phantoms, tmp_path, capsys):
     members = load_ensemble([saved(tmp_path, "albunet3d-subsets", modalities=subset) for subset in SUBSETS])
     volumes = {name: path for name, path in phantoms[0].volumes.items() if name != "t1"}
@@ -100,6 +101,7 @@ def test_the_subsets_serve_a_case_that_lacks_a_modality(phantoms, tmp_path, caps
 
 
 @pytest.mark.parametrize("missing", ["flair", "t1"])
+@pytest.mark.slow
 def test_a_network_that_has_learned_to_do_without_a_modality_does(missing, phantoms, tmp_path, capsys):
     tiny = {"backbone": "tiny", "crop": (32, 32, 24), "patch_size": None, "window_stride": None}
     (tmp_path / "with").mkdir()
@@ -124,7 +126,8 @@ def test_a_network_that_has_learned_to_do_without_a_modality_does(missing, phant
     assert "no network fits" in sentence
 
 
-@pytest.mark.parametrize("preset", ["albunet3d", pytest.param("albunet2d", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("preset", ["albunet3d", pytest.param("albunet2d", marks=pytest.mark.large)])
+@pytest.mark.slow
 def test_patches_train(preset, phantoms, tmp_path, untraced):
     depth = 4 if preset == "albunet3d" else 1
     short = {
@@ -142,6 +145,7 @@ def test_patches_train(preset, phantoms, tmp_path, untraced):
     assert np.isfinite(member.predict(np.ones((32, 32, 5, 3), np.float32))).all()
 
 
+@pytest.mark.slow
 def test_a_batch_that_may_not_fit_into_memory_is_announced_and_tried(phantoms, tmp_path, monkeypatch, capsys, untraced):
     monkeypatch.setattr(trainings, "memory_limit_gb", lambda: 1.0)
     config = Config.from_preset("albunet3d", **SMALL, batch_size=2, steps_per_epoch=1, epochs=1)
@@ -168,6 +172,7 @@ def test_out_of_memory_names_what_to_change():
             raise MemoryError
 
 
+@pytest.mark.slow
 def test_whole_cases_are_validated_while_training(phantoms, tmp_path, untraced):
     short = {"batch_size": 1, "steps_per_epoch": 1, "epochs": 3, "validation_frequency": 2, "depth_layers": False}
     config = Config.from_preset("albunet3d", **(SMALL | short))

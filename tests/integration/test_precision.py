@@ -35,6 +35,7 @@ def test_predictions_are_made_in_float32():
     assert {layer.compute_dtype for layer in all_layers(network)} == {"float32"}
 
 
+@pytest.mark.slow
 def test_a_training_in_half_precision_validates_in_float32():
     config, whole = tiny(precision="bfloat16"), tiny()
     network, _ = build_with_weights(config)
@@ -68,7 +69,7 @@ def test_float16_scales_its_loss_and_the_others_do_not():
 
 
 @pytest.mark.usefixtures("untraced")
-@pytest.mark.slow
+@pytest.mark.large
 def test_half_precision_learns_nearly_the_same(phantoms, tmp_path):
     changes, losses = {"precision": "bfloat16", "rematerialise": True}, []
     for name, settings in (("whole", {}), ("half", changes)):

@@ -26,7 +26,7 @@ def call(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path):
     runs, out, results = (tmp_path / name for name in ("runs", "out", "results"))
     data = [phantom_folder, "--runs", runs]
@@ -48,6 +48,7 @@ def test_from_folders_to_scores(phantom_folder, phantoms, tmp_path):
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp_path, capsys):
     folder = damaged[0].folder.parent
     for path in phantoms[1].folder.iterdir():
@@ -72,6 +73,7 @@ def test_a_bad_case_among_good_ones_ends_with_exit_code_2(phantoms, damaged, tmp
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_synthetic_cases_have_a_place_of_their_own(tmp_path, capsys, few_phantoms, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = ["--crop", "32x32x36", "--backbone", "tiny", "--weights", "none", "--epochs", 1]
@@ -93,6 +95,7 @@ def test_training_never_falls_back_to_random_weights(phantom_folder, tmp_path, c
     assert "must hold tiny.weights.h5 or tiny_notop.h5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_demo_goes_on_without_weights_and_says_so_first(tmp_path, capsys, monkeypatch, few_phantoms):
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(tmp_path))
     run_demo(

@@ -40,6 +40,7 @@ def predicted(real_data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.slow
 def test_probabilities_and_label_map_agree_with_plain_numpy(predicted, number):
     cases, folder = predicted
     case = cases[number]
@@ -70,6 +71,7 @@ def test_probabilities_and_label_map_agree_with_plain_numpy(predicted, number):
         assert labels.header[code] == flair.header[code]
 
 
+@pytest.mark.slow
 def test_dice_agrees_with_plain_numpy(predicted, tmp_path):
     cases, folder = predicted
     _, failures = evaluate(cases, predictions=folder / "out", results=tmp_path)
@@ -86,6 +88,7 @@ def test_dice_agrees_with_plain_numpy(predicted, tmp_path):
             assert received[case.id, region] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_real_cases_with_missing_modalities(real_data, tmp_path, capsys):
     """One case has T1 and T1ce alone, the other only its segmentation."""
     for modality in ("flair", "t1", "t1ce"):

@@ -25,7 +25,7 @@ def without_et(classes):
     return np.where(classes == 3, 1, classes).astype(np.uint8)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("change", [shifted, eroded, without_et])
 def test_every_real_case_against_a_changed_copy_of_itself(real_data, tmp_path, change, capsys):
     cases = [case for part in ("native", "uint8") for case in find_cases(real_data / part)[0]]

@@ -42,6 +42,7 @@ def photo(path):
 @pytest.mark.parametrize(
     ("name", "label", "probability"), [("panda", 388, 0.83), ("fish", 1, 0.96), ("car", 817, 0.60)]
 )
+@pytest.mark.slow
 def test_it_classifies_the_photographs(seeing, real_weights, name, label, probability):
     top = np.load(real_weights / "efficientnetb0_top.npz")
     features = np.array(seeing(photo(real_weights / "photos" / f"{name}.jpg"))["P5"]).mean(axis=(1, 2))
@@ -50,6 +51,7 @@ def test_it_classifies_the_photographs(seeing, real_weights, name, label, probab
     assert probabilities[label] == pytest.approx(probability, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_package_efficientnet_has_the_same_features(seeing, weights_file, real_weights):
     ours = build_classifier(NAME, image_shape=(224, 224, 3))
     ours.load_weights(weights_file)
@@ -83,7 +85,7 @@ def test_the_visible_scaling_equals_kerass_hidden_one(seeing, weights_file, real
     np.testing.assert_allclose(seeing(image)["P5"], whole(image), atol=2e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_hidden_scaling_would_blind_the_features_and_starve_the_encoder(weights_file, real_data, monkeypatch):
     """Real FLAIR planes: the first convolution varies 1000 times less; the 3D encoder's last block, whose only way to
     the loss leads through the classifier, gets a 5 times smaller gradient."""

@@ -76,6 +76,7 @@ def in_torch(folder, kind, network, x):
 
 
 @pytest.mark.parametrize("kind", ["encoder2d", "encoder3d"])
+@pytest.mark.slow
 def test_the_encoder_equals_torchvisions(tmp_path, kind):
     x = volumes(SHAPE) if kind == "encoder3d" else volumes((64, 96, 3))
     inputs = keras.Input(x.shape[1:])
@@ -103,6 +104,7 @@ def test_volumes_are_images_slice_by_slice():
 
 
 @pytest.mark.parametrize("kind", ["albunet3d", "albunet2d"])
+@pytest.mark.slow
 def test_the_network_equals_its_twin(tmp_path, kind):
     x = volumes(SHAPE)
     network = fill(albunet(SHAPE, depth_layers=kind == "albunet3d"))

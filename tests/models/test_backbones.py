@@ -41,8 +41,9 @@ def test_every_backbone_has_a_row_that_says_what_the_registry_says():
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REGISTERED]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.large) for name in REGISTERED]
 )
+@pytest.mark.slow
 def test_every_backbone_keeps_the_contract(name, tmp_path):
     """Scales and channels as listed; a gradient comes through; saved weights give the same outputs."""
     import tensorflow as tf
@@ -134,6 +135,7 @@ def image():
 @pytest.mark.parametrize(
     "name", ["efficientnetv2b0", "efficientnetv2s", "convnext_tiny", "mobilenetv3small", "mobilenetv3large"]
 )
+@pytest.mark.slow
 def test_the_scaling_equals_the_one_hidden_in_kerass_classifier(name):
     classifier = build_classifier(name, image_shape=(size_for(name), size_for(name), 3))
     hidden = keras.Model(classifier.input, _behind_scaling(classifier))
@@ -159,6 +161,7 @@ def test_the_scaling_equals_kerass_function_for_the_family(name, module):
 
 
 @pytest.mark.parametrize("name", [name for name in REGISTERED if BACKBONES[name].source == "segmentation-models"])
+@pytest.mark.slow
 def test_the_scaling_equals_the_function_of_segmentation_models(name):
     build("resnet18")
     from segmentation_models import get_preprocessing

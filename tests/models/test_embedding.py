@@ -193,6 +193,7 @@ def fill_by_formula(network):
 
 
 @pytest.mark.parametrize("name", GOLDEN_SIZES)  # AlbuNet has its own in test_albunet.
+@pytest.mark.slow
 def test_golden_forward_pass(name):
     channels = 1 if name == "embedding" else 4
     network = get_network(name).build((*TINY_CROP, channels))
@@ -206,6 +207,7 @@ def test_golden_forward_pass(name):
     np.testing.assert_allclose(received, GOLDEN_OUTPUTS[name], atol=2e-4, err_msg=repr(received))
 
 
+@pytest.mark.slow
 def test_frozen_batch_norm_makes_training_and_prediction_one_function(monkeypatch):
     # A training takes the variance in a pass of its own. So do both here, because that is another rounding.
     monkeypatch.setattr(normalisation, "mean_squares", lambda x: None)

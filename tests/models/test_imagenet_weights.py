@@ -40,6 +40,7 @@ def topology(network):
     return json.loads(network.to_json())
 
 
+@pytest.mark.slow
 def test_imagenet_file_and_none_give_the_same_topology(weights_file, monkeypatch):
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(weights_file.parent))
     networks = []
@@ -51,7 +52,7 @@ def test_imagenet_file_and_none_give_the_same_topology(weights_file, monkeypatch
     assert all(other == first for other in others)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_real_weights_give_the_same_topology(real_weights, monkeypatch):
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(real_weights))
     networks = []
@@ -90,6 +91,7 @@ def test_none_changes_frozen_statistics_alone(batch_norm):
         assert np.array_equal(mine, theirs) != changes, variable.path
 
 
+@pytest.mark.slow
 def test_random_weights_pass_an_image_on_through_frozen_statistics():
     """Frozen at mean 0 and variance 1 they shrank it to 3e-5; with those of one image they blew another one up."""
     keras.utils.set_random_seed(0)
@@ -144,6 +146,7 @@ def test_without_a_folder_the_published_weights_are_taken_from_their_source(netw
         ("resnet18", "keras._tf_keras.keras.utils.get_file"),
     ],
 )
+@pytest.mark.slow
 def test_each_sources_published_file_is_loaded(name, getter, tmp_path, monkeypatch):
     keras.utils.set_random_seed(7)
     published = backbones.build_classifier(name, image_shape=(96, 96, 3))
@@ -233,6 +236,7 @@ def published(tmp_path, monkeypatch):
     return path, package
 
 
+@pytest.mark.slow
 def test_noisy_student_weights_are_downloaded_checked_and_copied(published, monkeypatch):
     path, package = published
     network = embedding_network(SHAPE)
@@ -249,6 +253,7 @@ def test_noisy_student_weights_are_downloaded_checked_and_copied(published, monk
     assert fill_backbone(network, backbone="efficientnetb0", source="noisy-student") == said
 
 
+@pytest.mark.slow
 def test_a_noisy_student_file_in_a_folder_is_compared_with_its_published_hash(published, monkeypatch):
     path, _ = published
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(path.parent))
@@ -257,6 +262,7 @@ def test_a_noisy_student_file_in_a_folder_is_compared_with_its_published_hash(pu
         fill_backbone(embedding_network(SHAPE), backbone="efficientnetb0", source="noisy-student")
 
 
+@pytest.mark.slow
 def test_a_download_with_a_wrong_hash_is_refused_in_one_sentence(published, monkeypatch):
     network = embedding_network(SHAPE)
     monkeypatch.delenv("BRATS_TF_WEIGHTS", raising=False)
@@ -294,6 +300,7 @@ def test_equal_planes_get_the_answer_that_three_equal_channels_got(planes):
 
 
 @pytest.mark.parametrize("planes", [6, 9])
+@pytest.mark.slow
 def test_an_inflated_classifier_answers_repeated_planes_as_the_original_answers_three(real_weights, planes):
     file = str(real_weights / "efficientnetb0.weights.h5")
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")

@@ -68,6 +68,7 @@ def on_jax(program, network, given, folder):
 @pytest.mark.parametrize(
     ("shape", "rounding"), [(SHAPE, {"float32": 1e-4, "mixed_bfloat16": 0.1}), (WITH_CHUNKS, {"float32": 1e-4})]
 )
+@pytest.mark.slow
 def test_a_block_s_gradients_and_the_losses_are_tensorflow_s(shape, rounding, tmp_path):
     keras.utils.set_random_seed(0)
     x = keras.Input(shape)
@@ -90,7 +91,7 @@ def test_a_block_s_gradients_and_the_losses_are_tensorflow_s(shape, rounding, tm
             assert np.linalg.norm(mine - right) <= share * np.linalg.norm(right), (policy, right.shape)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_whole_network_predicts_what_it_does_on_tensorflow(tmp_path):
     keras.utils.set_random_seed(0)
     network = embedding_network((*TINY_CROP, 1), backbone="tiny")

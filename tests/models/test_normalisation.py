@@ -138,6 +138,7 @@ def test_a_compiled_function_takes_any_batch_and_size(batch, relu):
     np.testing.assert_allclose(compiled(x), tf.nn.relu(right) if relu else right, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_loads_what_keras_s_layer_has_saved(tmp_path):
     """Files of earlier versions: their classes give the names in a weights file."""
     networks = []

@@ -62,6 +62,7 @@ def test_an_image_sees_its_slab_and_a_slice_of_each_neighbour(lit, expected):
 
 
 @pytest.mark.parametrize("slab", [1, 2, 3, 6])
+@pytest.mark.slow
 def test_other_slabs_give_the_same_output(slab):
     shape = (32, 32, 12, 2)
     assert plus_network(shape, slab=slab).output_shape == (None, 32, 32, 12, 3)

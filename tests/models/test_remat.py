@@ -13,6 +13,7 @@ from brats_tf.models.remat import rematerialised
 
 
 @pytest.mark.parametrize("keep", ["step", "block"])
+@pytest.mark.slow
 def test_a_network_keeps_its_weights_and_its_numbers(keep):
     keras.utils.set_random_seed(0)
     network = embedding_network((*TINY_CROP, 1), backbone="tiny")
@@ -41,6 +42,7 @@ def test_a_network_without_residual_blocks_comes_back():
 
 
 @pytest.mark.parametrize("keep", ["all", "step", "block"])
+@pytest.mark.slow
 def test_a_training_is_traced_without_branches(keep):
     """With one for each normalisation, Grappler takes ten minutes for the step."""
     shape = (64, 64, 24, 1)

@@ -122,6 +122,7 @@ def test_damaged_files_are_refused(arrays, tmp_path):
 
 
 @pytest.mark.parametrize("new", [True, False])
+@pytest.mark.slow
 def test_files_of_pytorch_itself(tmp_path, new):
     if not importlib.util.find_spec("torch"):
         pytest.skip("PyTorch is not installed (extra `bench`)")

@@ -63,6 +63,7 @@ def file(tmp_path, state):
     return write(tmp_path / "resnet34.safetensors", state)
 
 
+@pytest.mark.slow
 def test_every_weight_of_the_encoder_comes_from_the_file_and_no_other_changes(network, state, file, monkeypatch):
     before = {layer.name: layer.get_weights() for layer in network.layers}
     monkeypatch.setenv("BRATS_TF_WEIGHTS", str(file.parent))

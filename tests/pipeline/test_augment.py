@@ -94,6 +94,7 @@ def test_none_changes_nothing(batch):
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS, "mirror"])
+@pytest.mark.slow
 def test_regions_stay_nested_and_binary(batch, always, name):
     for number in range(3):
         volumes, classes = augment(*batch, seeds=seeds(number), preset=always(name))
@@ -119,6 +120,7 @@ def test_each_case_and_each_seed_draws_its_own(batch, always, name):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.slow
 def test_eager_and_in_a_graph_are_equal(batch, preset):
     eager = augment(*batch, seeds=seeds(5), preset=preset)
     graph = tf.function(lambda v, c: augment(v, c, seeds=seeds(5), preset=preset))(*batch)
@@ -126,6 +128,7 @@ def test_eager_and_in_a_graph_are_equal(batch, preset):
     np.testing.assert_array_equal(eager[1], graph[1])
 
 
+@pytest.mark.slow
 def test_operations_happen_as_often_as_they_should(monkeypatch):
     monkeypatch.setitem(PRESETS, "half", {"brightness": AugmentationSetting(0.25, 0.5, 1.5)})
     ones = tf.ones((2000, 1, 1, 1, 1))
@@ -138,6 +141,7 @@ def test_operations_happen_as_often_as_they_should(monkeypatch):
     assert np.mean(applied < 1) == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.slow
 def test_each_axis_is_mirrored_half_of_the_time(monkeypatch):
     monkeypatch.setitem(PRESETS, "only_mirror", {"mirror": PRESETS["albunet"]["mirror"]})
     corner = np.zeros((1000, 2, 2, 2, 1), np.float32)
@@ -169,6 +173,7 @@ def test_the_background_stays_0_where_a_preset_keeps_it(batch, monkeypatch):
     assert KEEP_BACKGROUND == ("nnunet-like",)
 
 
+@pytest.mark.slow
 def test_one_modality_at_most_is_dropped_and_each_as_often():
     volumes = tf.ones((400, 2, 2, 1, 4))
     kept = drop_modalities(volumes, seeds=seeds(5, 400), probability=0.5).numpy()

@@ -211,6 +211,7 @@ def test_a_patch_larger_than_the_crop_is_refused(stored):
         stream(stored, patches=Patches((64, 8, 8)))
 
 
+@pytest.mark.slow
 def test_augmented_in_the_stream_is_augmented_outside_it(stored):
     inside = batches(training_dataset(stream(stored, 3, batch_size=2), outputs="regions", augmentation="nnunet-like"))
     for raw, (volume, target) in zip(stream(stored, 3, batch_size=2), inside, strict=True):

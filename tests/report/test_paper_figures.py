@@ -22,6 +22,7 @@ def saved(folder, **settings):
     return network
 
 
+@pytest.mark.slow
 def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(figures, "save_planes", lambda path, rows, **_: drawn.update(rows) or path.touch())
@@ -42,7 +43,7 @@ def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
     assert drawn["from the 3D encoder"][0].shape == drawn["into the 3D decoder"][0].shape == TINY_CROP[:2]
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_planes_without_anything_in_them_are_said(phantoms, tmp_path, capsys):
     network = saved(tmp_path, preset="embedding", modalities=("t2",), crop=TINY_CROP, backbone="tiny")
     draw_figures(tmp_path, phantoms[0])
@@ -67,6 +68,7 @@ def test_cases_are_picked_by_id_or_by_what_they_have(phantoms):
         pick_case(phantoms, "x")
 
 
+@pytest.mark.slow
 def test_the_images_of_slabs_are_those_of_the_slices(phantoms, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(figures, "save_planes", lambda path, rows, **_: drawn.update(rows) or path.touch())

@@ -11,7 +11,7 @@ from brats_tf.errors import InputError, WriteError
 from brats_tf.runtime.ray_pool import TRIES, RayExecutor, ray_session
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow  # Ray takes half a minute to start and to end its processes.
+pytestmark = pytest.mark.large  # Ray takes half a minute to start and to end its processes.
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ def assert_alike(runs, single):
         np.testing.assert_allclose(weights[name], values, atol=ALIKE, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_logical_devices_train_as_one(trainings, arguments, single, tmp_path):
     command, log = [*arguments, "--runs", tmp_path, "--devices", 2], tmp_path / "log"
     assert trainings.run(command, log, DROPOUT="0", LOGICAL_DEVICES="2") == 0, log.read_text()
@@ -81,7 +82,7 @@ def start_two(trainings, command, folder):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_two_processes_over_loopback_train_as_one_and_go_on_after_a_stop(trainings, arguments, single, tmp_path):
     command = [*arguments, "--runs", tmp_path, "--checkpoint-minutes", "0.0001"]
     processes = start_two(trainings, command, tmp_path)
@@ -158,6 +159,7 @@ def test_a_process_alone_is_the_first(monkeypatch):
 
 
 @pytest.mark.parametrize(("height", "precision"), [(32, "bfloat16"), (32, "float32"), (64, "bfloat16")])
+@pytest.mark.slow
 def test_volumes_whose_gradients_tensorflow_gets_wrong_are_refused(height, precision, monkeypatch):
     config = Config.from_preset("embedding-plus", modalities=("flair", "t2"), crop=(height, 32, 8), weights="none")
     network = build_network(config, precision=precision)

@@ -45,6 +45,7 @@ def step(trainer, batch):
     return trainer.logs()
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_pulse_is_that_of_the_loss(training):
     graph, trainer, ((volume, classes, seeds), *_) = training
     weights = [weight.value for weight in graph.trainable_variables if weight.path.startswith("squeeze4_")]
@@ -58,7 +59,7 @@ def test_the_gradient_of_the_pulse_is_that_of_the_loss(training):
     assert logs["loss"] == pytest.approx(float(loss), rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_last_block_of_the_squeeze_still_learns_after_twenty_steps(training):
     graph, trainer, batches = training
     start = step(trainer, batches[0])["planes_std"]

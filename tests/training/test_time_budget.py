@@ -34,6 +34,7 @@ def steps_of(monkeypatch):
     return choose
 
 
+@pytest.mark.slow
 def test_epochs_fit_into_the_minutes_and_the_probe_leaves_no_trace(phantoms, tmp_path, steps_of, capsys):
     cases, given = phantoms[:2], TrainingOptions(minutes=10_000)
     steps_of(step=60 * 9_000 * 0.4 / len(cases))  # 0.4 of what is left after a tenth: two epochs and a half.
@@ -48,7 +49,7 @@ def test_epochs_fit_into_the_minutes_and_the_probe_leaves_no_trace(phantoms, tmp
     assert "already trained" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_validation_counts(phantoms, tmp_path, steps_of):
     steps_of(step=60.0, validation=300.0)  # An epoch: 3 minutes, and 5 for the case that validates; the last case: 5.
     given = {"validation_split": 0.25, "validation_frequency": 1}
@@ -56,7 +57,7 @@ def test_validation_counts(phantoms, tmp_path, steps_of):
     assert Config.load(run).training.epochs == 2
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_minutes_too_few_for_an_epoch_are_refused(phantoms, tmp_path, steps_of):
     steps_of(step=120.0)
     with pytest.raises(InputError, match=r"`minutes` must leave 4.4 for an epoch .*, 120.0 s a step. Received: [23]"):

@@ -89,12 +89,13 @@ def test_a_run_holds_config_weights_and_history(trained):
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_alone_or_after_another_network(trained, phantoms, tmp_path):
     (alone,) = train([tiny("t1")], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     assert_same_run(alone, trained[1])
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_another_seed_gives_other_numbers(trained, phantoms, tmp_path):
     (other,) = train([tiny("flair", seed=1)], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     assert (other / "history.csv").read_bytes() != (trained[0] / "history.csv").read_bytes()
@@ -108,6 +109,7 @@ def test_the_saved_weights_are_those_after_the_last_epoch(trained):
 
 
 @pytest.mark.usefixtures("untraced")
+@pytest.mark.slow
 def test_the_authors_preset_trains_on_stacked_modalities(phantoms, tmp_path):
     config = Config.from_preset("embedding-authors", crop=TINY_CROP, backbone="tiny", weights="none", epochs=1)
     (run,) = train([config], phantoms[:2], runs=tmp_path, cache_dir=tmp_path / "cache")
@@ -115,6 +117,7 @@ def test_the_authors_preset_trains_on_stacked_modalities(phantoms, tmp_path):
     assert (run / "network.weights.h5").is_file()
 
 
+@pytest.mark.slow
 def test_bad_cases_are_all_named_and_nothing_is_trained(phantoms, damaged, tmp_path):
     with pytest.raises(InputError) as caught:
         train([tiny()], [*phantoms, *damaged], runs=tmp_path / "runs", cache_dir=tmp_path / "cache")
@@ -125,6 +128,7 @@ def test_bad_cases_are_all_named_and_nothing_is_trained(phantoms, damaged, tmp_p
 
 
 @pytest.mark.usefixtures("untraced")
+@pytest.mark.slow
 def test_bad_cases_can_be_left_out_and_the_first_line_says_what_is_used(phantoms, damaged, tmp_path, capsys):
     train(
         [tiny(epochs=1)],
@@ -165,6 +169,7 @@ def test_a_loss_that_is_no_number_stops():
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_the_learning_rate_falls_by_ten_on_a_plateau(phantoms, tmp_path):
     # A learning rate of nearly nothing cannot improve the loss much; two epochs without improvement are the limit.
     config = tiny(epochs=6, learning_rate=1e-12, plateau_patience=2)
@@ -189,12 +194,13 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
 
 
 @pytest.mark.usefixtures("untraced")
+@pytest.mark.slow
 def test_a_diverging_training_stops_in_a_sentence(phantoms, tmp_path):
     with pytest.raises(InputError, match="The loss must be finite; received"):
         train([tiny(learning_rate=1e30, epochs=5)], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize(
     "backbone", ["convnext_tiny", "resnet34", "seresnet50", "densenet121", "mobilenetv3large", "vgg16"]
 )
@@ -209,15 +215,15 @@ def test_other_families_learn(backbone, phantoms, tmp_path):
     assert losses[-1] < losses[0] - 0.1
 
 
-def test_a_run_holds_the_number_format_that_auto_stands_for(phantoms, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorflow, "has_bfloat16", lambda: False)
-    settings = {"runs": tmp_path, "cache_dir": tmp_path / "cache"}
-    (run,) = train([tiny(precision="auto", epochs=1)], phantoms[:1], **settings)
-    assert Config.load(run).compute.precision == "float32"
-    assert train([tiny(precision="auto", epochs=1)], phantoms[:1], **settings) == [run]
-    monkeypatch.setattr(tensorflow, "has_bfloat16", lambda: True)
-    with pytest.raises(InputError, match="precision float32 instead of bfloat16"):
-        train([tiny(precision="auto", epochs=1)], phantoms[:1], **settings)
+@pytest.mark.parametrize(("able", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_a_training_knows_which_number_format_auto_stands_for(able, precision, tmp_path, monkeypatch):
+    def end(configs, devices):
+        raise InputError(configs[0].compute.precision)
+
+    monkeypatch.setattr(tensorflow, "has_bfloat16", lambda: able)
+    monkeypatch.setattr("brats_tf.training.train.check_devices", end)
+    with pytest.raises(InputError, match=precision):
+        train([tiny(precision="auto")], [], runs=tmp_path)
 
 
 def test_the_bar_begins_where_a_training_goes_on():
@@ -257,9 +263,10 @@ def test_each_preset_has_its_optimiser(preset, optimizer):
     [
         ("adam", 0.25),
         ("nadam", 0.0),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("adam", 1.0), ("adam", 0.0), ("nadam", 0.25))),
+        *(pytest.param(*one, marks=pytest.mark.large) for one in (("adam", 1.0), ("adam", 0.0), ("nadam", 0.25))),
     ],
 )
+@pytest.mark.slow
 def test_the_classifier_learns_at_its_own_rate(optimizer, rate):
     settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
     config = Config.from_preset(
@@ -311,6 +318,7 @@ def test_the_split_of_a_run_says_what_it_was_trained_on(trained, phantoms):
 
 
 @pytest.mark.usefixtures("untraced")
+@pytest.mark.slow
 def test_held_out_cases_are_not_trained_on(phantoms, damaged, tmp_path):
     config = tiny(epochs=1, folds=2, fold=0)
     (run,) = train([config], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
@@ -320,7 +328,7 @@ def test_held_out_cases_are_not_trained_on(phantoms, damaged, tmp_path):
     assert prepared == set(split.training)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.usefixtures("small")
 def test_augmented_cases_train_and_a_seed_repeats_them(phantoms, tmp_path):
     config = tiny(epochs=1, augmentation="albunet-authors")
@@ -332,7 +340,7 @@ def test_augmented_cases_train_and_a_seed_repeats_them(phantoms, tmp_path):
     assert (plain / "history.csv").read_bytes() != (runs[0] / "history.csv").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_network_that_augments_in_its_step_learns_what_finished_batches_give(phantoms, tmp_path):
     cache = Cache(tmp_path)
     stored = [cache.add(case, ("flair", "seg"), CacheSettings(TINY_CROP))[0] for case in phantoms]
@@ -386,6 +394,7 @@ def test_the_moving_average_moves_once_per_update(parts):
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_the_best_epoch_of_the_validation_is_kept_beside_the_last(phantoms, tmp_path):
     config = tiny(
         epochs=3, validation_split=0.25, validation_frequency=1, plateau_monitor="validation", plateau_patience=1
