@@ -26,6 +26,8 @@ from brats_tf.data.volumes import read_segmentation, read_volume, write_volume
 from brats_tf.models.build import build_network
 from brats_tf.regions import BRATS_2017, classes_to_labels, classes_to_regions, labels_to_classes, regions_to_classes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory):
@@ -51,7 +53,6 @@ def predicted(patient):
     return folder
 
 
-@pytest.mark.slow
 def test_a_conformed_case_is_one_of_brats(patient):
     folder, _ = patient
     (case,), skipped = find_cases(folder / "cases")
@@ -87,7 +88,6 @@ def test_a_second_conform_leaves_the_case_as_it_is(patient, capsys):
     assert "with --replace" in capsys.readouterr().out and path.stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
 def test_segments_lie_on_the_slices_of_the_source(patient, predicted):
     folder, moves = patient
     out = folder / "restored"
@@ -122,7 +122,6 @@ def test_segments_lie_on_the_slices_of_the_source(patient, predicted):
     assert volumes["flair"]["WT_ml"] == pytest.approx(volumes["t1ce"]["WT_ml"], rel=0.15)
 
 
-@pytest.mark.slow
 def test_segment_goes_from_the_scanner_to_its_slices_and_on_where_it_stopped(patient, tmp_path, capsys):
     folder, _ = patient
     keras.utils.set_random_seed(0)

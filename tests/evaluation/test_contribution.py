@@ -107,6 +107,7 @@ def test_a_case_that_cannot_be_scored_is_left_out_and_the_others_go_on(predicted
     assert list(found["cases"]) == [case.id for case in phantoms if case != phantoms[1]]
 
 
+@pytest.mark.slow
 def test_a_report_does_not_show_what_was_measured_for_other_predictions(predicted, tmp_path):
     out, results = predicted
     record, summary = (json.loads(path.read_text()) for path in (out / "prediction.json", results / "summary.json"))

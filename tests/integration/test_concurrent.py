@@ -11,6 +11,8 @@ from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.runtime.files import sha256_of
 from brats_tf.runtime.lock import lock
 
+pytestmark = pytest.mark.slow
+
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 KILLS = 10
 WEIGHTS = "network.weights.h5"
@@ -60,7 +62,6 @@ def wait_for(path):
     [pytest.param([], marks=pytest.mark.large), ["--learning-rate", "1e-3"], ["--restart"]],
     ids=["same", "other", "restart"],
 )
-@pytest.mark.slow
 def test_a_second_training_of_a_run_is_refused_and_the_first_does_not_notice(
     trainings, training, finished, tmp_path, changes
 ):
@@ -74,7 +75,6 @@ def test_a_second_training_of_a_run_is_refused_and_the_first_does_not_notice(
     assert not list(tmp_path.glob("*.1"))
 
 
-@pytest.mark.slow
 def test_a_run_may_predict_while_it_trains(trainings, training, finished, phantom_folder, tmp_path):
     first = trainings.start([*training, "--runs", tmp_path], tmp_path / "first")
     wait_for(tmp_path / "embedding-flair" / WEIGHTS)
@@ -105,7 +105,6 @@ def test_a_second_prediction_and_an_evaluation_of_a_folder_in_use_are_refused(
     assert list(scores.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_another_training_in_a_finished_run_changes_nothing(trainings, training, finished, tmp_path):
     before = contents(finished / "embedding-flair")
     for changes in (["--learning-rate", "1e-3"], ["--crop", "32x32x36"], ["--seed", "1"]):

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, STEPS = 10, 4
 SEED = 20  # Of the moments to kill at.
 
@@ -76,7 +78,6 @@ def wait_for(run, steps):
         time.sleep(0.005)
 
 
-@pytest.mark.slow
 def test_killed_at_five_random_moments_it_ends_with_the_same_bytes(trainings, arguments, straight, tmp_path):
     moments, log = np.random.default_rng(SEED), tmp_path / "log"
     command = [*arguments, "--runs", tmp_path, "--checkpoint-minutes", "0.0001"]
@@ -95,7 +96,6 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_bytes(trainings, ar
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.large)])
-@pytest.mark.slow
 def test_a_scheduler_s_signal_saves_and_asks_to_be_tried_again(trainings, arguments, straight, tmp_path, number):
     log, command = tmp_path / "log", [*arguments, "--runs", tmp_path]
     process = trainings.start(command, log)
@@ -121,7 +121,6 @@ def stopped(trainings, arguments, runs, log, steps=2 * STEPS):
     return checkpoints
 
 
-@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(trainings, arguments, straight, tmp_path):
     log = tmp_path / "log"
     before, newest = stopped(trainings, arguments, tmp_path, log)
@@ -137,7 +136,6 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(trainings, arg
     assert_same_bytes(tmp_path / "embedding-flair", straight)
 
 
-@pytest.mark.slow
 def test_a_finished_run_is_kept_and_never_displaced_unasked(trainings, arguments, straight, tmp_path):
     log, run = tmp_path / "log", straight
     weights = (run / "network.weights.h5").stat().st_mtime_ns
@@ -158,7 +156,6 @@ def test_a_finished_run_is_kept_and_never_displaced_unasked(trainings, arguments
     assert not list(copy.rglob(".lock*"))
 
 
-@pytest.mark.slow
 def test_other_data_do_not_go_on_in_an_old_run(trainings, arguments, phantom_folder, tmp_path):
     log, data = tmp_path / "log", tmp_path / "data"
     stopped(trainings, arguments, tmp_path, log)
@@ -170,7 +167,6 @@ def test_other_data_do_not_go_on_in_an_old_run(trainings, arguments, phantom_fol
     assert place(tmp_path / "embedding-flair") > 0  # The old one can still go on.
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_stay(trainings, arguments, straight, tmp_path):
     log, disk, store = tmp_path / "log", tmp_path / "disk", tmp_path / "cache"
     disk.mkdir()
@@ -197,7 +193,6 @@ def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_stay(trainings, ar
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.slow
 def test_a_case_without_numbers_is_named_and_the_last_good_state_is_kept(trainings, arguments, tmp_path):
     log = tmp_path / "log"
     command = [*arguments, "--runs", tmp_path]
@@ -215,7 +210,6 @@ def test_a_case_without_numbers_is_named_and_the_last_good_state_is_kept(trainin
     assert place(tmp_path / "embedding-flair") >= state
 
 
-@pytest.mark.slow
 def test_a_case_that_is_gone_is_a_sentence(trainings, arguments, straight, tmp_path):
     log = tmp_path / "log"
     process = trainings.start([*arguments, "--runs", tmp_path], log)
