@@ -67,7 +67,6 @@ class GroupNormalization(keras.layers.GroupNormalization):
         deviation, means over a group (Wu and He 2018). What the backward pass keeps is `x`, and with `relu` the output.
         """
         channels, grouped = x.shape[-1], (-1, self.groups, x.shape[-1] // self.groups)
-        relu = self.relu
         share = np.ones((1, 1, grouped[-1]), "float32") / grouped[-1]
 
         def over_group(values):
@@ -79,11 +78,11 @@ class GroupNormalization(keras.layers.GroupNormalization):
             mean, variance = _moments(x, over_group, training=training)
             inverse = ops.rsqrt(variance + self.epsilon)
             slope = gamma * inverse
-            y = scale_and_shift(x, slope, beta - mean * slope, relu=relu)
+            y = scale_and_shift(x, slope, beta - mean * slope, relu=self.relu)
 
             def gradient(*args, upstream=None):
                 g = args[0] if upstream is None else upstream
-                g = _relu_gradient(g, y) if relu else g
+                g = _relu_gradient(g, y) if self.relu else g
                 g_mean = means_over_space(g)
                 gx_mean = (means_of_products(_wide(g), _wide(x)) - mean * g_mean) * inverse  # Of g x̂.
                 along = -inverse * inverse * over_group(gamma * gx_mean)

@@ -94,10 +94,10 @@ def train(
     """
     runs, options, started = Path(runs), options or TrainingOptions(), time.monotonic()
     cache_dir = Path(cache_dir or runs / CACHE_FOLDER)
-    # What fails at once comes first: a crop that does not fit, missing weights. Then all cases are prepared, so that a
-    # bad one shows before the first step.
+    # Before the first step: what fails at once (a crop that does not fit, missing weights), then all cases.
     make_deterministic(configs[0].seed)
-    configs = [config.replace(precision=resolved_precision(config.compute.precision)) for config in configs]
+    formats = {asked: resolved_precision(asked) for asked in {config.compute.precision for config in configs}}
+    configs = [config.replace(precision=formats[config.compute.precision]) for config in configs]
     strategy = choose_strategy(options.devices)
     check_devices(configs, strategy.num_replicas_in_sync)
     settled = [_settled(config, runs, options) for config in configs]
