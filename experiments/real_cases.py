@@ -1,4 +1,4 @@
-"""`embedding-plus` beside paper A, MONAI's SegResNet and nnU-Net's network, all trained on the same real cases.
+"""`embedding-plus` beside both papers, MONAI's SegResNet and nnU-Net's network, all trained on the same real cases.
 
 Every network sees the same cases in the same order, with the same loss, augmentation and number of steps, and is scored
 on whole files of cases that none was trained on. `pack` prepares the cases here, `train` needs neither TensorFlow nor
@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import packed_cases
-from real_networks import PLUS, TORCH, make_training
+from real_networks import PAPERS, PLUS, TORCH, make_training
 from real_scores import score
 from recipes import shuffled
 
@@ -44,7 +44,7 @@ from brats_tf.runtime.program import run_program
 
 log = logging.getLogger("brats_tf.experiments")
 CROP, SPACING_MM = (128, 128, 96), 1.5
-VARIANTS = (*PLUS, *TORCH, "embedding")
+VARIANTS = (*PLUS, *PAPERS, *TORCH)
 WARMUP_EPOCHS, WEIGHT_DECAY = 2, 1e-4
 PROBED = 5  # Steps, the first of which compiles.
 
@@ -150,7 +150,8 @@ def train_variant(given, variant, seed, data, begun):
         for kind, probabilities in found.items():
             total[kind] = total.get(kind, 0) + probabilities / len(members)
     facts |= {name: facts["networks"][0][name] for name in ("device", "versions", "curves", "steps", "seconds_a_step")}
-    return facts, {kind: np.stack([to_classes(one, "regions") for one in values]) for kind, values in total.items()}
+    outputs = facts["networks"][0]["outputs"]
+    return facts, {kind: np.stack([to_classes(one, outputs) for one in values]) for kind, values in total.items()}
 
 
 def steps_within(minutes, given, network, data):

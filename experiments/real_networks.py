@@ -1,4 +1,4 @@
-"""The networks of `real_cases.py`: variants of `embedding-plus`, paper A's, and those of other systems."""
+"""The networks of `real_cases.py`: variants of `embedding-plus`, those of both papers, and those of other systems."""
 
 from recipes import Recipe
 
@@ -6,6 +6,12 @@ from brats_tf.config.config import Config
 from brats_tf.runtime.system import machine
 
 TORCH = {"segresnet": "SegResNet", "nnunet": "PlainConvUNet"}
+# Presets of the papers, and settings that differ. AlbuNet3D sees whole volumes here instead of patches.
+PAPERS = {
+    "embedding": ("embedding", {}),
+    "albunet3d": ("albunet3d", {}),
+    "albunet3d-random": ("albunet3d", {"weights": "none"}),
+}
 # Settings of the preset, and what of the recipe differs.
 PLUS = {
     "plus": ({}, {}),
@@ -33,7 +39,7 @@ def make_training(variant, modalities, seed, settings, cropped, begun=None):
     """A network of a variant, ready to train: (training, facts about it).
 
     Args:
-        variant: a key of `PLUS` or `TORCH`, or "embedding".
+        variant: a key of `PLUS`, `PAPERS` or `TORCH`.
         modalities: what it sees.
         seed: of weights and augmentation.
         settings: of its `Recipe`.
@@ -53,7 +59,7 @@ def _torch_training(variant, seed, settings):
     about = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else machine()}
     about["versions"] = {"torch": torch.__version__}
     about["parameters"] = sum(one.numel() for one in training.network.parameters())
-    return training, about
+    return training, about | {"outputs": "regions"}
 
 
 def _own_training(variant, modalities, seed, settings, cropped, begun):
@@ -61,17 +67,15 @@ def _own_training(variant, modalities, seed, settings, cropped, begun):
 
     from brats_tf.models.build import build_with_weights, classifier_hash
     from brats_tf.models.losses import make_loss
+    from brats_tf.models.registry import get_network
 
-    preset = "embedding-plus" if variant in PLUS else variant
-    changes, differences = PLUS.get(variant, ({}, {}))
-    changes = cropped | {"augmentation": "none", "precision": _precision(), "seed": seed} | changes
-    config = Config.from_preset(preset, modalities=modalities, **changes)
-    differences = differences | {"classifier_rate": config.network.classifier_rate}
-    recipe = Recipe(make_loss(config.training, "regions"), "regions", **settings | differences)
+    config, differences = config_of(variant, modalities, cropped | {"precision": _precision(), "seed": seed})
+    outputs = get_network(config.network.name).outputs
+    recipe = Recipe(make_loss(config.training, outputs), outputs, **settings | differences)
     keras.utils.set_random_seed(seed)
     network, origin = build_with_weights(config)
     about = {"weights": origin, "classifier_sha256": classifier_hash(network), "parameters": network.count_params()}
-    about |= {"precision": config.compute.precision}
+    about |= {"precision": config.compute.precision, "outputs": outputs}
     if keras.backend.backend() == "jax":
         import jax_training
 
@@ -86,6 +90,18 @@ def _own_training(variant, modalities, seed, settings, cropped, begun):
 
     about |= {"device": machine(), "versions": {"tensorflow": tf_training.tf.__version__, "keras": keras.__version__}}
     return tf_training.TfTraining(network, config, recipe, seed), about
+
+
+def config_of(variant, modalities, settings):
+    """A variant's `Config`, whose network sees whole volumes, and what of its `Recipe` differs."""
+    preset, changes, differences = "embedding-plus", *PLUS.get(variant, ({}, {}))
+    if variant in PAPERS:
+        preset, changes = PAPERS[variant]
+    if preset == "albunet3d":
+        changes = changes | {"patch_size": settings["crop"]}
+    config = Config.from_preset(preset, modalities=modalities, **{"augmentation": "none"} | settings | changes)
+    rate = getattr(config.network, "classifier_rate", 1.0)
+    return config, differences | {"classifier_rate": rate}
 
 
 def _precision():

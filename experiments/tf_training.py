@@ -21,7 +21,8 @@ class TfTraining:
     def __init__(self, network, config, recipe, seed=0):
         if recipe.ema:
             raise InputError("Averaged weights need KERAS_BACKEND=jax here.")
-        config = config.replace(classifier_rate=recipe.classifier_rate)
+        if getattr(config.network, "classifier_rate", 1.0) != recipe.classifier_rate:
+            config = config.replace(classifier_rate=recipe.classifier_rate)
         self.network, self.config, self.recipe, self.done = network, config, recipe, 0
         self.trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
         self.trainer.prepare(tf.distribute.get_strategy(), jit=False)

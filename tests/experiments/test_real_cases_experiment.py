@@ -194,8 +194,11 @@ def test_what_tensorflow_does_not_do_is_refused():
 
 
 def test_every_variant_is_a_config():
-    for changes, differences in real_networks.PLUS.values():
-        Config.from_preset("embedding-plus", modalities=experiment.MODALITIES, **CROPPED | changes)
+    for variant in (*real_networks.PLUS, *real_networks.PAPERS):
+        config, differences = real_networks.config_of(
+            variant, experiment.MODALITIES, CROPPED | {"precision": "float32"}
+        )
+        assert config.input_shape == (*CROPPED["crop"], 4)
         Recipe(None, "regions", **{"steps": 1} | differences)
 
 
@@ -212,6 +215,17 @@ def test_trainings_are_written_once_and_scored(given, monkeypatch):
     assert path.stat().st_mtime_ns == written
     (row,) = json.loads((given.results / "real_cases.json").read_text())["rows"]
     assert set(row["dice"]) == set(real_scores.KINDS)
+
+
+@pytest.mark.slow
+def test_albunet_is_trained_and_scored_on_whole_volumes(given):
+    given.variants, given.seeds, given.epochs, given.learning_rate = ["albunet3d-random"], 1, 1, 1e-3
+    given.until, given.commit, given.out, given.minutes = float("inf"), "c", given.networks, None
+    experiment.train(given)
+    experiment.score(given)
+    (run,) = json.loads((given.results / "real_cases.json").read_text())["runs"]
+    assert run["networks"][0]["outputs"] == "classes"
+    assert {len(run[kind]["dice"]["WT"]) for kind in ("normal", "without-t1")} == {4}
 
 
 @pytest.mark.large
