@@ -241,7 +241,7 @@ class ComputeSettings(Section):
         "number format of the layers; auto: bfloat16 where the processor or the GPU computes in it",
         choices=("float32", "bfloat16", "float16", "auto"),
     )
-    rematerialise: bool = setting(False, "recompute residual blocks in the backward pass: less memory, the same step")
+    rematerialise: bool = setting(False, "recompute blocks and classifier in the backward pass, to save memory")
     jit: bool = setting(False, "compile the step with XLA (experimental; several times slower on a CPU)")
 
     @property

@@ -25,6 +25,14 @@ def cut(classifier, *, name):
     return pyramid
 
 
+def stages(pyramid):
+    """What `cut` returned as a chain: {scale: the network to it, from the scale before or from the image}."""
+    found, before = {}, pyramid.inputs[0]
+    for scale, features in pyramid.output.items():
+        found[scale], before = keras.Model(before, features), features
+    return found
+
+
 def number_layers(classifier):
     """Counts the layers that Keras named by itself from zero, so that two builds of a classifier have equal names."""
     counts = {}

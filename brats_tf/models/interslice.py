@@ -17,6 +17,7 @@ PLANES = EmbeddingSettings().planes  # What a 2D classifier takes: one image wit
 FILTERS = (16, 32, 64, 64)  # Authors' code; the text gives none.
 SMALLEST_FACTOR = 2
 LAST_BLOCK = f"squeeze{len(FILTERS)}"  # Its only way to the loss leads through the classifier.
+STEM_LAYER = "stem_conv"
 STEM_DROPOUT = 0.2  # Authors' code.
 
 
@@ -71,7 +72,7 @@ def pooled_encoder(volume, *, depth_factors):
     The skips are (B, H, W, D, 16), (B, H, W, D/f1, 32), (B, H, W, D/(f1 f2), 64). Source: embedding paper, Section 2.2
     and Table 1.
     """
-    x = conv(volume, FILTERS[0], kernel=3, name="stem_conv")
+    x = conv(volume, FILTERS[0], kernel=3, name=STEM_LAYER)
     skips = []
     for level, (filters, factor) in enumerate(zip(FILTERS, depth_factors, strict=False), start=1):
         x = residual_block(x, filters, name=f"squeeze{level}")
@@ -89,7 +90,7 @@ def strided_encoder(volume, *, depth_factors):
     The skips are as in `pooled_encoder`. Source: authors' code (stem dropout 0.2, strided 3x3x3 convolutions, planes by
     one 1x1x1 filter with ReLU).
     """
-    x = conv(volume, FILTERS[0], kernel=3, name="stem_conv")
+    x = conv(volume, FILTERS[0], kernel=3, name=STEM_LAYER)
     x = layers.SpatialDropout3D(STEM_DROPOUT, name="stem_dropout")(x)
     skips = []
     for level, factor in enumerate(depth_factors, start=1):

@@ -9,23 +9,22 @@ from tiny_networks import TINY_CROP
 
 from brats_tf.models.albunet import albunet
 from brats_tf.models.embedding import embedding_network
+from brats_tf.models.plus import plus_network
 from brats_tf.models.remat import rematerialised
 
+SHAPES = {embedding_network: (*TINY_CROP, 1), plus_network: (64, 64, 8, 4)}
+MADE_AGAIN = {"stem_conv", "squeeze1_pool", "squeeze2_pool", "spread1_up", "spread1_skip"}
 
+
+@pytest.mark.parametrize("build", SHAPES)
 @pytest.mark.parametrize("keep", ["step", "block"])
 @pytest.mark.slow
-def test_a_network_keeps_its_weights_and_its_numbers(keep):
+def test_a_network_keeps_its_weights_and_its_numbers(keep, build):
     keras.utils.set_random_seed(0)
-    network = embedding_network((*TINY_CROP, 1), backbone="tiny")
+    network = build(SHAPES[build], backbone="tiny")
     graph = rematerialised(network, keep)
     assert {id(one) for one in graph.trainable_variables} == {id(one) for one in network.trainable_variables}
-    names = {layer.name for layer in graph.layers}
-    blocks = {layer.name[:-4] for layer in network.layers if layer.name.endswith("_add")}
-    assert len(blocks) == 13
-    assert {f"{block}_remat" for block in blocks} <= names
-    assert not any(name.startswith(tuple(blocks)) and name.endswith(("_conv1", "_add")) for name in names)
-    random = np.random.default_rng(0)
-    volume = tf.constant(random.normal(size=(1, *TINY_CROP, 1)), tf.float32)
+    volume = tf.constant(np.random.default_rng(0).normal(size=(1, *SHAPES[build])), tf.float32)
     found = []
     for one in (network, graph):
         with tf.GradientTape() as tape:
@@ -34,6 +33,25 @@ def test_a_network_keeps_its_weights_and_its_numbers(keep):
         found.append([y, *tape.gradient(loss, network.trainable_variables)])
     for expected, received in zip(*found, strict=True):
         np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max() + 1e-7)
+
+
+@pytest.mark.parametrize("keep", ["step", "block"])
+def test_what_a_block_is_made_of_is_made_again_with_it(keep):
+    network = embedding_network((*TINY_CROP, 1), backbone="tiny")
+    names = {layer.name for layer in rematerialised(network, keep).layers}
+    blocks = {layer.name[:-4] for layer in network.layers if layer.name.endswith("_add")}
+    assert len(blocks) == 13
+    assert {f"{block}_remat" for block in blocks} <= names
+    assert not any(name.startswith(tuple(blocks)) and name.endswith(("_conv1", "_add")) for name in names)
+    assert MADE_AGAIN & names == (set() if keep == "block" else MADE_AGAIN)
+    assert ("tiny_remat" in names, "tiny" in names) == (keep == "block", keep == "step")
+
+
+@pytest.mark.parametrize("changes", [{"batch_norm": "batch"}, {"stochastic_depth": True}])
+def test_a_classifier_whose_second_pass_would_differ_is_computed_once(changes):
+    network = plus_network((32, 32, 8, 4), **changes)
+    names = {layer.name for layer in rematerialised(network, "block").layers}
+    assert "efficientnetb0" in names and "efficientnetb0_remat" not in names
 
 
 def test_a_network_without_residual_blocks_comes_back():
