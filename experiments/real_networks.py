@@ -3,9 +3,11 @@
 from recipes import Recipe
 
 from brats_tf.config.config import Config
+from brats_tf.errors import InputError, format_shape
 from brats_tf.runtime.system import machine
 
-TORCH = {"segresnet": "SegResNet", "nnunet": "PlainConvUNet"}
+# Their names in `bench.torch_networks`, and what each size of a volume must be a multiple of.
+TORCH = {"segresnet": ("SegResNet", 8), "nnunet": ("PlainConvUNet", 32)}
 # Presets of the papers, and settings that differ. AlbuNet3D sees whole volumes here instead of patches.
 PAPERS = {
     "embedding": ("embedding", {}),
@@ -47,15 +49,18 @@ def make_training(variant, modalities, seed, settings, cropped, begun=None):
         begun: a dictionary that keeps between calls what JAX has compiled, or None.
     """
     if variant in TORCH:
-        return _torch_training(variant, seed, settings)
+        return _torch_training(variant, seed, settings, cropped["crop"])
     return _own_training(variant, modalities, seed, settings, cropped, {} if begun is None else begun)
 
 
-def _torch_training(variant, seed, settings):
+def _torch_training(variant, seed, settings, crop):
+    name, multiple = TORCH[variant]
+    if any(size % multiple for size in crop):
+        raise InputError(f"--crop must be multiples of {multiple} for {variant}. Received: {format_shape(crop)}.")
     import torch
     import torch_training
 
-    training = torch_training.TorchTraining(TORCH[variant], Recipe(None, "regions", **settings), seed)
+    training = torch_training.TorchTraining(name, Recipe(None, "regions", **settings), seed)
     about = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else machine()}
     about["versions"] = {"torch": torch.__version__}
     about["parameters"] = sum(one.numel() for one in training.network.parameters())

@@ -217,6 +217,11 @@ def test_trainings_are_written_once_and_scored(given, monkeypatch):
     assert set(row["dice"]) == set(real_scores.KINDS)
 
 
+def test_a_crop_that_a_peer_cannot_halve_is_refused():
+    with pytest.raises(InputError, match="--crop must be multiples of 32 for nnunet. Received: 96x96x72"):
+        real_networks.make_training("nnunet", experiment.MODALITIES, 0, {}, {"crop": (96, 96, 72)})
+
+
 @pytest.mark.slow
 def test_albunet_is_trained_and_scored_on_whole_volumes(given):
     given.variants, given.seeds, given.epochs, given.learning_rate = ["albunet3d-random"], 1, 1, 1e-3
