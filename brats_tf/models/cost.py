@@ -4,14 +4,23 @@ import math
 
 from keras import layers
 
+from brats_tf.models.slabs import BatchToSlabs
+
 # Peak memory: what TensorFlow itself takes; the weights, with gradients and two moments of the optimiser when they are
 # trained; and the layers' outputs: a training step keeps about this many times all of them, a prediction this many
-# times the largest. Fitted to `python -m bench`, which prints estimate and measurement side by side.
+# times the largest. Fitted to `python -m bench`, which prints estimate and measurement side by side, but for bfloat16
+# with rematerialisation: what that keeps has become less since.
 PREDICTION_BYTES, TRAINING_BYTES = 0.9e9, 1.4e9
 TRAINED_COPIES = 5
-# By (half precision, rematerialisation).
-KEPT_ACTIVATIONS = {(False, False): 0.553, (False, True): 0.461, (True, False): 0.4556, (True, True): 0.402}
+# By (half precision, rematerialisation): of a classifier's layers, and of all others.
+KEPT_ACTIVATIONS = {
+    (False, False): (0.92, 0.55),
+    (False, True): (0.61, 0.461),
+    (True, False): (0.56, 0.4556),
+    (True, True): (0.37, 0.402),
+}
 LIVE_ACTIVATIONS = 5.5
+IMAGE_RANK = 4  # (B, H, W, C).
 
 
 def all_layers(model):
@@ -23,30 +32,45 @@ def all_layers(model):
             yield layer
 
 
+def _layers_and_passes(model):
+    """(layer, how often it runs for one volume, whether it is a classifier's) of all layers of a network.
+
+    Where there is an image for each slab of slices, the classifier and all other layers of images run as often.
+    """
+    images = max((layer.count for layer in model.layers if isinstance(layer, BatchToSlabs)), default=1)
+    for layer in model.layers:
+        nested = hasattr(layer, "layers")
+        for one in all_layers(layer) if nested else (layer,):
+            yield one, images if nested or len(_outputs(one)[0].shape) == IMAGE_RANK else 1, nested
+
+
 def multiply_adds(model):
     """Multiply-adds of all convolutions and dense layers in one pass over one volume; a FLOP count is twice this."""
-    total = 0
-    for layer in all_layers(model):
-        if isinstance(layer, (layers.Conv2D, layers.Conv3D, layers.DepthwiseConv2D, layers.Dense)):
-            total += _positions(layer.output) * math.prod(layer.kernel.shape)
-        elif isinstance(layer, layers.SeparableConv2D):
-            kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
-            total += _positions(layer.output) * kernels
-        elif isinstance(layer, (layers.Conv2DTranspose, layers.Conv3DTranspose)):
-            total += _positions(layer.input) * math.prod(layer.kernel.shape)
-    return total
+    return sum(passes * _multiply_adds(layer) for layer, passes, _ in _layers_and_passes(model))
+
+
+def _multiply_adds(layer):
+    if isinstance(layer, (layers.Conv2D, layers.Conv3D, layers.DepthwiseConv2D, layers.Dense)):
+        return _positions(layer.output) * math.prod(layer.kernel.shape)
+    if isinstance(layer, layers.SeparableConv2D):
+        kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
+        return _positions(layer.output) * kernels
+    if isinstance(layer, (layers.Conv2DTranspose, layers.Conv3DTranspose)):
+        return _positions(layer.input) * math.prod(layer.kernel.shape)
+    return 0
 
 
 def training_bytes(model, *, batch_size, precision="float32", rematerialise=False):
     """Estimates the peak memory of a training step of `model`."""
-    activations = batch_size * sum(_output_bytes(model))
-    kept = KEPT_ACTIVATIONS[precision != "float32", rematerialise]
-    return TRAINING_BYTES + TRAINED_COPIES * _weight_bytes(model) + kept * activations
+    of_classifier, of_others = KEPT_ACTIVATIONS[precision != "float32", rematerialise]
+    kept = sum(size * (of_classifier if nested else of_others) for size, nested in _output_bytes(model))
+    return TRAINING_BYTES + TRAINED_COPIES * _weight_bytes(model) + batch_size * kept
 
 
 def prediction_bytes(model, *, networks):
     """Estimates the peak memory of predicting one volume with `networks` sets of weights for `model`."""
-    return PREDICTION_BYTES + (1 + networks) * _weight_bytes(model) + LIVE_ACTIVATIONS * max(_output_bytes(model))
+    largest = max(size for size, _ in _output_bytes(model))
+    return PREDICTION_BYTES + (1 + networks) * _weight_bytes(model) + LIVE_ACTIVATIONS * largest
 
 
 def _weight_bytes(model):
@@ -54,8 +78,10 @@ def _weight_bytes(model):
 
 
 def _output_bytes(model):
-    """Bytes of every layer's output for one volume, float32."""
-    return [4 * _positions(output) * output.shape[-1] for layer in all_layers(model) for output in _outputs(layer)]
+    """(bytes, whether it is a classifier's) of every layer's output for one volume, float32."""
+    for layer, passes, nested in _layers_and_passes(model):
+        for output in _outputs(layer):
+            yield 4 * passes * _positions(output) * output.shape[-1], nested
 
 
 def _outputs(layer):

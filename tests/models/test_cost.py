@@ -3,6 +3,7 @@ import pytest
 from keras import layers
 
 from brats_tf.models.cost import multiply_adds, prediction_bytes, training_bytes
+from brats_tf.models.plus import plus_network
 
 
 def test_multiply_adds_by_hand():
@@ -21,10 +22,19 @@ def test_multiply_adds_by_hand():
     assert multiply_adds(network) == 64 * 108 + 64 * 100 + 64 * 72 + 512 * 45 + 512 * 35 + 256 * 392
 
 
+def test_a_classifier_is_counted_for_each_of_its_images():
+    once, twice = (plus_network((32, 32, depth, 4), backbone="tiny") for depth in (12, 24))
+    assert multiply_adds(twice) == 2 * multiply_adds(once)
+    one, two = (
+        training_bytes(network, batch_size=1) - training_bytes(network, batch_size=0) for network in (once, twice)
+    )
+    assert two == pytest.approx(2 * one)
+
+
 def test_estimates_grow_with_what_they_depend_on():
     volume = keras.Input((64, 64, 64, 1))
     network = keras.Model(volume, layers.Conv3D(16, 1)(volume))
     outputs = 4 * 64**3 * (1 + 16)
     two, one = (training_bytes(network, batch_size=size) for size in (2, 1))
-    assert two - one == pytest.approx(0.553 * outputs)
+    assert two - one == pytest.approx(0.55 * outputs)
     assert prediction_bytes(network, networks=4) - prediction_bytes(network, networks=1) == 3 * 4 * 32
