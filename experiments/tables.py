@@ -340,7 +340,13 @@ NETWORKS = {
     "random-full-rate": "`embedding-plus`, random weights, full rate",
     "nnunet-augmentation": "`embedding-plus`, its preset's augmentation",
     "full-rate-augmented": "`embedding-plus`, full rate, its preset's augmentation",
+    "slab2": "`embedding-plus`, slabs of 2 slices",
+    "slab3": "`embedding-plus`, slabs of 3 slices",
+    "slab6": "`embedding-plus`, slabs of 6 slices",
+    "modality-dropout": "`embedding-plus`, a modality missing in 40 % of the steps",
     "embedding": "`embedding`, four networks",
+    "albunet3d": "AlbuNet3D",
+    "albunet3d-random": "AlbuNet3D, random weights",
     "segresnet": "MONAI's SegResNet",
     "nnunet": "nnU-Net's PlainConvUNet",
 }
@@ -415,7 +421,7 @@ def real_cases_seen():
     kinds |= {f"without-{name}": f"{title} missing" for name, title in MODALITIES.items()}
     lines = ["| network | prediction | ET | WT | TC |", "|---|---|--:|--:|--:|"]
     for row in run["rows"]:
-        if row["variant"] not in ("plus", *OTHERS):
+        if row["variant"] not in ("plus", "modality-dropout", *OTHERS):
             continue
         for kind, title in kinds.items():
             if kind in row["dice"]:
@@ -517,11 +523,25 @@ def windows():
 
 def training():
     """A training step in each precision, with and without rematerialisation."""
-    run = read("bench_training")
+    return _training("bench_training")
+
+
+def training_float32():
+    """The same on a processor without bfloat16."""
+    return _training("bench_training-float32")
+
+
+def training_plus():
+    """The same for `embedding-plus`."""
+    return _training("bench_training-plus")
+
+
+def _training(name):
+    run = read(name)
     crop, small = ("x".join(str(size) for size in run[name]) for name in ("crop", "small_crop"))
     lines = [
-        f"Measured on {run['machine']} ({run['device']}), preset `embedding`, {crop}, in one run; the loss is that of "
-        f"one case at {small}, learned for {run['steps']} steps.",
+        f"Measured on {run['machine']} ({run['device']}), preset `{run.get('preset', 'embedding')}`, {crop}, in one "
+        f"run; the loss is that of one case at {small}, learned for {run['steps']} steps.",
         "",
         f"| precision | `--rematerialise` | step | peak memory | loss, first {run['rows'][0]['first_loss']:.3f} |",
         "|---|---|--:|--:|--:|",
@@ -765,6 +785,8 @@ def filled(text):
         albunet,
         windows,
         training,
+        training_float32,
+        training_plus,
         normalisation,
         round_trip,
         round_trip_labels,
