@@ -92,7 +92,7 @@ class Block(keras.layers.Layer):
     """The layers of a residual block as one, what its input is made of included: tensors -> (B, H, W[, D], filters)."""
 
     def __init__(self, network, block, keep, before):
-        super().__init__(name=f"{block}_remat")
+        super().__init__(name=f"{block}_remat", autocast=False)  # Kept in the format in which it comes.
         self.keep, self.before, self.before_layers = keep, before, before.layers
         self.shortcut = network.get_layer(block + BLOCK[0])
         self.steps = [[network.get_layer(f"{block}_{part}{step}") for part in PARTS] for step in STEPS]
@@ -118,7 +118,7 @@ class Classifier(keras.layers.Layer):
     """A classifier as a layer that keeps its features at each scale: images (B, H, W, C) -> {"Pn": (B, h, w, c)}."""
 
     def __init__(self, pyramid):
-        super().__init__(name=f"{pyramid.name}_remat")
+        super().__init__(name=f"{pyramid.name}_remat", autocast=False)
         self.pyramid, self.stages = pyramid, stages(pyramid)
 
     def call(self, images, training=None):
