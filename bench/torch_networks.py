@@ -16,7 +16,7 @@ LIBRARIES = ("torch", "monai", "dynamic_network_architectures")
 BUNDLE_WINDOW, BUNDLE_OVERLAP = (240, 240, 160), 0.5  # MONAI's brats_mri_segmentation.
 NNUNET_PATCH = (128, 128, 128)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # MONAI imports TensorFlow where it is installed.
-STRIDE = 8  # SegResNet halves a volume three times.
+MULTIPLES = {"SegResNet": 8, "PlainConvUNet": 32}  # Of each size of a volume: they halve it three and five times.
 
 
 def sizes(crop):
@@ -26,7 +26,8 @@ def sizes(crop):
 
 def padded(crop):
     """The smallest size that holds a crop and that SegResNet can halve three times."""
-    return tuple(-(-length // STRIDE) * STRIDE for length in crop)
+    multiple = MULTIPLES["SegResNet"]
+    return tuple(-(-length // multiple) * multiple for length in crop)
 
 
 def forward(name, size):

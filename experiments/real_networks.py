@@ -6,8 +6,7 @@ from brats_tf.config.config import Config
 from brats_tf.errors import InputError, format_shape
 from brats_tf.runtime.system import machine
 
-# Their names in `bench.torch_networks`, and what each size of a volume must be a multiple of.
-TORCH = {"segresnet": ("SegResNet", 8), "nnunet": ("PlainConvUNet", 32)}
+TORCH = {"segresnet": "SegResNet", "nnunet": "PlainConvUNet"}  # Their names in `bench.torch_networks`.
 # Presets of the papers, and settings that differ. AlbuNet3D sees whole volumes here instead of patches.
 PAPERS = {
     "embedding": ("embedding", {}),
@@ -54,13 +53,15 @@ def make_training(variant, modalities, seed, settings, cropped, begun=None):
 
 
 def _torch_training(variant, seed, settings, crop):
-    name, multiple = TORCH[variant]
+    from bench.torch_networks import MULTIPLES
+
+    multiple = MULTIPLES[TORCH[variant]]
     if any(size % multiple for size in crop):
         raise InputError(f"--crop must be multiples of {multiple} for {variant}. Received: {format_shape(crop)}.")
     import torch
     import torch_training
 
-    training = torch_training.TorchTraining(name, Recipe(None, "regions", **settings), seed)
+    training = torch_training.TorchTraining(TORCH[variant], Recipe(None, "regions", **settings), seed)
     about = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else machine()}
     about["versions"] = {"torch": torch.__version__}
     about["parameters"] = sum(one.numel() for one in training.network.parameters())
@@ -99,9 +100,7 @@ def _own_training(variant, modalities, seed, settings, cropped, begun):
 
 def config_of(variant, modalities, settings):
     """A variant's `Config`, whose network sees whole volumes, and what of its `Recipe` differs."""
-    preset, changes, differences = "embedding-plus", *PLUS.get(variant, ({}, {}))
-    if variant in PAPERS:
-        preset, changes = PAPERS[variant]
+    preset, changes, differences = (*PAPERS[variant], {}) if variant in PAPERS else ("embedding-plus", *PLUS[variant])
     if preset == "albunet3d":
         changes = changes | {"patch_size": settings["crop"]}
     config = Config.from_preset(preset, modalities=modalities, **{"augmentation": "none"} | settings | changes)

@@ -33,6 +33,8 @@ PUBLISHED = {
     "summary.json": "experiments/results/demo.json",
     "untrained/summary.json": "experiments/results/demo_untrained.json",
     "bench.json": "experiments/results/bench.json",
+    "bench_training-float32.json": "experiments/results/bench_training-float32.json",
+    "bench_training-plus.json": "experiments/results/bench_training-plus.json",
     "bench_comparison.json": "experiments/results/bench_comparison.json",
     "bench_comparison-float32.json": "experiments/results/bench_comparison-float32.json",
     "bench_data.json": "experiments/results/bench_data.json",

@@ -10,7 +10,6 @@ of the classifier.
 from functools import partial
 
 import keras
-from keras import layers
 
 from brats_tf.models.feature_pyramid import stages
 from brats_tf.models.interslice import STEM_LAYER
@@ -72,9 +71,9 @@ class Again:
 
     def _cheap(self, inputs, made):
         """Whether it takes no time to speak of: a convolution of one image, pooling, copies, a sum with copies."""
-        if isinstance(self.layer, layers.Add):
-            return any(isinstance(made[id(one)][1], layers.UpSampling3D) for one in inputs if id(one) in made)
-        copying = isinstance(self.layer, (layers.MaxPooling3D, layers.UpSampling3D))
+        if isinstance(self.layer, keras.layers.Add):
+            return any(isinstance(made[id(one)][1], keras.layers.UpSampling3D) for one in inputs if id(one) in made)
+        copying = isinstance(self.layer, (keras.layers.MaxPooling3D, keras.layers.UpSampling3D))
         return copying or (self.layer is not None and self.layer.name == STEM_LAYER)
 
     def __call__(self, values):
@@ -93,7 +92,8 @@ class Block(keras.layers.Layer):
 
     def __init__(self, network, block, keep, before):
         super().__init__(name=f"{block}_remat", autocast=False)  # Kept in the format in which it comes.
-        self.keep, self.before, self.before_layers = keep, before, before.layers
+        self.keep, self.before = keep, before
+        self.before_layers = before.layers  # Where Keras looks for weights.
         self.shortcut = network.get_layer(block + BLOCK[0])
         self.steps = [[network.get_layer(f"{block}_{part}{step}") for part in PARTS] for step in STEPS]
         self.spec = self.shortcut.compute_output_spec(before.tensor)
