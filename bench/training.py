@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench.timing import in_own_process, median_seconds, precisions
 from brats_tf.config.presets import DEFAULT_PRESET, phantom_settings
+from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.system import machine
@@ -38,7 +39,7 @@ def bench_training(config, case, *, results):
 
     prepared = prepare_case(case, modalities=config.data.modalities, crop=SMALL, with_truth=True)
     log.info(f"Measuring training at {'x'.join(map(str, config.data.crop))}: about ten minutes on two cores.")
-    figures = {"machine": machine(), "preset": config.preset, "crop": config.data.crop, "small_crop": SMALL}
+    figures = {"machine": machine(), "commit": git_commit(), "preset": config.preset, "crop": config.data.crop, "small_crop": SMALL}
     figures |= {"case": case.id, "steps": STEPS}
     figures |= in_own_process(_about)
     measured = ON_A_GPU if figures["on_a_gpu"] else precisions()

@@ -108,7 +108,7 @@ def results():
     ]
     for title, summary in rows:
         if summary.get("made_by", {}).get("initial_weights", ["unknown"]) not in ([], ["unknown"]):
-            title += f", from {' and '.join(summary['made_by']['initial_weights'])}"
+            title += f"; {' and '.join(summary['made_by']['initial_weights'])}"
         scores = [summary[region]["dice"] for region in REGIONS]
         cells = [f"{100 * s['mean']:.2f} ± {100 * s['std']:.2f}, {100 * s['median']:.2f}" for s in scores]
         lines.append(f"| {title} | {scores[0]['n']} | {' | '.join(cells)} |")
@@ -298,7 +298,7 @@ def _contribution(name, wanted):
     lines = [
         f"{_trained_so(run)}; Dice x 100.",
         "",
-        "| network | seeds | planes not 0 | region | normal | blinded | difference (95 % interval) |",
+        "| network | seeds | planes not 0 in the worst seed | region | normal | blinded | difference (95 % interval) |",
         "|---|--:|--:|---|--:|--:|--:|",
     ]
     for row in filter(wanted, run["rows"]):
@@ -543,7 +543,7 @@ def _training(name):
     crop, small = ("x".join(str(size) for size in run[name]) for name in ("crop", "small_crop"))
     lines = [
         f"Measured on {run['machine']} ({run['device']}), preset `{run.get('preset', 'embedding')}`, {crop}, in one "
-        f"run; the loss is that of one case at {small}, learned for {run['steps']} steps.",
+        f"run; the loss is that of {run['case']} at {small}, learned for {run['steps']} steps.",
         "",
         f"| precision | `--rematerialise` | step | peak memory | loss, first {run['rows'][0]['first_loss']:.3f} |",
         "|---|---|--:|--:|--:|",

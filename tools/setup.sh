@@ -44,7 +44,7 @@ if [ -e "$venv" ] && [ ! -f "$venv/pyvenv.cfg" ]; then
     echo "make setup: VENV=$venv exists and is not a virtual environment; it would be replaced. Choose another VENV." >&2
     exit 2
 fi
-echo "Installing into $venv with $(version "$chosen"): about 2 GB, a minute or two."
+echo "Installing into $venv with $(version "$chosen"): about 4 GB, a minute or two."
 rm -rf "$venv"
 if command -v uv >/dev/null 2>&1; then
     uv venv --quiet --python "$chosen" "$venv"

@@ -20,7 +20,7 @@ class TrainingOptions(Section):
         None,
         "end within about so many minutes, all networks together: a few steps are measured, and the epochs, over which "
         "the learning rate falls, chosen to fit; a resumed run keeps its epochs",
-        none="as many epochs as `epochs` says",
+        none="no limit; `epochs` decides",
         above=0,
         unit="min",
     )
@@ -46,7 +46,7 @@ class PredictionEngine(EngineOptions):
     workers: int | None = setting(
         None,
         "with --engine ray, processes that hold the networks; each has its share of the cores",
-        none="one per GPU, without any one per machine",
+        none="one per GPU, or one per machine that has none",
         minimum=1,
     )
 
