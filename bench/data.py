@@ -159,9 +159,9 @@ def _memory(cases, folder, crop, augmentation):
 
 
 def _stream(stored, crop):
-    from brats_tf.pipeline.stream import training_stream
+    from brats_tf.pipeline.stream import Order, training_stream
 
-    return training_stream(stored, modalities=("flair",), crop=crop, batch_size=1, seed=0)
+    return training_stream(stored, Order(), modalities=("flair",), crop=crop)
 
 
 class _Stepper:
@@ -187,7 +187,8 @@ def _network(crop, *, filters, augmentation):
         x = keras.layers.Conv3D(count, 3, padding="same", activation="relu")(x)
     network = keras.Model(inputs, keras.layers.Conv3D(3, 1, activation="sigmoid")(x))
     trainer = Trainer(network.inputs, network.outputs)
-    trainer.finishing = {"outputs": "regions", "augmentation": augmentation}
+    trainer.targets = {"outputs": "regions", "augmentation": augmentation}
+    trainer.forward = lambda volumes: [trainer(volumes, training=True)]
     trainer.compile("sgd", "mean_squared_error", jit_compile=False)
     trainer.optimizer.build(trainer.trainable_variables)
     return _Stepper(trainer)

@@ -89,7 +89,7 @@ def files(case, folder):
 
 
 def network_of(name):
-    """A network by its name in `sizes`, with random weights, for inference."""
+    """A network by its name in `sizes`, with the random weights that its training begins with, for inference."""
     import torch
 
     if name == "SegResNet":
@@ -99,7 +99,7 @@ def network_of(name):
         return SegResNet(in_channels=len(MODALITIES), out_channels=3, **blocks).eval()
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
-    return PlainConvUNet(
+    network = PlainConvUNet(
         input_channels=len(MODALITIES),
         n_stages=6,
         features_per_stage=(32, 64, 128, 256, 320, 320),
@@ -114,7 +114,8 @@ def network_of(name):
         norm_op_kwargs={"eps": 1e-5, "affine": True},
         nonlin=torch.nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},
-    ).eval()
+    )
+    return network.apply(network.initialize).eval()  # As nnU-Net does; the class by itself does not.
 
 
 def _gflop(network, volume):

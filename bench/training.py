@@ -39,7 +39,13 @@ def bench_training(config, case, *, results):
 
     prepared = prepare_case(case, modalities=config.data.modalities, crop=SMALL, with_truth=True)
     log.info(f"Measuring training at {'x'.join(map(str, config.data.crop))}: about ten minutes on two cores.")
-    figures = {"machine": machine(), "commit": git_commit(), "preset": config.preset, "crop": config.data.crop, "small_crop": SMALL}
+    figures = {
+        "machine": machine(),
+        "commit": git_commit(),
+        "preset": config.preset,
+        "crop": config.data.crop,
+        "small_crop": SMALL,
+    }
     figures |= {"case": case.id, "steps": STEPS}
     figures |= in_own_process(_about)
     measured = ON_A_GPU if figures["on_a_gpu"] else precisions()

@@ -62,7 +62,7 @@ def bench_windows(config, case, *, results):
         "shape": volume.shape,
         "box": inside,
         "batch": [config.training.batch_size, *config.input_shape],
-        "step": config.window_step,
+        "step": config.window_stride,
         "windows": [_count(sizes, config) for sizes in (inside, volume.shape[:3])],
     }
     measures = [("ours", _our_batch), ("ours", _our_windows)]
@@ -79,7 +79,7 @@ def bench_windows(config, case, *, results):
 
 def _count(sizes, config):
     """How many windows cover a volume of these sizes."""
-    starts = zip(sizes, config.data.patch_size, config.window_step, strict=True)
+    starts = zip(sizes, config.data.patch_size, config.window_stride, strict=True)
     return int(np.prod([len(window_starts(*one)) for one in starts]))
 
 
@@ -125,7 +125,7 @@ def _slide(config, volume, name):
     torch, twin = _theirs(config)
     from monai.inferers import sliding_window_inference
 
-    size, step = ([sizes[axis] for axis in (2, 0, 1)] for sizes in (config.data.patch_size, config.window_step))
+    size, step = ([sizes[axis] for axis in (2, 0, 1)] for sizes in (config.data.patch_size, config.window_stride))
     overlap = [1 - one / whole for one, whole in zip(step, size, strict=True)]
     case = _for_torch(torch, volume[None])
     with torch.inference_mode():

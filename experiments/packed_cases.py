@@ -29,6 +29,25 @@ def pack(folders, folder, *, crop, spacing_mm):
         np.savez_compressed(folder / f"{part}.npz", **arrays, crop=crop, spacing_mm=spacing_mm)
 
 
+def check(folders, folder, *, crop, spacing_mm):
+    """Raises `InputError` unless `folder` holds what `pack` would write of the cases of {part: folder}."""
+    from brats_tf.data.discovery import find_cases
+    from brats_tf.errors import InputError
+
+    expected = {"crop": list(crop), "spacing_mm": spacing_mm}
+    expected |= {part: [case.id for case in find_cases(source)[0]] for part, source in folders.items()}
+    received = cropped(folder)
+    for part in folders:
+        with np.load(folder / f"{part}.npz") as file:
+            received[part] = file["ids"].tolist()
+    others = [name for name, value in expected.items() if received[name] != value]
+    if others:
+        raise InputError(
+            f"{folder} holds cases that were packed with other {', '.join(others)}: name another folder with --out. "
+            f"Received: {', '.join(f'{name} {expected[name]}, there {received[name]}' for name in others)}."
+        )
+
+
 def quantised(volume):
     """z-scores as int8, 0 only where they are 0: any shape -> the same shape."""
     levels = np.clip(np.round(volume * LEVELS), -127, 127)

@@ -38,6 +38,7 @@ from brats_tf.cli import options
 from brats_tf.config.settings import DataSettings
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
+from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic
 from brats_tf.runtime.program import run_program
@@ -46,7 +47,7 @@ log = logging.getLogger("brats_tf.experiments")
 CROP, SPACING_MM = (128, 128, 96), 1.5
 VARIANTS = (*PLUS, *PAPERS, *TORCH)
 WARMUP_EPOCHS, WEIGHT_DECAY = 2, 1e-4
-PROBED = 5  # Steps, the first of which compiles.
+PROBED = 4  # Steps that are measured.
 
 
 def main(arguments=None):
@@ -87,13 +88,16 @@ def _add_training_arguments(parser):
     length.add_argument("--minutes", type=float, help="of each variant's training; a few steps are measured for it")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--until", type=float, default=float("inf"), help="no network starts after this time")
-    parser.add_argument("--commit", default="unknown", help="of this code")
+    parser.add_argument("--commit", default=git_commit(), help="of this code, where Git does not know")
 
 
 def run(given):
     """Packs, trains and scores on one machine; goes on where it stopped."""
     given.folder, given.networks = given.out / "cases", given.out / "networks"
-    if not all((given.folder / f"{part}.npz").exists() for part in packed_cases.PARTS):
+    if all((given.folder / f"{part}.npz").exists() for part in packed_cases.PARTS):
+        folders = {part: getattr(given, part) for part in packed_cases.PARTS}
+        packed_cases.check(folders, given.folder, crop=given.crop, spacing_mm=given.spacing_mm)
+    else:
         pack(given)
     given.out = given.networks
     train(given)
@@ -138,7 +142,7 @@ def train_variant(given, variant, seed, data, begun):
     facts = {"variant": variant, "seed": seed, "commit": given.commit} | given.cropped
     facts |= {"minutes": given.minutes} if given.minutes else {"epochs": given.epochs}
     facts |= {"learning_rate": given.learning_rate, "networks": [], "cases": len(data["training"][2])}
-    facts["validation_cases"] = data["validation"][2]
+    facts |= {"training_cases": data["training"][2], "validation_cases": data["validation"][2]}
     total = {}
     for modalities in members:
         minutes = given.minutes / len(members) if given.minutes else None
@@ -158,11 +162,13 @@ def steps_within(minutes, given, network, data):
     """How many steps of a network's training fit into so many minutes here, what comes before the first included."""
     started = time.monotonic()
     training, _, (volumes, classes), _ = begin(given, network, PROBED, data, {})
-    training.run(volumes, classes, [0])
+    probe = [index % len(volumes) for index in range(PROBED)]
+    training.run(volumes, classes, probe)  # Compiles; JAX does so for each number of steps.
     first = time.monotonic()
-    training.run(volumes, classes, [index % len(volumes) for index in range(1, PROBED)])
-    step = (time.monotonic() - first) / (PROBED - 1)
+    training.run(volumes, classes, probe)
+    step = (time.monotonic() - first) / PROBED
     steps = int((60 * minutes - (first - started)) / step)
+    steps -= steps % len(volumes)  # Each case equally often, and no last part of another length to compile.
     if steps < len(volumes):
         raise InputError(
             f"--minutes must be enough for each of {len(volumes)} cases once: {network[0]} takes {step:.1f} s a step "

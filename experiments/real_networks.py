@@ -7,11 +7,13 @@ from brats_tf.errors import InputError, format_shape
 from brats_tf.runtime.system import machine
 
 TORCH = {"segresnet": "SegResNet", "nnunet": "PlainConvUNet"}  # Their names in `bench.torch_networks`.
-# Presets of the papers, and settings that differ. AlbuNet3D sees whole volumes here instead of patches.
+# Presets of the papers, and settings that differ. AlbuNet3D sees whole volumes of four modalities here instead of
+# patches of three, and learns with the loss of the others: its own is for large batches.
+ALBUNET = {"loss": "ce_minus_dice"}
 PAPERS = {
     "embedding": ("embedding", {}),
-    "albunet3d": ("albunet3d", {}),
-    "albunet3d-random": ("albunet3d", {"weights": "none"}),
+    "albunet3d": ("albunet3d", ALBUNET),
+    "albunet3d-random": ("albunet3d", ALBUNET | {"weights": "none"}),
 }
 # Settings of the preset, and what of the recipe differs.
 PLUS = {
@@ -76,6 +78,8 @@ def _own_training(variant, modalities, seed, settings, cropped, begun):
     from brats_tf.models.registry import get_network
 
     config, differences = config_of(variant, modalities, cropped | {"precision": _precision(), "seed": seed})
+    if keras.backend.backend() == "jax" and config.data.augmentation != "none":
+        raise InputError(f"The augmentation {config.data.augmentation} needs KERAS_BACKEND=tensorflow here.")
     outputs = get_network(config.network.name).outputs
     recipe = Recipe(make_loss(config.training, outputs), outputs, **settings | differences)
     keras.utils.set_random_seed(seed)
@@ -87,7 +91,7 @@ def _own_training(variant, modalities, seed, settings, cropped, begun):
 
         about["device"] = jax_training.jax.devices()[0].device_kind
         about["versions"] = {"jax": jax_training.jax.__version__, "keras": keras.__version__}
-        if variant in begun:
+        if variant in begun and begun[variant].recipe.steps == settings["steps"]:
             begun[variant].restart(network.get_weights(), seed)
         else:
             begun[variant] = jax_training.Training(network, recipe, seed)

@@ -14,6 +14,7 @@ from brats_tf.runtime.console import track
 from brats_tf.runtime.files import write_json
 
 BASE = "plus"
+ALSO = {("full-rate", "random-full-rate"), ("random", "random-full-rate")}
 log = logging.getLogger("brats_tf.experiments")
 KINDS = ("normal", "mirrored", "blinded", *(f"without-{modality}" for modality in MODALITIES))
 
@@ -36,9 +37,14 @@ def score(given):
     path = given.results / f"{given.name}.json"
     facts = {"crop": format_shape(cropped[0]), "spacing_mm": cropped[1], "cases": first["cases"]}
     before = continued(path, facts | {"validation_cases": scorer.ids})
-    done = []
+    done, trained_on = [], first.get("training_cases")
     for one in track(paths, "Scoring"):
         about, maps = _read(one)
+        if about.get("training_cases") != trained_on:
+            raise InputError(
+                f"{one} must be trained on the cases of {paths[0]}: {trained_on}. "
+                f"Received: {about.get('training_cases')}."
+            )
         received = about.pop("crop"), about.pop("spacing_mm")
         if (received, about["cases"]) != (cropped, facts["cases"]):
             raise InputError(
@@ -120,12 +126,15 @@ def compared(done):
 
 
 def _differences(groups):
-    """`BASE` minus every other network, of the seeds that both have; minus its own variants after equal training."""
+    """Differences by the seeds that both have: of `BASE` and every other network, of its own variants after equal
+    training; and of the pairs `ALSO`, which differ in one thing alone.
+    """
     for base, its in groups.items():
         for other, theirs in groups.items():
             seeds = sorted(its.keys() & theirs.keys())
             comparable = other[0] not in PLUS or other[1:] == base[1:]
-            if base[0] == BASE and other[0] != BASE and seeds and comparable:
+            wanted = (base[0] == BASE and other[0] != BASE) or (base[0], other[0]) in ALSO
+            if wanted and seeds and comparable:
                 pairs = [[runs[seed] for seed in seeds] for runs in (its, theirs)]
                 dice = {
                     region: over_seeds_and_cases(
@@ -133,7 +142,7 @@ def _differences(groups):
                     )
                     for region in REGIONS
                 }
-                names = {"first": BASE, "first_trained": _length(base)}
+                names = {"first": base[0], "first_trained": _length(base)}
                 names |= {"second": other[0], "second_trained": _length(other)}
                 yield names | {"seeds": seeds, "dice": dice}
 

@@ -293,6 +293,10 @@ def contribution_gpu():
     return _contribution("gpu", lambda row: row["networks"] == "flair")
 
 
+# Of `classifier_contribution.py`; the heads of the tables say how the others were trained.
+TRAINED_OTHERWISE = {"authors": "`authors`, four modalities at 64x64x48, Nadam"}
+
+
 def _contribution(name, wanted):
     run = read_measured(f"classifier_contribution-{name}")
     lines = [
@@ -304,7 +308,8 @@ def _contribution(name, wanted):
     for row in filter(wanted, run["rows"]):
         for region in ("WT", "TC", "ET"):
             dice = row["dice"][region]
-            start = f"| `{row['variant']}` | {len(row['seeds'])} | {100 * row['planes_live']:.0f} % | {region}"
+            trained = TRAINED_OTHERWISE.get(row["variant"], f"`{row['variant']}`")
+            start = f"| {trained} | {len(row['seeds'])} | {100 * row['planes_live']:.0f} % | {region}"
             figures = " | ".join(f"{100 * dice[kind]['mean']:.1f}" for kind in ("normal", "blinded"))
             lines.append(f"{start} | {figures} | {_interval(dice['difference'])} |")
     return lines
@@ -421,14 +426,15 @@ def real_cases_seen():
     run = read("real_cases-2mm")
     kinds = {"normal": "as it is", "mirrored": "mean of eight mirrored volumes", "blinded": "classifier blinded"}
     kinds |= {f"without-{name}": f"{title} missing" for name, title in MODALITIES.items()}
-    lines = ["| network | prediction | ET | WT | TC |", "|---|---|--:|--:|--:|"]
+    lines = ["| network | prediction | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
     for row in run["rows"]:
         if row["variant"] not in ("plus", "modality-dropout", *OTHERS):
             continue
         for kind, title in kinds.items():
             if kind in row["dice"]:
                 figures = " | ".join(f"{100 * row['dice'][kind][region]['mean']:.1f}" for region in REGIONS)
-                lines.append(f"| {_trained(row['variant'], row, run)} | {title} | {figures} |")
+                seeds = len(row["blinded_seeds"] if kind == "blinded" else row["seeds"])
+                lines.append(f"| {_trained(row['variant'], row, run)} | {title} | {seeds} | {figures} |")
     return lines
 
 

@@ -10,7 +10,7 @@ from bench.comparison import bench_comparison, with_ratios
 from bench.growth import bench_growth
 from bench.network import bench_backbones, bench_network
 from bench.timing import precisions
-from bench.windows import FIGURES, PEERS, bench_windows
+from bench.windows import FIGURES, PEERS, _count, bench_windows
 from brats_tf.cli.backbones_table import BACKBONES_FILE
 from brats_tf.config.config import Config
 from brats_tf.pipeline.augment import DRAWS
@@ -39,6 +39,18 @@ def test_the_data_plane_is_measured_and_written(phantoms, tmp_path, monkeypatch)
     assert set(figures["augmentation_ms"]) == set(bench_augmentation.OPERATIONS) == set(DRAWS)
     assert all(took["ours"] > 0 for took in figures["augmentation_ms"].values())
     assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Its own store is gone.
+
+
+def test_what_the_data_plane_is_measured_with_runs(phantoms, tmp_path):
+    """Parts of the two measurements above and below, which take minutes."""
+    crop = (32, 32, 24)
+    stored = bench_data._stored(phantoms[:1], tmp_path, crop)
+    volumes, classes, seeds = next(iter(bench_data._stream(stored, crop)))
+    assert volumes.shape == (1, *crop, 1)
+    logs = bench_data._network(crop, filters=(), augmentation="none").train_step_on((volumes, classes, seeds))
+    assert float(logs["loss"]) > 0
+    config = Config.from_preset("albunet3d", crop=(40, 40, 26), patch_size=(32, 32, 4), window_stride=(16, 16, 4))
+    assert _count((40, 40, 26), config) == 2 * 2 * 7
 
 
 @pytest.mark.large

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -191,6 +192,30 @@ def test_augmentation_keeps_volume_and_classes_together(given):
 def test_what_tensorflow_does_not_do_is_refused():
     with pytest.raises(InputError, match="KERAS_BACKEND=jax"):
         TfTraining(None, None, Recipe(None, "regions", steps=1, ema=0.99))
+
+
+def test_what_jax_does_not_do_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(InputError, match="nnunet-like needs KERAS_BACKEND=tensorflow"):
+        real_networks.make_training("nnunet-augmentation", experiment.MODALITIES, 0, {"steps": 1}, CROPPED)
+
+
+def test_cases_packed_of_another_folder_are_not_trained_on(given, phantom_folder, tmp_path):
+    folders = dict.fromkeys(packed_cases.PARTS, phantom_folder)
+    packed_cases.check(folders, given.folder, **CROPPED)
+    with pytest.raises(InputError, match=r"packed with other spacing_mm.* spacing_mm 3.0, there 6.0"):
+        packed_cases.check(folders, given.folder, **CROPPED | {"spacing_mm": 3.0})
+    shutil.copytree(next(phantom_folder.iterdir()), tmp_path / "fewer" / "Phantom_001")
+    with pytest.raises(InputError, match="packed with other training"):
+        packed_cases.check(folders | {"training": tmp_path / "fewer"}, given.folder, **CROPPED)
+
+
+def test_networks_trained_on_other_cases_are_not_compared(given):
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    for variant, cases in (("plus", ids), ("segresnet", ids[::-1])):
+        write(given, variant, 0, {"normal": classes}, ids, training_cases=cases)
+    with pytest.raises(InputError, match="segresnet-0.npz must be trained on the cases of .*plus-0.npz"):
+        experiment.score(given)
 
 
 def test_every_variant_is_a_config():
