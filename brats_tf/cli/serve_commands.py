@@ -1,11 +1,14 @@
 """The command that answers over HTTP; see `commands`."""
 
 import logging
+import socket
+from contextlib import suppress
 
 from brats_tf.cli import options
 from brats_tf.cli.arguments import postprocessing_given, runs_given, section_given
 from brats_tf.cli.commands import Command, add_checkpoint
 from brats_tf.config.execution import ForwardOptions, PostProcessing, ServeOptions
+from brats_tf.errors import InputError
 from brats_tf.regions import CONVENTIONS
 from brats_tf.runtime.libraries import need_libraries
 
@@ -35,9 +38,24 @@ def serve(given):
     runs, serving = runs_given(given), section_given(given, ServeOptions)
     predictors = load_ensemble(runs, given.checkpoint, forward=section_given(given, ForwardOptions))
     mapper = LabelMapper(predictors, postprocessing_given(given, runs), CONVENTIONS[serving.convention])
-    mapper.warm_up()
-    log.info(f"Listening on http://{serving.host}:{serving.port} with {', '.join(mapper.networks)}.")
-    uvicorn.run(create_app(mapper, serving), host=serving.host, port=serving.port, log_level="warning")
+    with _bound(serving.host, serving.port) as listening:  # Before minutes of work that nobody could reach.
+        mapper.warm_up()
+        log.info(f"Listening on http://{serving.host}:{serving.port} with {', '.join(mapper.networks)}.")
+        server = uvicorn.Server(uvicorn.Config(create_app(mapper, serving), log_level="warning"))
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+
+
+def _bound(host, port):
+    """A socket that is bound to an address. Raises `InputError` where that is not possible."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port} cannot be listened on: {error.strerror or error}.") from error
+    return bound
 
 
 def _serve_options(parser):

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shutil
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,8 @@ from brats_tf.clinical.identify import identify
 from brats_tf.clinical.make_case import CHECKS_FOLDER, STEPS, make_case
 from brats_tf.clinical.series import read_series
 from brats_tf.config.execution import ConformOptions
-from brats_tf.errors import InputError, WriteError
+from brats_tf.data.layouts import UNDERSCORED
+from brats_tf.errors import InputError, WriteError, in_one_line
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.files import atomic, read_json, remove_partial, sha256_of, write_json
@@ -58,6 +60,11 @@ def conform_patients(patients, *, out, options=None, template=None, replace=Fals
             except InputError as error:
                 log.info(f"Left out: {error}")
                 failures.append((patient.id, str(error)))
+            except Exception as error:  # SimpleITK, pydicom and NumPy raise whatever a damaged series leads to.
+                log.debug("Where it happened:", exc_info=True)
+                sentence = f"Patient {patient.id}: its series could not be read: {in_one_line(error)}"
+                log.info(f"Left out: {sentence}")
+                failures.append((patient.id, sentence))
         bar.update(task, completed=len(patients) * len(STEPS), note="")
     log.info(f"{len(patients) - len(failures)} of {len(patients)} cases are in {out}.")
     return failures
@@ -91,6 +98,7 @@ def _conform(patient, out, options, template, replace, tell):
                 f"Patient {patient.id}: {folder} was made of other files or with other options: name another folder "
                 "with --out, or replace it with --replace."
             )
+        _refuse_other_files(folder, patient, before)
     found, notes = read_series(patient.folder, patient.id)
     chosen, left_out = identify(found, patient=patient.id, named=patient.named)
     missing = [modality for modality in MODALITIES if modality not in chosen]
@@ -106,14 +114,15 @@ def _conform(patient, out, options, template, replace, tell):
         content = {"brats_tf": __version__, "versions": _versions(), **made_of, "source": str(patient.folder.resolve())}
         others = [{"number": one.series.tags.get("SeriesNumber"), "reason": one.reason} for one in left_out]
         write_json(temporary / CONFORM_FILE, content | record | {"missing": missing, "left_out": others})
-        if folder.exists():
-            _remove_case(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fingerprint(patient):
-    """Tells whether files of a patient changed: a hash of their names, sizes and times, and of the chosen series."""
+    """Tells whether files of a patient changed: a hash of the series list and of the files' names, sizes and times."""
     digest = hashlib.sha256(repr(sorted(patient.named.items())).encode())
-    for path in sorted(path for path in patient.folder.rglob("*") if path.is_file()):
+    for path in sorted(patient.folder.rglob("*")):
+        if not path.is_file() or path.name.startswith("."):  # Which `read_series` does not read either.
+            continue
         facts = path.stat()
         digest.update(f"{path.relative_to(patient.folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
@@ -123,9 +132,13 @@ def _versions():
     return {"dcm2niix": converter_version(), "SimpleITK": version("SimpleITK"), "pydicom": version("pydicom")}
 
 
-def _remove_case(folder):
-    """Removes a case that `conform` wrote: what it wrote, then the folder, which must be empty by then."""
-    for path in (*folder.glob(f"{CHECKS_FOLDER}/*.png"), *folder.glob("*.nii.gz"), folder / CONFORM_FILE):
-        path.unlink()
-    (folder / CHECKS_FOLDER).rmdir()
-    folder.rmdir()
+def _refuse_other_files(folder, patient, record):
+    """Raises `InputError` when the folder of a case holds what `conform` did not write, hidden files aside."""
+    written = {folder / UNDERSCORED.file_name(patient.id, modality) for modality in record["series"]}
+    written |= {folder / CONFORM_FILE, *folder.glob(f"{CHECKS_FOLDER}/*.png")}
+    files = {path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    if others := sorted(files - written):
+        raise InputError(
+            f"Patient {patient.id}: {others[0]} was not written by `brats-tf conform`, and --replace would delete it: "
+            "move it elsewhere."
+        )

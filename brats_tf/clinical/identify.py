@@ -4,6 +4,7 @@ Where words and times do not agree, two series fit one modality, or nothing fits
 guessed.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -14,19 +15,19 @@ from brats_tf.regions import MODALITIES
 
 # Words of descriptions and protocol names, as vendors and technicians write them; each is matched as a whole word.
 FLAIR = "flair tirm darkfluid dark-fluid t2f t2flair".split()
-T1 = "t1 t1w t1n mprage mpr bravo spgr fspgr tfe vibe t1ce t1c t1gd t1km t1post".split()
+T1 = "t1 t1w t1n mprage bravo spgr fspgr tfe vibe t1ce t1c t1gd t1km t1post".split()
 T2 = "t2 t2w".split()
 CONTRAST = (
     "ce t1ce t1c gd t1gd gado gad km t1km post t1post contrast postcontrast +c c+ kontrast dotarem gadovist".split()
 )
-NO_CONTRAST = "pre native nativ noncontrast non-contrast ohne without precontrast".split()
+NO_CONTRAST = "pre native nativ noncontrast non-contrast no-contrast ohne without wo w/o precontrast".split()
 OTHERS = (
     "dwi adc epi dti diff diffusion trace tracew swi swan venbold perf perfusion dsc dce asl tof angio mra mip minip "
     "loc localizer localiser scout survey aahead calib calibration fieldmap bold fmri mrs spectro sub subtraction "
     "t2star t2* hemo haemo flash2d medic rbv cbv cbf mtt ttp fa screenshot phase pd"
 ).split()
-_NONE = ("", "no", "none", "n", "nein", "0", "without")
-_WORD = re.compile(r"t2\*|\+c\b|\bc\+|dark[-_ ]fluid|non[-_ ]contrast|[a-z0-9]+")
+_NONE = ("", "no", "non", "none", "not", "n", "nein", "0", "without", "ohne", "wo", "w/o")  # How an agent begins.
+_WORD = re.compile(r"t2\*|\+c\b|\bc\+|dark[-_ ]fluid|non?[-_ ]contrast|w/o\b|[a-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ def _choose(series):
 def _by_file_name(series):
     path = series.files[0]
     _, part, _ = parse(path.name, path.parent.name)
-    if part in MODALITIES:
-        return Choice(series, part, f"its name ends as BraTS names {part}")
     words = _words(path.name)
+    if part in MODALITIES:
+        return Choice(series, _with_contrast(part, words, ""), f"its name ends as BraTS names {part}")
     if any(word in ("seg", "mask", "brain", "label", *OTHERS) for word in words):
         return Choice(series, None, "its name is of none of the four modalities")
     kind, reason = _kind(words)
@@ -127,7 +128,7 @@ def _by_words_and_times(series, words):
     if not (kind or by_times):
         return Choice(series, None, "neither its description nor its times tell a modality")
     agent = str(series.tags.get("ContrastBolusAgent", "")).strip().lower()
-    agent = "" if agent in _NONE else agent
+    agent = "" if re.split(r"[\s,;:]+", agent)[0] in _NONE else agent
     modality = _with_contrast(kind or by_times, words, agent)
     because = [part for part in (reason, times) if part]
     if modality in ("t1", "t1ce"):
@@ -167,7 +168,9 @@ def _kind_by_times(tags):
 def _with_contrast(kind, words, agent):
     if kind != "t1":
         return kind
-    says = any(word in CONTRAST for word in words) and not any(word in NO_CONTRAST for word in words)
+    without = any(word in NO_CONTRAST for word in words)
+    without |= any(first == "no" and second in CONTRAST for first, second in itertools.pairwise(words))
+    says = any(word in CONTRAST for word in words) and not without
     return "t1ce" if says or agent else "t1"
 
 

@@ -1,5 +1,6 @@
 """Brings label maps back into the space of the series that their cases were made of."""
 
+import glob
 import logging
 from pathlib import Path
 
@@ -14,9 +15,21 @@ from brats_tf.clinical.pictures import save_segments
 from brats_tf.clinical.series import read_series
 from brats_tf.config.execution import RestoreOptions
 from brats_tf.data.layouts import UNDERSCORED
-from brats_tf.data.volumes import TOLERANCE_MM, Volume, read_segmentation, read_volume, write_volume
+from brats_tf.data.volumes import (
+    TOLERANCE_MM,
+    Volume,
+    check_same_geometry,
+    read_segmentation,
+    read_volume,
+    write_volume,
+)
 from brats_tf.errors import InputError, WriteError
-from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, read_prediction_record
+from brats_tf.inference.prediction_record import (
+    PREDICTION_FILE,
+    PROBABILITIES_FOLDER,
+    finished_cases,
+    read_prediction_record,
+)
 from brats_tf.regions import (
     CONVENTIONS,
     REGION_THRESHOLD,
@@ -61,9 +74,15 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
     if not record.get("cases"):
         raise InputError(f"{predictions} must hold label maps that `brats-tf predict` wrote.")
     roots = [Path(cases)] if cases else [Path(path) for path in record["data"]]
+    finished = finished_cases(record, predictions)
     restored, failures = {}, []
     for case_id, facts in track(list(record["cases"].items()), "Restoring"):
         try:
+            if case_id not in finished:
+                raise InputError(
+                    f"Case {case_id}: {predictions / f'{case_id}.nii.gz'} must be the label map that {PREDICTION_FILE} "
+                    "records; received another, or none: predict it again."
+                )
             maps = _regions(case_id, facts, predictions, after=any(record["postprocessing"].values()))
             restored[case_id] = _restore(case_id, maps, _conformed(case_id, roots), source, out / case_id, options)
         except WriteError:
@@ -123,6 +142,9 @@ def _restore(case_id, maps, conformed, source, out, options):
     if missing:
         raise InputError(f"Case {case_id}: no {missing[0]} in {folder}; received {', '.join(record['series'])}.")
     sources = _find_sources(case_id, names, record, source, must=options.dicom_seg)
+    for ending in (".nii.gz", ".png", ".dcm"):  # Of an earlier prediction, or of other series.
+        for old in out.glob(f"{glob.escape(case_id)}_*_seg{ending}"):
+            old.unlink()
     done = {}
     for name in names:
         native, matrix = Grid.from_dict(record["series"][name]["grid"]), record["series"][name]["case_to_series"]
@@ -146,8 +168,11 @@ def _find_sources(case_id, names, record, source, *, must):
     Raises:
         InputError: when a DICOM series is not there, unchanged, and `must` be.
     """
-    patient = Path(source or record["source"])
-    patient = patient / case_id if source and (patient / case_id).is_dir() else patient
+    patient = Path(record["source"])
+    if source and (Path(source) / case_id).is_dir():
+        patient = Path(source) / case_id
+    elif source and (Path(source).resolve().name == case_id or not patient.is_dir()):
+        patient = Path(source)
     found, sources = read_series(patient, case_id)[0], {}
     for name in names:
         series = record["series"][name]
@@ -179,8 +204,9 @@ def _regions(case_id, facts, predictions, *, after):
     path = predictions / PROBABILITIES_FOLDER / f"{case_id}.nii.gz"
     if after or not path.is_file():
         return labels, classes_to_regions(labels_to_classes(labels.voxels, convention)), convention
-    channels = [read_volume(path, case_id=case_id, channel=number).voxels for number in range(len(REGIONS))]
-    return labels, np.stack(channels, axis=-1), convention
+    channels = [read_volume(path, case_id=case_id, channel=number) for number in range(len(REGIONS))]
+    check_same_geometry(labels.geometry, channels[0].geometry, case_id=case_id)
+    return labels, np.stack([one.voxels for one in channels], axis=-1), convention
 
 
 def _beside(path, series, regions, grid, title, *, dicom_seg):

@@ -169,7 +169,7 @@ def frames_of(series):
         if not per_frame:
             frames.append((header, None, *(header.get(name) for name in _PLACE)))
             continue
-        shared = header.get("SharedFunctionalGroupsSequence", [pydicom.Dataset()])[0]
+        shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
         for index, group in enumerate(per_frame):
             values = []
             for name, sequence in zip(_PLACE, _SEQUENCES, strict=True):
@@ -177,8 +177,9 @@ def frames_of(series):
                 values.append(holder.get(name))
             frames.append((header, index, *values))
     for _, _, orientation, position, spacing in frames:
-        for value, name in ((orientation, "orientation"), (position, "position"), (spacing, "pixel spacing")):
-            if value is None or not np.isfinite(np.array(value, float)).all():
+        values = ((orientation, "orientation", 6), (position, "position", 3), (spacing, "pixel spacing", 2))
+        for value, name, count in values:
+            if value is None or np.shape(value) != (count,) or not np.isfinite(np.array(value, float)).all():
                 raise InputError(f"{series.name} has slices without {name} in their headers")
     return frames
 
@@ -203,8 +204,8 @@ def stack(series):
     spacings = np.array([frame[4] for frame in frames], float)
     if len(sizes) > 1 or np.ptp(orientations, axis=0).max() > PARALLEL or np.ptp(spacings, axis=0).max() > PARALLEL:
         raise InputError(f"{series.name} has slices of several sizes or orientations, as localisers have")
-    if len(frames) < 3:
-        raise InputError(f"{series.name} must have at least 3 slices; received {len(frames)}")
+    if len(frames) < 4:  # What the registration's smoothing needs.
+        raise InputError(f"{series.name} must have at least 4 slices; received {len(frames)}")
     row, column = orientations[0].reshape(2, 3)
     normal = np.cross(row, column)
     positions = np.array([frame[3] for frame in frames], float)

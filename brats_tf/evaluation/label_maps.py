@@ -77,12 +77,12 @@ class LabelMaps:
 
     def check_recorded(self, case_id):
         """Raises `InputError` where there is a record that says nothing good of a case."""
+        if self.record and case_id in self.record["pending"]:
+            raise InputError(f"Case {case_id}: the prediction stopped before it; predict it again.")
         if not self.record or case_id in self.record["cases"]:
             return
         if case_id in self.record["left_out"]:
             raise InputError(f"Case {case_id}: its prediction was left out: {self.record['left_out'][case_id]}")
-        if case_id in self.record["pending"]:
-            raise InputError(f"Case {case_id}: the prediction stopped before it; predict it again.")
         raise InputError(f"Case {case_id}: no prediction by {', '.join(self.record['networks'])}.")
 
     def belongs(self, case_id):

@@ -16,7 +16,7 @@ from brats_tf.exporting.verification import compare_label_maps, compare_probabil
 from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.regions import CONVENTIONS
 from brats_tf.runs.network import load_network
-from brats_tf.runtime.files import atomic
+from brats_tf.runtime.files import atomic, read_json
 from brats_tf.runtime.tensorflow import as_os_error, resolved_precision
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
             the format cannot hold them, the scores are of other networks, or the result differs from the networks.
     """
     out = Path(out)
-    if out.exists() and not any((out / name).is_file() for name in ("saved_model.pb", METADATA_FILE)):
+    if out.exists() and not _is_export(out):
         raise InputError(f"{out} exists and is no export; it would be replaced. Choose another --out.")
     if options.serving:
         check_place(out, options)
@@ -91,6 +91,15 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
         write_configuration(out, options, configs)
     log.info(f"{title} was written to {out}; {_in_words(checked)}.")
     return checked
+
+
+def _is_export(folder):
+    """Whether this package wrote a folder, by its `metadata.json`."""
+    try:
+        facts = read_json(folder / METADATA_FILE)
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and {"brats_tf", "format", "networks", "sha256"} <= set(facts)
 
 
 def _check_format(forward, steps, options):

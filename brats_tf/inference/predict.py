@@ -145,6 +145,8 @@ def write_prediction(predicted, case, *, record, postprocessing, options):
     if uncertainty is not None:
         facts["uncertainty"] = mean_uncertainty(uncertainty, predicted.regions())
     path = record.path(case.id)
+    for part in (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER):  # Of an earlier prediction, which the label map is not of.
+        (path.parent / part / path.name).unlink(missing_ok=True)
     if options.save_probabilities:
         probabilities = prepared.to_file_axes(predicted.regions())
         write_volume(path.parent / PROBABILITIES_FOLDER / path.name, probabilities, like=reference)

@@ -48,14 +48,12 @@ class PredictionRecord:
     def __init__(self, out, predictors, postprocessing, case_ids, *, data=None, options=NO_OPTIONS):
         self.out, replace = Path(out), options.replace
         before = {} if replace and not _is_readable(out) else read_prediction_record(out)
-        made_by = {"networks": {one.name: one.weights_sha256 for one in predictors}}
-        made_by |= {"postprocessing": asdict(postprocessing)}
-        made_by |= {"forward": {"precision": predictors[0].precision, "mirror": predictors[0].mirror}}
+        made_by = how_made(predictors, postprocessing)
         if before and not replace:
             check_same(before, made_by, out)
         same = all(before.get(name) == value for name, value in made_by.items())
         kept = before if same else {}
-        foreign = [case for case in case_ids if self.path(case).exists() and case not in _known(before)]
+        foreign = [case for case in case_ids if self.path(case).exists() and case not in known_cases(before)]
         if foreign and not replace:
             raise InputError(
                 f"{self.path(foreign[0])} is not of a prediction that {PREDICTION_FILE} records: name another folder "
@@ -75,7 +73,7 @@ class PredictionRecord:
             "pending": list(dict.fromkeys([*kept.get("pending", []), *self.wanted])),
         }
         self._write()
-        for case in _known(before) if not same else ():
+        for case in known_cases(before) if not same else ():
             for folder in FOLDERS:
                 (self.out / folder / f"{case}.nii.gz").unlink(missing_ok=True)
 
@@ -106,6 +104,15 @@ class PredictionRecord:
 
     def _write(self):
         write_json(self.out / PREDICTION_FILE, self.content)
+
+
+def how_made(predictors, postprocessing):
+    """What predictions in one folder share, as their record holds it under `MADE_BY`."""
+    return {
+        "networks": {one.name: one.weights_sha256 for one in predictors},
+        "postprocessing": asdict(postprocessing),
+        "forward": {"precision": predictors[0].precision, "mirror": predictors[0].mirror},
+    }
 
 
 def read_prediction_record(predictions):
@@ -178,7 +185,7 @@ def _is_readable(out):
     return True
 
 
-def _known(record):
+def known_cases(record):
     """The ids of all cases that a record speaks of."""
     return {*record.get("cases", {}), *record.get("left_out", {})}
 

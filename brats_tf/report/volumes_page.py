@@ -63,5 +63,6 @@ def _patient(folder, volumes, conformed):
         cells = [f"{one[f'{region}_ml']:.1f}" for region in REGIONS]
         rows.append((name, "–" if number is None else number, size, *cells, ", ".join(one["files"])))
     head = ("modality", "series", "voxels", *(f"{region}, ml" for region in REGIONS), "files")
-    pictures = [Image(path, path.stem) for path in sorted(folder.glob("*_seg.png"))]
+    files = [folder / name for one in volumes.values() for name in one["files"]]
+    pictures = [Image(path, path.stem) for path in files if path.suffix == ".png" and path.is_file()]
     return [Table(head, rows), *pictures]

@@ -11,6 +11,7 @@ from made_up_scanner import write_dicom, write_enhanced
 from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
 
 from brats_tf.cli.main import main
+from brats_tf.clinical import conform as conform_module
 from brats_tf.clinical.conform import read_conform
 from brats_tf.clinical.grids import grid_of
 from brats_tf.clinical.registration import register
@@ -140,10 +141,57 @@ def test_a_missing_slice_is_found(conform, folder, tmp_path):
     assert_refused(conform, tmp_path, "series 1 in a", "12 mm apart, but two that are 24 mm apart")
 
 
-def test_two_slices_are_too_few(conform, folder, tmp_path):
-    for path in write_series(folder)[2:]:
+def test_three_slices_are_too_few(conform, folder, tmp_path):
+    for path in write_series(folder)[3:]:
         path.unlink()
-    assert_refused(conform, tmp_path, "series 1 in a must have at least 3 slices; received 2")
+    assert_refused(conform, tmp_path, "series 1 in a must have at least 4 slices; received 3")
+
+
+def test_a_position_of_two_numbers_is_refused(conform, folder, tmp_path):
+    paths = write_series(folder)
+    header = pydicom.dcmread(paths[2])
+    header.ImagePositionPatient = list(header.ImagePositionPatient)[:2]
+    header.save_as(paths[2])
+    assert_refused(conform, tmp_path, "series 1 in a has slices without position in their headers")
+
+
+def test_what_nobody_foresaw_costs_one_patient(conform, folder, tmp_path, monkeypatch):
+    write_series(folder)
+    write_series(tmp_path / "scanner" / "P2")
+    make_case = conform_module.make_case
+
+    def fail(patient, *given):
+        if patient.id == "P1":
+            raise RuntimeError("ITK ERROR: the number of pixels along dimension 2 is less than 4")
+        return make_case(patient, *given)
+
+    monkeypatch.setattr(conform_module, "make_case", fail)
+    code, said = conform()
+    assert code == 2 and "Left out: Patient P1: its series could not be read: " in said and "less than 4" in said
+    assert [path.name for path in (tmp_path / "cases").iterdir() if path.is_dir()] == ["P2"]
+
+
+def test_replace_deletes_nothing_that_conform_did_not_write(conform, folder, tmp_path):
+    write_series(folder)
+    assert conform()[0] == 0
+    case = tmp_path / "cases" / "P1"
+    (case / "P1_seg.nii.gz").write_bytes(b"hours of work")
+    (case / ".DS_Store").write_bytes(b"of a file browser")
+    code, said = conform("--replace", "--n4")
+    assert code == 2 and "P1_seg.nii.gz was not written by `brats-tf conform`, and --replace would delete it" in said
+    assert (case / "P1_seg.nii.gz").read_bytes() == b"hours of work"
+    assert read_conform(case)["options"]["n4"] is False
+    (case / "P1_seg.nii.gz").unlink()
+    assert conform("--replace", "--n4")[0] == 0
+    assert read_conform(case)["options"]["n4"] is True
+
+
+def test_hidden_files_do_not_change_a_patient(conform, folder, tmp_path):
+    write_series(folder)
+    assert conform()[0] == 0
+    (folder / ".DS_Store").write_bytes(b"of a file browser")
+    code, said = conform()
+    assert code == 0 and "is there already" in said
 
 
 def test_a_slice_twice_is_found(conform, folder, tmp_path):

@@ -147,6 +147,15 @@ def test_segment_goes_from_the_scanner_to_its_slices_and_on_where_it_stopped(pat
     assert (out / "predictions" / "P1.nii.gz").stat().st_mtime_ns == written  # Neither conformed nor predicted again.
     assert "is there already" in capsys.readouterr().out
     assert (out / "restored" / "P1" / "P1_t1ce_seg.dcm").is_file()
+    other = [*command, "--remove-below-ml", "1"]
+    assert main(other) == 2  # Not ignored.
+    assert "holds predictions with other postprocessing" in capsys.readouterr().err
+    assert main([*other, "--replace"]) == 0
+    record = json.loads((out / "predictions" / "prediction.json").read_text())
+    assert record["postprocessing"]["remove_below_ml"] == 1 and record["cases"]["P1"]
+    assert (out / "predictions" / "P1.nii.gz").stat().st_mtime_ns > written
+    scan_patient(tmp_path / "later" / "P2", modalities=("t2",), seed=1)
+    assert main(["restore", str(out / "predictions"), "--source", str(tmp_path / "later"), "--out", str(out)]) == 0
 
 
 def _modality(folder, series):
@@ -171,6 +180,27 @@ def test_nothing_of_a_person_leaves_the_scanner(patient, predicted, capsys):
             assert not re.search(rb"1\.2\.826\.0\.1\.3680043\.8\.498", text), name
     seg = pydicom.dcmread(folder / "again" / "P1" / "P1_flair_seg.dcm")
     assert seg.PatientID == "" and seg.PatientName == "" and seg.PatientBirthDate in ("", None)
+
+
+def test_what_an_earlier_prediction_left_is_not_restored(predicted, tmp_path, capsys):
+    predictions, out = tmp_path / "predictions", tmp_path / "restored"
+    shutil.copytree(predicted / "predictions", predictions)
+    command = ["restore", str(predictions), "--out", str(out)]
+    assert main([*command, "--to", "native"]) == 0
+    assert (out / "P1" / "P1_flair_seg.dcm").is_file()
+    assert main(command) == 0
+    assert sorted(path.name for path in (out / "P1").iterdir()) == [
+        f"P1_t1ce_seg.{ending}" for ending in ("dcm", "nii.gz", "png")
+    ]
+    labels = read_segmentation(predictions / "P1.nii.gz", case_id="P1")
+    write_volume(predictions / "probabilities" / "P1.nii.gz", np.zeros((9, 9, 9, 3), np.float32), like=labels)
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "must have the shape 240x240x155 of P1.nii.gz; received 9x9x9" in capsys.readouterr().out
+    shutil.rmtree(predictions / "probabilities")
+    write_volume(predictions / "P1.nii.gz", np.zeros_like(labels.voxels), like=labels)
+    assert main(command) == 2
+    assert "P1.nii.gz must be the label map that prediction.json records" in capsys.readouterr().out
 
 
 def test_predictions_of_other_cases_cannot_be_restored(predicted, tmp_path, capsys):

@@ -70,6 +70,14 @@ def test_maps_that_are_not_those_of_the_record_are_objections(tmp_path):
     assert "left out: no FLAIR" in said["A.nii.gz"] and "stopped before it" in said["B.nii.gz"]
 
 
+def test_a_case_whose_prediction_was_killed_is_an_objection(tmp_path):
+    name = "BraTS20_Validation_001"
+    label_map(tmp_path / "p", f"{name}.nii.gz")
+    write_record(tmp_path / "p", [name], pending=[name])
+    said = package_submission(tmp_path / "p", tmp_path / "a.zip")
+    assert set(said) == {(f"{name}.nii.gz", f"Case {name}: the prediction stopped before it; predict it again.")}
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="must hold label maps"):
         package_submission(tmp_path, tmp_path / "a.zip")

@@ -74,6 +74,10 @@ def test_a_folder_with_something_else_in_it_is_not_replaced(run, tmp_path):
     with pytest.raises(InputError, match="is no export"):
         export_networks([run], out=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years"
+    (tmp_path / "metadata.json").write_text('{"name": "a data set"}')
+    with pytest.raises(InputError, match="is no export"):
+        export_networks([run], out=tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years"
 
 
 @pytest.mark.slow

@@ -194,9 +194,20 @@ def test_a_full_disk_is_said_without_its_place(serve, mapper, phantoms, monkeypa
     assert (answer.status_code, "secret" in answer.text) == (507, False)
 
 
-def test_the_command_listens_on_this_machine_alone(predictors, monkeypatch):
-    listened = {}
-    monkeypatch.setattr(uvicorn, "run", lambda app, **settings: listened.update(settings))
-    runs = str(predictors[0].run.parent)
-    assert main(["serve", "--runs", runs, "--networks", "flair,t1ce", "--port", "8123"]) == 0
-    assert (listened["host"], listened["port"]) == ("127.0.0.1", 8123)
+def test_the_command_listens_on_this_machine_alone(predictors, monkeypatch, capsys):
+    listened = []
+    monkeypatch.setattr(
+        uvicorn.Server, "run", lambda server, sockets: listened.extend(one.getsockname() for one in sockets)
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["serve", "--runs", str(predictors[0].run.parent), "--networks", "flair,t1ce", "--port", str(port)]
+    assert main(words) == 0
+    assert listened == [("127.0.0.1", port)]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        assert main(words) == 2
+    assert f"--port {port} cannot be listened on: Address already in use" in capsys.readouterr().err
+    assert len(listened) == 1
