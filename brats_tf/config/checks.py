@@ -48,8 +48,11 @@ def _check_modalities(data: DataSettings) -> None:
 
 def _check_network(config: Any) -> None:
     if not isinstance(config.network, AlbuNetSettings):
-        if config.inference.window_average == "logits" and config.network.name == "embedding":
-            raise InputError("`window_average` logits is for exclusive classes; the embedding predicts regions.")
+        if config.data.patch_size:
+            raise InputError(
+                f"The {config.network.name} network sees whole crops: `crop` makes them smaller. Received: patch_size "
+                f"{format_shape(config.data.patch_size)}."
+            )
         return
     if config.compute.rematerialise:
         raise InputError("AlbuNet has no residual blocks to rematerialise. Received: rematerialise=True.")

@@ -9,7 +9,11 @@ from brats_tf.regions import CONVENTIONS
 
 @dataclass(frozen=True)
 class TrainingOptions(Section):
-    """How a training is carried out; none of it but `minutes`, which settles the epochs, changes the numbers."""
+    """How a training is carried out.
+
+    None of it changes the numbers but `minutes`, which settles the epochs, `skip_invalid`, and `devices`: several sum
+    in another order, and fill up a last batch that is smaller than the others.
+    """
 
     workers: int | None = setting(None, "cases to preprocess at once", none="one per CPU core", minimum=1)
     skip_invalid: bool = setting(False, "exclude invalid cases instead of stopping")

@@ -16,6 +16,7 @@ from scipy import ndimage
 from brats_tf.config.settings import CROP
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import SEGMENTATION, UNDERSCORED
+from brats_tf.errors import WriteError
 from brats_tf.regions import BRATS_2017, CLASSES, MODALITIES, classes_to_labels
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic
@@ -82,8 +83,12 @@ def write_phantoms(folder, *, names, spacing_mm=1, seed=0):
         if not target.is_dir():
             enhancing = index % WITHOUT_ENHANCING != WITHOUT_ENHANCING - 1
             phantom = make_phantom(name, spacing_mm=spacing_mm, seed=seed, enhancing=enhancing)
-            with atomic(target) as temporary:
-                _write(phantom, temporary, name, spacing_mm)
+            try:
+                with atomic(target) as temporary:
+                    _write(phantom, temporary, name, spacing_mm)
+            except WriteError:
+                if not target.is_dir():  # Another process may have made the same meanwhile.
+                    raise
         yield name
 
 

@@ -42,6 +42,7 @@ def with_tuned(settings, runs, checkpoint="last"):
     """
     networks = sorted(Path(run).name for run in runs)
     others = {name: value for name, value in asdict(settings).items() if name != TUNED}
+    found: dict[Path, float] = {}
     for run in runs:
         path = Path(run) / POSTPROCESSING_FILE
         try:
@@ -63,4 +64,8 @@ def with_tuned(settings, runs, checkpoint="last"):
             raise InputError(f"{path} was tuned for other weights than those of {file}. Tune it again.")
         if tuned_after != others:
             raise InputError(f"{path} was tuned after the steps {tuned_after}. Received: {others}.")
+        found[path] = volume
+    if len(set(found.values())) > 1:
+        volumes = ", ".join(f"{volume:g} ml in {path}" for path, volume in found.items())
+        raise InputError(f"The networks must have been tuned together. Received: {volumes}. Tune them again.")
     return replace(settings, **{TUNED: volume})

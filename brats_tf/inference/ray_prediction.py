@@ -5,6 +5,7 @@ up, and at the end all are merged.
 """
 
 import logging
+import math
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -151,15 +152,36 @@ def predict_on_ray(cases, prediction, *, out, address=None, workers=None):
 
 def _start_workers(ray, prediction, workers):
     """The processes that hold the networks, each with an equal share of the cluster."""
-    resources = ray.cluster_resources()
-    gpus, machines = int(resources.get("GPU", 0)), len(ray.nodes())
-    count = workers or gpus or machines
-    cores = resources.get("CPU", 1.0) / count
-    threads = {name: str(max(int(cores), 1)) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")}
-    share = {"num_cpus": cores if cores < 1 else int(cores), "num_gpus": min(gpus / count, 1)}
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = sum(int(one.get("GPU", 0)) for one in machines)
+    count = workers or gpus or max(1, sum(one.get("CPU", 0) >= 1 for one in machines))
+    share = share_of(machines, count)
+    threads = {name: str(max(int(share["num_cpus"]), 1)) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")}
     again = {"max_restarts": -1, "max_task_retries": TRIES - 1, "max_concurrency": AT_ONCE}
     actor = ray.remote(**share, **again, runtime_env={"env_vars": {} if gpus else threads})(Worker)
     return [actor.remote(prediction) for _ in range(count)]
+
+
+def share_of(machines, count):
+    """What each of `count` processes may ask for, so that all of them find room: {"num_cpus", "num_gpus"}.
+
+    Args:
+        machines: {"CPU": cores, "GPU": devices} of each; where there are GPUs, those without one take no process.
+        count: of processes, at least one.
+    """
+    cores, devices = ([int(one.get(name, 0)) for one in machines] for name in ("CPU", "GPU"))
+    if any(devices):
+        on_device = math.ceil(count / sum(devices))  # At most so many processes see one.
+        share = min(core / (number * on_device) for core, number in zip(cores, devices, strict=True) if number)
+        return {"num_cpus": _as_ray_counts(share), "num_gpus": 1 / on_device}
+    shares = {_as_ray_counts(core / number) for core in cores for number in range(1, count + 1)} - {0}
+    fitting = (share for share in shares if sum(math.floor(core / share + 1e-6) for core in cores) >= count)
+    return {"num_cpus": max(fitting, default=0), "num_gpus": 0}
+
+
+def _as_ray_counts(cores):
+    """Whole cores, or a part of one with the four digits that Ray keeps."""
+    return int(cores) if cores >= 1 else math.floor(1e4 * cores) / 1e4
 
 
 def _predict_all(ray, pool, tasks):

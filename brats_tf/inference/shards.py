@@ -13,6 +13,7 @@ from brats_tf.inference.prediction_record import (
     MADE_BY,
     PREDICTION_FILE,
     check_same,
+    known_cases,
     read_prediction_record,
 )
 from brats_tf.runtime.console import track
@@ -67,6 +68,7 @@ def merge_shards(out):
         made_by = {name: first[name] for name in MADE_BY}
         for folder, record in [*([(out, before)] if before else []), *records.items()]:
             check_same(record, made_by, folder, remedy="all shards must be of the same")
+        _refuse_foreign(out, before, records)
         content = first | {
             name: dict(sorted(item for record in records.values() for item in record[name].items()))
             for name in ("cases", "left_out")
@@ -125,6 +127,18 @@ def _finished(folder):
     if record["pending"]:
         raise InputError(f"{folder} is unfinished, {len(record['pending'])} cases are pending: predict with --resume.")
     return record
+
+
+def _refuse_foreign(out, before, records):
+    """Raises `InputError` where a label map in `out` that no record knows would give way to one of a shard."""
+    known = {*known_cases(before), *before.get("pending", ())}
+    for record in records.values():
+        for case, facts in record["cases"].items():
+            path = out / f"{case}.nii.gz"
+            if path.is_file() and case not in known and sha256_of(path) != facts["sha256"]:
+                raise InputError(
+                    f"{path} is not of a prediction that {PREDICTION_FILE} records: move it elsewhere, then merge."
+                )
 
 
 def _joined(before, content):

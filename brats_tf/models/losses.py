@@ -108,11 +108,12 @@ def _of_logits(logits, target, probabilities):
 
 
 class MultipleDice(keras.losses.Loss):
-    """1 - mean Dice of exclusive classes (B, H, W, D, 4), background first: one number per batch, from 0 to 1.
+    """1 - mean Dice of exclusive classes (B, H, W, D, 4), background first: one number, 0 to 1, B times.
 
     Dice = 2 sum(r p) / (sum(r) + sum(p)), sums over all voxels of the batch (the text's n; that it runs over the batch:
     authors' code), so a class that one patch lacks is judged by the others. A class that the whole batch lacks scores
-    0. Source: AlbuNet paper, equation (1), K = 3; with `background` K = 4, as in the authors' code.
+    0. Several devices each sum over their own part of a batch. Source: AlbuNet paper, equation (1), K = 3; with
+    `background` K = 4, as in the authors' code.
     """
 
     def __init__(self, background=False, name="multiple_dice", **kwargs):
@@ -124,7 +125,8 @@ class MultipleDice(keras.losses.Loss):
         y_true, y_pred = ops.cast(y_true[..., first:], "float32"), ops.cast(y_pred[..., first:], "float32")
         axes = (0, 1, 2, 3)
         sizes = ops.sum(y_true, axis=axes) + ops.sum(y_pred, axis=axes)
-        return 1 - ops.mean(2 * ops.sum(y_true * y_pred, axis=axes) / (sizes + EPSILON))
+        loss = 1 - ops.mean(2 * ops.sum(y_true * y_pred, axis=axes) / (sizes + EPSILON))
+        return ops.broadcast_to(loss, ops.shape(y_true)[:1])  # Keras divides no scalar by the number of devices.
 
     def get_config(self):
         return super().get_config() | {"background": self.background}

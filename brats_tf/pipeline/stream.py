@@ -1,7 +1,8 @@
 """Streams of batches in tf.data. No Python runs while a stream flows, only graph operations.
 
 The seed, the number of the epoch and the place in it alone decide which case, patch and augmentation comes next. So a
-stream that begins later continues the one that came that far, and devices that share a batch get what one would.
+stream that begins later continues the one that came that far, and devices that share a batch get what one would: only a
+last batch that is smaller than the others is filled up for them, with cases of the epoch taken again.
 """
 
 from collections.abc import Sequence
@@ -126,9 +127,11 @@ def _reader(stored, seed, *, modalities, crop, patches):
 
 def order_of_epoch(count, samples, seed, epoch):
     """Which of `count` cases each sample of an epoch is from: int32 (samples,)."""
-    order = _shuffled(count, _seed(seed, epoch, 0, _ORDER))
+    order, again = _shuffled(count, _seed(seed, epoch, 0, _ORDER)), _seed(seed, epoch, 1, _ORDER)
+    if count < samples < 2 * count:  # Several devices fill the last batch: what comes before it stays as it is.
+        return tf.concat([order, _shuffled(count, again)[: samples - count]], axis=0)
     if samples != count:
-        order = tf.gather(order, _shuffled(samples, _seed(seed, epoch, 1, _ORDER)) % count)
+        order = tf.gather(order, _shuffled(samples, again) % count)
     return order
 
 

@@ -85,7 +85,7 @@ class Cache:
             source = record["source"]
             same_file = (source["path"], source["bytes"], source["mtime_ns"]) == stat
             key = settings.key(case, part, source["sha256"])
-            if same_file and record["key"] == key and _is_complete(self.folder / record["file"], part, settings.crop):
+            if same_file and record["key"] == key and is_complete(self.folder / record["file"], part, settings.crop):
                 return record
         return None
 
@@ -112,7 +112,7 @@ class Cache:
         ending = "classes" if part == SEGMENTATION else "volume"
         source = dict(zip(("path", "bytes", "mtime_ns"), stat, strict=True)) | {"sha256": file.sha256}
         for found in self._records.get((case.id, part), ()):
-            if found["key"] == key and _is_complete(self.folder / found["file"], part, settings.crop):
+            if found["key"] == key and is_complete(self.folder / found["file"], part, settings.crop):
                 moved = found | {"source": source}  # The same content elsewhere, or with another time.
                 write_json(record_path(self.folder / found["file"]), moved)
                 return moved
@@ -192,7 +192,8 @@ def _stat(case, part):
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns
 
 
-def _is_complete(path, part, crop):
+def is_complete(path, part, crop):
+    """Whether a part's data file is there and has the size of its crop."""
     try:
         return path.stat().st_size == entry_bytes(part, crop)
     except OSError:

@@ -62,7 +62,9 @@ class Checkpoints:
             write_json(temporary / STATE_FILE, state | {"sha256": _hash(state)})
             flush(temporary)
             shutil.rmtree(folder, ignore_errors=True)  # One of the same place that could not be read.
-        for old in self.found()[:-CHECKPOINTS_KEPT]:
+        # By age, because damaged ones of a later place may be left from before this training began anew.
+        others = sorted((one for one in self.found() if one != folder), key=lambda one: one.stat().st_mtime_ns)
+        for old in others[: -(CHECKPOINTS_KEPT - 1)]:
             shutil.rmtree(old, ignore_errors=True)
         return folder
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from brats_tf.models.losses import make_loss, region_dice
 from brats_tf.models.registry import get_network
+from brats_tf.models.remat import Classifier as RecomputedClassifier
 from brats_tf.regions import REGIONS
 from brats_tf.runs.history import VALIDATION_DICE
 
@@ -91,8 +92,9 @@ def classifier_indices(network):
 
 
 def classifiers(network):
-    """The nested models of a network: its classifier, if it embeds one."""
-    return [layer for layer in network.layers if isinstance(layer, keras.Model)]
+    """The nested models of a network: its classifier, if it embeds one, also where a training computes it again."""
+    layers = (layer.pyramid if isinstance(layer, RecomputedClassifier) else layer for layer in network.layers)
+    return [layer for layer in layers if isinstance(layer, keras.Model)]
 
 
 def make_optimiser(config):

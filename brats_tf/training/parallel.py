@@ -30,7 +30,7 @@ def run_in_parallel(commands, *, devices, logs):
         {name: exit code} of those that failed.
 
     Raises:
-        Preempted: when a signal stopped it, after every command has saved.
+        Preempted: when a signal stopped it, every command has saved and none has failed before.
     """
     Path(logs).mkdir(parents=True, exist_ok=True)
     pool = _Pool(commands, devices, Path(logs))
@@ -45,7 +45,7 @@ def run_in_parallel(commands, *, devices, logs):
     finally:
         for _, process in pool.running.values():
             process.terminate()
-    if pool.signal:
+    if pool.signal and not set(pool.failed.values()) - {TRY_AGAIN, -pool.signal}:
         name = signal.Signals(pool.signal).name
         raise Preempted(f"Stopped by {name}; all commands have saved their state. Run the same command to resume.")
     return pool.failed

@@ -3,14 +3,17 @@
 The log lies in the run's folder; `training.png` beside it shows its curves and last images without TensorBoard.
 """
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from brats_tf.errors import WriteError
 from brats_tf.models.outputs import to_classes
 from brats_tf.runs.files import CURVES_FILE, TENSORBOARD_FOLDER
+from brats_tf.runtime.tensorflow import as_os_error
 from brats_tf.visualisation.overlays import blend
 from brats_tf.visualisation.plots import save_log
 
@@ -36,27 +39,40 @@ class TensorBoardImages(keras.callbacks.Callback):
         self.every = training.validation_frequency or max(1, training.epochs // IMAGES_PER_TRAINING)
 
     def on_train_begin(self, logs=None):
-        self.writer = tf.summary.create_file_writer(str(self.folder))
+        with self._writing():
+            self.writer = tf.summary.create_file_writer(str(self.folder))
 
     def on_epoch_end(self, epoch, logs=None):
-        with self.writer.as_default(step=epoch + 1):
+        due = (epoch + 1) % self.every == 0 or epoch + 1 == self.predictor.config.training.epochs
+        images = list(self._images()) if due else []
+        with self._writing(), self.writer.as_default(step=epoch + 1):
             for name, value in logs.items():
                 tf.summary.scalar(name, value)
-            if (epoch + 1) % self.every == 0 or epoch + 1 == self.predictor.config.training.epochs:
-                self._write_images()
-        self.writer.flush()
+            for name, picture, description in images:
+                tf.summary.image(name, picture[None].astype(np.float32), description=description)
+            self.writer.flush()
 
     def on_train_end(self, logs=None):
-        self.writer.close()
+        with self._writing():
+            self.writer.close()
 
-    def _write_images(self):
+    @contextmanager
+    def _writing(self):
+        """A full disk is a `ResourceExhaustedError`, as too little memory is."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise WriteError(f"{self.folder} could not be written: {as_os_error(error).strerror or error}.") from error
+
+    def _images(self):
+        """(name, picture (H, W, 3), description) of what is to be seen of the case."""
         depth = round(np.argwhere(self.classes)[:, 2].mean()) if self.classes.any() else self.classes.shape[2] // 2
         predicted = to_classes(self.predictor.predict(self.volume), self.predictor.outputs)
         slices = [blend(self.volume[:, :, depth, 0], classes[:, :, depth]) for classes in (self.classes, predicted)]
-        _image(OVERLAY, np.concatenate(slices, axis=1), f"{self.case_id}, slice {depth}")
+        yield OVERLAY, np.concatenate(slices, axis=1), f"{self.case_id}, slice {depth}"
         if self.planes_of:
             planes = [blend(plane, np.zeros(plane.shape)) for plane in self.planes_of(self.volume, depth)[0]]
-            _image(PLANES, np.concatenate(planes, axis=1), f"{self.case_id}; black to white is the range of each plane")
+            yield PLANES, np.concatenate(planes, axis=1), f"{self.case_id}; black to white is the range of each plane"
 
 
 def read_log(run):
@@ -82,7 +98,3 @@ def draw_log(run):
     """Draws a run's log as `training.png` in its folder."""
     curves, pictures = read_log(run)
     save_log(Path(run) / CURVES_FILE, curves, pictures, title=f"{Path(run).name}: what TensorBoard shows")
-
-
-def _image(name, picture, description):
-    tf.summary.image(name, picture[None].astype(np.float32), description=description)

@@ -5,7 +5,6 @@
 
 import dataclasses
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
@@ -142,10 +141,10 @@ def _train(data, ready, run, strategy, options):
         callbacks = RunCallbacks(data, ready, run, strategy=strategy, options=options)
         start = callbacks.resume()
         if is_first():
-            config.save(run)
-            data.split.save(run)
             callbacks.record.write(start[0])
-        with callbacks.saving.catch_signals(), _explain_errors(config, _memory_gb(ready, devices)):
+            data.split.save(run)
+            config.save(run)  # Last: with it the folder holds a run.
+        with callbacks.saving.catch_signals(), _explain_errors(data, _memory_gb(ready, devices)):
             batches = data.batches(strategy, start)
             fit(ready.trainer, batches, data.length, start=start, callbacks=callbacks.in_order(bar, start))
     if is_first():
@@ -160,17 +159,17 @@ def _train(data, ready, run, strategy, options):
 
 
 @contextmanager
-def _explain_errors(config, needed_gb):
+def _explain_errors(data, needed_gb):
     """Turns TensorFlow's errors about lack of memory, or about a missing cached case, into one sentence."""
     try:
-        with explain_lack_of_memory(config, needed_gb):
+        with explain_lack_of_memory(data.config, needed_gb):
             yield
     except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
-        file = re.search(r"\S+\.(volume|classes)\b", error.message)
+        file = data.unreadable()
         if file is None:  # Not about a file.
             raise
         raise InputError(
-            f"The cached case {file.group()} could not be read while training "
+            f"The cached case {file} could not be read while training "
             f"({type(error).__name__}). The checkpoints stay; run the same command to prepare what is missing and to "
             "resume. `brats-tf preprocess --verify` removes what is damaged."
         ) from error

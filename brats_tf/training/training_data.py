@@ -13,7 +13,7 @@ from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.splits import Split, split_cases
 from brats_tf.errors import InputError
 from brats_tf.pipeline.stream import Order, Patches, Shard, order_of_epoch, read_ahead, training_stream
-from brats_tf.preprocessing.cache import CacheSettings
+from brats_tf.preprocessing.cache import CacheSettings, is_complete
 from brats_tf.preprocessing.fill_cache import prepare_cases
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.runs.record import data_hash
@@ -75,6 +75,13 @@ class TrainingData:
 
         return names
 
+    def unreadable(self):
+        """The first file of the cached cases that is missing, or has not the size of its crop; None where all are."""
+        crop = self.config.data.crop
+        files = [(path, "") for case in self.stored for path in case.volumes.values()]
+        files += [(case.classes, SEGMENTATION) for case in self.stored]
+        return next((path for path, part in files if not is_complete(path, part, crop)), None)
+
     def displayed_case(self):
         """The case that TensorBoard shows, the first of validation or of training: (id, volume, classes)."""
         if self.validation:
@@ -120,7 +127,9 @@ def prepare_training_data(config, cases, validation, cache_dir, options):
         InputError: when a case is bad, or there is no case to validate on.
     """
     split = split_cases(cases, config.data, seed=config.seed)
-    unseen = _cases_to_validate(config, split, cases, validation)
+    unseen = _cases_to_validate(config, split, cases, validation, options.skip_invalid)
+    if validation is None and unseen:
+        split = dataclasses.replace(split, validation=[case.id for case in unseen])
     stored = prepare_cases(
         [case for case in cases if case.id in set(split.training)],
         parts=(*config.data.modalities, SEGMENTATION),
@@ -133,7 +142,7 @@ def prepare_training_data(config, cases, validation, cache_dir, options):
     return TrainingData(config, split, stored, unseen)
 
 
-def _cases_to_validate(config, split, cases, validation):
+def _cases_to_validate(config, split, cases, validation, skip_invalid):
     if config.training.validation_frequency is None:
         if validation is not None:
             raise InputError(
@@ -147,5 +156,5 @@ def _cases_to_validate(config, split, cases, validation):
             "--validation-frequency needs cases to validate on: --validation-split, --folds or --validation-data. "
             "Received: none."
         )
-    check_validation(config, chosen, [case for case in cases if case.id in set(split.training)])
-    return chosen
+    training = [case for case in cases if case.id in set(split.training)]
+    return check_validation(config, chosen, training, skip_invalid=skip_invalid)

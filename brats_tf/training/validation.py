@@ -89,14 +89,26 @@ class Validate(keras.callbacks.Callback):
         return {region: dice(truth[..., i], prediction[..., i]) for i, region in enumerate(REGIONS)}
 
 
-def check_validation(config, cases, training):
-    """Reads every validation case once, before the first step.
+def check_validation(config, cases, training, *, skip_invalid=False):
+    """Reads every validation case once, before the first step. Returns those that can be read.
 
     Raises:
-        InputError: when one is bad, or a patient of one is among the cases for `training`.
+        InputError: when one is bad and `skip_invalid` is off, when all are, or when a patient of one is among the cases
+            for `training`.
     """
     shared = sorted({case.patient for case in cases} & {case.patient for case in training})
     if shared:
         raise InputError(f"Patients must not train and validate. Received in both: {', '.join(shared[:5])}.")
+    good = []
     for case in track(cases, "Reading validation cases"):
-        prepare_case(case, **config.preprocessing(), with_truth=True)
+        try:
+            prepare_case(case, **config.preprocessing(), with_truth=True)
+        except InputError as error:
+            if not skip_invalid:
+                raise
+            log.info(f"Left out: {error}")
+            continue
+        good.append(case)
+    if not good:
+        raise InputError(f"No validation case can be used. Received: {len(cases)}, each of them invalid.")
+    return good

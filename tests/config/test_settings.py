@@ -213,3 +213,9 @@ def test_what_only_patches_have_is_refused_without_them(change):
     (name,) = change
     with pytest.raises(InputError, match=f"`{name}` is for networks that see patches"):
         Config.from_preset("embedding", modalities=("t1",), **change)
+
+
+@pytest.mark.parametrize("preset", ["embedding", "embedding-plus"])
+def test_networks_that_see_whole_crops_take_no_patches(preset):
+    with pytest.raises(InputError, match="network sees whole crops.* Received: patch_size 64x64x36"):
+        Config.from_preset(preset, modalities=("t1",), patch_size=(64, 64, 36))

@@ -1,8 +1,14 @@
+import errno
+import os
+
 import nibabel as nib
 import numpy as np
+import pytest
 from tiny_networks import TINY_SPACING_MM
 
+from brats_tf.data import phantoms as phantoms_module
 from brats_tf.data.phantoms import make_phantom, phantom_cases, write_phantoms
+from brats_tf.errors import WriteError
 from brats_tf.regions import BRATS_2017, MODALITIES
 
 
@@ -57,6 +63,25 @@ def test_the_background_is_zero_and_the_tumour_inside_the_brain():
     for voxels in phantom.volumes.values():
         assert (voxels == 0).mean() > 0.5
         assert (voxels[phantom.classes > 0] > 0).all()
+
+
+def test_another_process_may_make_the_same(tmp_path, monkeypatch):
+    write = phantoms_module._write
+
+    def late(phantom, folder, name, spacing_mm):
+        write(phantom, folder, name, spacing_mm)
+        write(phantom, tmp_path / name, name, spacing_mm)  # The other one is done first.
+
+    monkeypatch.setattr(phantoms_module, "_write", late)
+    assert list(write_phantoms(tmp_path, names=["a"], spacing_mm=TINY_SPACING_MM)) == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    monkeypatch.setattr(phantoms_module, "_write", full)
+    with pytest.raises(WriteError, match="b could not be written: No space left"):
+        list(write_phantoms(tmp_path, names=["b"], spacing_mm=TINY_SPACING_MM))
+
+
+def full(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_the_voxels_grow_as_the_crop_shrinks(tmp_path):

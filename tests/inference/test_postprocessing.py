@@ -101,6 +101,11 @@ def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
     ):
         with_tuned(PostProcessing(), runs)
     assert json.loads((runs[1] / "postprocessing.json").read_text())["networks"] == ["flair", "t2"]
+    kept = (runs[1] / "postprocessing.json").read_text()
+    (runs[1] / "postprocessing.json").write_text(kept.replace("0.3", "0.5"))
+    with pytest.raises(InputError, match=r"tuned together. Received: 0.3 ml in .*flair.*, 0.5 ml in .*t2"):
+        with_tuned(PostProcessing(fill_holes=True), runs)
+    (runs[1] / "postprocessing.json").write_text(kept)
     with pytest.raises(InputError, match="was tuned for the networks flair, t2. Received: flair"):
         with_tuned(PostProcessing(fill_holes=True), runs[:1])
     for damaged in ("[]", '{"networks": null, "drop_et_below_ml": 1, "steps": {}, "weights": {}}', "{"):

@@ -9,6 +9,7 @@ from untrained_runs import networks_of_two_convolutions, untrained
 from brats_tf.cli.main import main
 from brats_tf.errors import InputError
 from brats_tf.inference import shards
+from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.prediction_record import read_prediction_record
 
 
@@ -103,6 +104,24 @@ def test_a_label_map_that_is_not_the_recorded_one_is_not_merged(predict, tmp_pat
     with pytest.raises(InputError, match="Case Phantom_002: .*Phantom_002.nii.gz is not the label map"):
         shards.merge_shards(tmp_path)
     assert path.is_file()
+
+
+def test_a_label_map_of_another_program_stays(predict, tmp_path, capsys):
+    predict(tmp_path, "--shard", "1/1")
+    foreign = tmp_path / "Phantom_002.nii.gz"
+    foreign.write_bytes(b"made by another program")
+    assert main(["merge", str(tmp_path)]) == 2
+    assert "Phantom_002.nii.gz is not of a prediction that prediction.json records" in capsys.readouterr().err
+    assert foreign.read_bytes() == b"made by another program"
+    assert not (tmp_path / "prediction.json").exists()
+    foreign.unlink()
+    assert main(["merge", str(tmp_path)]) == 0
+
+
+def test_networks_of_one_name_are_refused(networks, tmp_path):
+    shutil.copytree(networks / "other", tmp_path / "flair")
+    with pytest.raises(InputError, match="must have different names. Received: flair, flair"):
+        load_ensemble([networks / "flair", tmp_path / "flair"])
 
 
 def test_a_case_left_out_of_a_shard_is_left_out_of_the_whole(networks, predict, phantom_folder, tmp_path, capsys):

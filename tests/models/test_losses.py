@@ -132,6 +132,7 @@ def test_multiple_dice_in_three_lines_of_numpy(background):
     expected = 1 - dice.mean()
     assert dice[-1] == 0
     np.testing.assert_allclose(MultipleDice(background)(target, prediction), expected, rtol=1e-6)
+    assert MultipleDice(background).call(target, prediction).shape == (2,)  # Which Keras divides among devices.
     empty = np.eye(4, dtype="float32")[np.zeros((1, 2, 2, 2), int)]
     np.testing.assert_allclose(MultipleDice(background)(empty, empty), 0.75 if background else 1, rtol=1e-6)
     assert MultipleDice.from_config(MultipleDice(background).get_config()).background == background

@@ -125,6 +125,12 @@ def test_the_order_of_an_epoch_can_be_asked_for(stored):
     assert [known[volume] for volume in volumes] == order_of_epoch(len(stored), 8, 3, 5).numpy().tolist()
 
 
+def test_filling_the_last_batch_changes_nothing_before_it():
+    for epoch in range(3):
+        alone, filled = (order_of_epoch(5, samples, 3, epoch).numpy().tolist() for samples in (5, 8))
+        assert filled[:5] == alone and len(set(filled[5:])) == 3
+
+
 def test_no_two_batches_share_a_seed(stored):
     seeds = [tuple(seed) for *_, (seed,) in batches(stream(stored, 7, epochs=5))]
     assert len(set(seeds)) == len(seeds) == 20

@@ -42,6 +42,18 @@ def test_the_last_two_are_kept_and_the_newest_comes_back(tmp_path):
     assert loaded(tmp_path) == ((10, 0, {"History": {"rows": 4}}), 4)
 
 
+def test_damaged_ones_of_a_later_place_do_not_displace_new_ones(tmp_path):
+    for folder in saved(tmp_path, (8, 0), (9, 0)).found():
+        (folder / "state.json").write_text("{")
+    assert loaded(tmp_path) == (None, 0)
+    saved(tmp_path, (1, 0), (2, 0), (3, 0))
+    assert [folder.name[:11] for folder in Checkpoints(tmp_path, [], IDENTITY).found()] == [
+        "epoch-00002",
+        "epoch-00003",
+    ]
+    assert loaded(tmp_path)[0][0] == 3
+
+
 def test_without_one_there_is_nothing_to_go_on_from(tmp_path):
     assert loaded(tmp_path) == (None, 0)
 

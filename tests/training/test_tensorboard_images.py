@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from brats_tf.config.config import Config
+from brats_tf.errors import WriteError
 from brats_tf.inference.predictor import Predictor, compiled_forward, compiled_planes
 from brats_tf.models.planes import with_planes
 from brats_tf.training.tensorboard_images import OVERLAY, PLANES, TensorBoardImages, draw_log, read_log
@@ -34,6 +35,17 @@ def watched(tmp_path):
             watch.on_epoch_end(epoch, {"loss": 1 / (epoch + 1), "dice_wt": epoch / 10, "learning_rate": 1e-4})
         watch.on_train_end()
     return tmp_path, values, classes
+
+
+def test_a_full_disk_is_not_taken_for_too_little_memory(tmp_path, monkeypatch):
+    def fail(path):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
+
+    monkeypatch.setattr(tf.summary, "create_file_writer", fail)
+    config = Config.from_preset("embedding", modalities=("flair",))
+    watch = TensorBoardImages(tmp_path, Predictor(config, None, None), None, ("Case_7", None, None))
+    with pytest.raises(WriteError, match="tensorboard could not be written: No space left on device"):
+        watch.on_train_begin()
 
 
 def test_the_log_reads_back(watched):

@@ -1,6 +1,8 @@
 import csv
 import errno
+import math
 import os
+import re
 import shutil
 from contextlib import nullcontext
 
@@ -18,7 +20,7 @@ from brats_tf.errors import InputError
 from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.models.planes import with_planes
 from brats_tf.pipeline.stream import Order, training_dataset, training_stream
-from brats_tf.preprocessing.cache import Cache, CacheSettings
+from brats_tf.preprocessing.cache import Cache, CachedCase, CacheSettings
 from brats_tf.runs.network import load_network, load_weights
 from brats_tf.runs.record import read_run_record
 from brats_tf.runtime import tensorflow
@@ -36,6 +38,8 @@ from brats_tf.training.optimisation import (
     make_optimiser,
 )
 from brats_tf.training.train import _explain_errors, train
+from brats_tf.training.training_data import TrainingData
+from brats_tf.training.validation import check_validation
 
 
 def tiny(modality="flair", **changes):
@@ -150,14 +154,51 @@ def test_bad_cases_can_be_left_out_and_the_first_line_says_what_is_used(phantoms
         assert words in line
 
 
-def test_only_an_error_about_a_file_is_one_about_the_cache():
-    path = "/cache/Case_1-flair-0123.volume"
-    with pytest.raises(InputError, match=f"cached case {path} could not be read"), _explain_errors(tiny(), 1):
-        raise tf.errors.NotFoundError(None, None, f"{path}; No such file or directory")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Xla shape"), _explain_errors(tiny(), 1):
-        raise tf.errors.InvalidArgumentError(
-            None, None, "Reading input as constant is not supported. Xla shape: s64[3]"
-        )
+def test_only_an_error_about_a_file_is_one_about_the_cache(tmp_path):
+    volume, classes = tmp_path / "my cache" / "Case_1-flair-0123.volume", tmp_path / "Case_1-seg-0123.classes"
+    volume.parent.mkdir()
+    for path, size in ((volume, 4), (classes, 1)):
+        path.write_bytes(bytes(size * math.prod(TINY_CROP)))
+    data = TrainingData(tiny(), None, [CachedCase("Case_1", {"flair": volume}, classes, ())], [])
+
+    def fail():
+        with _explain_errors(data, 1):
+            raise tf.errors.InvalidArgumentError(None, None, "Input to reshape is a tensor with 3 values")
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Input to reshape"):
+        fail()
+    classes.write_bytes(b"cut")
+    with pytest.raises(InputError, match=f"cached case {re.escape(str(classes))} could not be read"):
+        fail()
+    volume.unlink()
+    with pytest.raises(InputError, match=f"cached case {re.escape(str(volume))} could not be read"):
+        fail()
+
+
+def test_bad_validation_cases_can_be_left_out_too(phantoms, damaged, capsys):
+    cases = [phantoms[0], *damaged]
+    with pytest.raises(InputError, match="Case no_flair"):
+        check_validation(tiny(), cases, [])
+    assert check_validation(tiny(), cases, [], skip_invalid=True) == phantoms[:1]
+    assert capsys.readouterr().out.count("Left out: Case ") == 2
+    with pytest.raises(InputError, match="No validation case can be used. Received: 2"):
+        check_validation(tiny(), damaged, [], skip_invalid=True)
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.slow
+def test_a_kill_while_a_run_is_created_leaves_nothing_in_the_way(phantoms, tmp_path, monkeypatch):
+    given = {"runs": tmp_path, "cache_dir": tmp_path / "cache"}
+    for cls in (Config, Split):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(cls, "save", interrupt)
+            train([tiny(epochs=1)], phantoms[:1], **given)
+    (run,) = train([tiny(epochs=1)], phantoms[:1], **given)
+    assert read_run_record(run)["status"] == "finished"
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
 
 
 def test_a_loss_that_is_no_number_stops():
@@ -259,15 +300,19 @@ def test_each_preset_has_its_optimiser(preset, optimizer):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "rate"),
+    ("optimizer", "rate", "keep"),
     [
-        ("adam", 0.25),
-        ("nadam", 0.0),
-        *(pytest.param(*one, marks=pytest.mark.large) for one in (("adam", 1.0), ("adam", 0.0), ("nadam", 0.25))),
+        ("adam", 0.25, "all"),
+        ("adam", 0.25, "block"),
+        ("nadam", 0.0, "block"),
+        *(
+            pytest.param(*one, "all", marks=pytest.mark.large)
+            for one in (("adam", 1.0), ("adam", 0.0), ("nadam", 0.25), ("nadam", 0.0))
+        ),
     ],
 )
 @pytest.mark.slow
-def test_the_classifier_learns_at_its_own_rate(optimizer, rate):
+def test_the_classifier_learns_at_its_own_rate(optimizer, rate, keep):
     settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
     config = Config.from_preset(
         "embedding", modalities=("t1",), optimizer=optimizer, classifier_rate=rate, learning_rate=1e-3, **settings
@@ -275,7 +320,7 @@ def test_the_classifier_learns_at_its_own_rate(optimizer, rate):
     network, _ = build_with_weights(config)
     (classifier,) = classifiers(network)
     inside = {id(one) for one in classifier.trainable_variables}
-    trainer = make_trainer(with_planes(network), config)
+    trainer = make_trainer(with_planes(network, keep=keep), config)
     trainer.prepare(tf.distribute.get_strategy(), jit=False)
     before = [one.numpy() for one in network.variables]
     volume = np.random.default_rng(0).normal(size=(1, *TINY_CROP, 1)).astype("float32")
