@@ -37,14 +37,9 @@ def score(given):
     path = given.results / f"{given.name}.json"
     facts = {"crop": format_shape(cropped[0]), "spacing_mm": cropped[1], "cases": first["cases"]}
     before = continued(path, facts | {"validation_cases": scorer.ids})
-    done, trained_on = [], first.get("training_cases")
+    done = []
     for one in track(paths, "Scoring"):
         about, maps = _read(one)
-        if about.get("training_cases") != trained_on:
-            raise InputError(
-                f"{one} must be trained on the cases of {paths[0]}: {trained_on}. "
-                f"Received: {about.get('training_cases')}."
-            )
         received = about.pop("crop"), about.pop("spacing_mm")
         if (received, about["cases"]) != (cropped, facts["cases"]):
             raise InputError(
@@ -54,11 +49,23 @@ def score(given):
         if file_ids := about.pop("validation_cases", None):
             _check_ids(one, file_ids, scorer.ids)
         done.append(about | {kind: scorer.scores(its, distances=kind == "normal") for kind, its in maps.items()})
+    _check_training_cases([*before, *done])
     scored = {_setting(one) for one in done}
     runs = [one for one in before if _setting(one) not in scored] + done
     facts |= {"machine": _devices(runs), "validation_cases": scorer.ids, "ceiling": scorer.ceiling(), "runs": runs}
     write_json(path, provenance() | facts | compared(runs))
     log.info(f"Written to {path}.")
+
+
+def _check_training_cases(runs):
+    """Raises `InputError` when networks were trained on different cases; older files do not say on which."""
+    known = [one for one in runs if "training_cases" in one]
+    for one in known:
+        if one["training_cases"] != known[0]["training_cases"]:
+            raise InputError(
+                f"All networks must be trained on the same cases: {', '.join(known[0]['training_cases'])} "
+                f"({known[0]['variant']}). Received: {', '.join(one['training_cases'])} ({one['variant']})."
+            )
 
 
 def _devices(runs):

@@ -20,7 +20,8 @@ T2 = "t2 t2w".split()
 CONTRAST = (
     "ce t1ce t1c gd t1gd gado gad km t1km post t1post contrast postcontrast +c c+ kontrast dotarem gadovist".split()
 )
-NO_CONTRAST = "pre native nativ noncontrast non-contrast no-contrast ohne without wo w/o precontrast".split()
+NO_CONTRAST = "pre native nativ noncontrast non-contrast no-contrast ohne without precontrast".split()
+NOT = ("no", "non", "wo", "w/o")  # Directly before a word of `CONTRAST`.
 OTHERS = (
     "dwi adc epi dti diff diffusion trace tracew swi swan venbold perf perfusion dsc dce asl tof angio mra mip minip "
     "loc localizer localiser scout survey aahead calib calibration fieldmap bold fmri mrs spectro sub subtraction "
@@ -28,6 +29,7 @@ OTHERS = (
 ).split()
 _NONE = ("", "no", "non", "none", "not", "n", "nein", "0", "without", "ohne", "wo", "w/o")  # How an agent begins.
 _WORD = re.compile(r"t2\*|\+c\b|\bc\+|dark[-_ ]fluid|non?[-_ ]contrast|w/o\b|[a-z0-9]+")
+_BOTH = re.compile(r"\b(w[ /]+wo|wo[ /]+w|with (and|&) without)\b")  # Of the whole examination: it says nothing.
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def _by_file_name(series):
     _, part, _ = parse(path.name, path.parent.name)
     words = _words(path.name)
     if part in MODALITIES:
-        return Choice(series, _with_contrast(part, words, ""), f"its name ends as BraTS names {part}")
+        before = [first for first, second in itertools.pairwise(words) if second == part][-1:]
+        said = f" after {before[0]!r}" if part == "t1" and before and before[0] in CONTRAST else ""
+        return Choice(series, "t1ce" if said else part, f"its name ends as BraTS names {part}{said}")
     if any(word in ("seg", "mask", "brain", "label", *OTHERS) for word in words):
         return Choice(series, None, "its name is of none of the four modalities")
     kind, reason = _kind(words)
@@ -169,7 +173,7 @@ def _with_contrast(kind, words, agent):
     if kind != "t1":
         return kind
     without = any(word in NO_CONTRAST for word in words)
-    without |= any(first == "no" and second in CONTRAST for first, second in itertools.pairwise(words))
+    without |= any(first in NOT and second in CONTRAST for first, second in itertools.pairwise(words))
     says = any(word in CONTRAST for word in words) and not without
     return "t1ce" if says or agent else "t1"
 
@@ -180,4 +184,5 @@ def _words(text):
     >>> _words("t1_mprage_sag+C (Gd)")
     ['t1', 'mprage', 'sag', '+c', 'gd']
     """
-    return [word.replace("_", "-").replace(" ", "-") for word in _WORD.findall(text.lower().replace("_", " "))]
+    plain = _BOTH.sub(" ", text.lower().replace("_", " "))
+    return [word.replace("_", "-").replace(" ", "-") for word in _WORD.findall(plain)]

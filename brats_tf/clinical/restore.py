@@ -1,6 +1,6 @@
 """Brings label maps back into the space of the series that their cases were made of."""
 
-import glob
+import itertools
 import logging
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from brats_tf.inference.prediction_record import (
 )
 from brats_tf.regions import (
     CONVENTIONS,
+    MODALITIES,
     REGION_THRESHOLD,
     REGIONS,
     classes_to_labels,
@@ -45,6 +46,7 @@ from brats_tf.runtime.files import atomic, write_json
 log = logging.getLogger(__name__)
 RESTORED_FILE = "restored.json"
 REFERENCE, NATIVE = "reference", "native"
+ENDINGS = (".nii.gz", ".png", ".dcm")
 
 
 def restore_predictions(predictions, *, out, cases=None, source=None, options=None):
@@ -77,6 +79,8 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
     finished = finished_cases(record, predictions)
     restored, failures = {}, []
     for case_id, facts in track(list(record["cases"].items()), "Restoring"):
+        for modality, ending in itertools.product(MODALITIES, ENDINGS):  # Of an earlier prediction, or of other series.
+            (out / case_id / f"{case_id}_{modality}_seg{ending}").unlink(missing_ok=True)
         try:
             if case_id not in finished:
                 raise InputError(
@@ -142,9 +146,6 @@ def _restore(case_id, maps, conformed, source, out, options):
     if missing:
         raise InputError(f"Case {case_id}: no {missing[0]} in {folder}; received {', '.join(record['series'])}.")
     sources = _find_sources(case_id, names, record, source, must=options.dicom_seg)
-    for ending in (".nii.gz", ".png", ".dcm"):  # Of an earlier prediction, or of other series.
-        for old in out.glob(f"{glob.escape(case_id)}_*_seg{ending}"):
-            old.unlink()
     done = {}
     for name in names:
         native, matrix = Grid.from_dict(record["series"][name]["grid"]), record["series"][name]["case_to_series"]
@@ -202,7 +203,7 @@ def _regions(case_id, facts, predictions, *, after):
     )
     labels = read_segmentation(predictions / f"{case_id}.nii.gz", case_id=case_id)
     path = predictions / PROBABILITIES_FOLDER / f"{case_id}.nii.gz"
-    if after or not path.is_file():
+    if after or not path.is_file() or PROBABILITIES_FOLDER not in facts.get("beside", [PROBABILITIES_FOLDER]):
         return labels, classes_to_regions(labels_to_classes(labels.voxels, convention)), convention
     channels = [read_volume(path, case_id=case_id, channel=number) for number in range(len(REGIONS))]
     check_same_geometry(labels.geometry, channels[0].geometry, case_id=case_id)

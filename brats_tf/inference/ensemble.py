@@ -39,7 +39,7 @@ def load_ensemble(
     validation; `forward` is how they run. With `blind` the classifiers see nothing of the volume, see `planes.blinded`.
 
     Raises:
-        InputError: when a folder holds no run, or weights that do not fit its config, or two have the same name.
+        InputError: when a folder holds no run, or weights that do not fit its config.
     """
     missing = [str(run) for run in runs if not (Path(run) / CONFIG_FILE).is_file()]
     if len(missing) > 1:  # A single one is refused where it is read.
@@ -47,9 +47,6 @@ def load_ensemble(
             f"{', '.join(missing)} hold no trained networks: {CONFIG_FILE} is missing. Train them first, or choose "
             "trained networks with --networks."
         )
-    names = [Path(run).name for run in runs]
-    if len(set(names)) < len(names):
-        raise InputError(f"The networks of an ensemble must have different names. Received: {', '.join(names)}.")
     precision = resolved_precision(forward.precision)
     predictors: list[Predictor] = []
     shared: dict = {}

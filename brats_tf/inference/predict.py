@@ -145,13 +145,18 @@ def write_prediction(predicted, case, *, record, postprocessing, options):
     if uncertainty is not None:
         facts["uncertainty"] = mean_uncertainty(uncertainty, predicted.regions())
     path = record.path(case.id)
-    for part in (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER):  # Of an earlier prediction, which the label map is not of.
-        (path.parent / part / path.name).unlink(missing_ok=True)
+    beside = {}
     if options.save_probabilities:
-        probabilities = prepared.to_file_axes(predicted.regions())
-        write_volume(path.parent / PROBABILITIES_FOLDER / path.name, probabilities, like=reference)
+        beside[PROBABILITIES_FOLDER] = predicted.regions()
     if options.save_uncertainty and uncertainty is not None:
-        write_volume(path.parent / UNCERTAINTY_FOLDER / path.name, prepared.to_file_axes(uncertainty), like=reference)
+        beside[UNCERTAINTY_FOLDER] = uncertainty
+    facts["beside"] = list(beside)
+    for part in (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER):
+        target = path.parent / part / path.name
+        if part in beside:
+            write_volume(target, prepared.to_file_axes(beside[part]), like=reference)
+        else:  # Of an earlier prediction.
+            target.unlink(missing_ok=True)
 
     def record_it(label_map):
         seconds = predicted.seconds + time.monotonic() - started

@@ -107,7 +107,14 @@ class PredictionRecord:
 
 
 def how_made(predictors, postprocessing):
-    """What predictions in one folder share, as their record holds it under `MADE_BY`."""
+    """What predictions in one folder share, as their record holds it under `MADE_BY`.
+
+    Raises:
+        InputError: when two networks have the same name.
+    """
+    names = [one.name for one in predictors]
+    if len(set(names)) < len(names):
+        raise InputError(f"The networks of an ensemble must have different names. Received: {', '.join(names)}.")
     return {
         "networks": {one.name: one.weights_sha256 for one in predictors},
         "postprocessing": asdict(postprocessing),
@@ -211,7 +218,7 @@ def _check_kinds(record):
     for one in checkpoints.values():
         check_kinds(one, _FACTS)
     for one in cases.values():
-        check_kinds(one, {"sha256": str})
+        check_kinds({"beside": []} | one, {"sha256": str, "beside": list})
     ids = [*cases, *record["left_out"], *record["pending"]]
     if not all(isinstance(one, str) and is_safe(one) for one in ids):
         raise ValueError("the id of a case cannot be the name of a file")

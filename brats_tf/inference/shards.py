@@ -165,5 +165,7 @@ def _move(folder, out, cases):
                 if (folder / part / name).is_file():
                     (out / part).mkdir(exist_ok=True)
                     os.replace(folder / part / name, out / part / name)
+                elif part not in (".", *facts.get("beside", FOLDERS)):  # Of an earlier prediction.
+                    (out / part / name).unlink(missing_ok=True)
         except OSError as error:
             raise WriteError(f"{out / name} could not be written: {error.strerror or error}.") from error

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from brats_tf.errors import Preempted
+from brats_tf.errors import InputError, Preempted
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.program import BAD_INPUT, TRY_AGAIN, catch_signals
@@ -30,7 +30,8 @@ def run_in_parallel(commands, *, devices, logs):
         {name: exit code} of those that failed.
 
     Raises:
-        Preempted: when a signal stopped it, every command has saved and none has failed before.
+        Preempted: when a signal stopped it, after every command has saved.
+        InputError: when a signal stopped it and a command has failed.
     """
     Path(logs).mkdir(parents=True, exist_ok=True)
     pool = _Pool(commands, devices, Path(logs))
@@ -45,8 +46,10 @@ def run_in_parallel(commands, *, devices, logs):
     finally:
         for _, process in pool.running.values():
             process.terminate()
-    if pool.signal and not set(pool.failed.values()) - {TRY_AGAIN, -pool.signal}:
+    if pool.signal:
         name = signal.Signals(pool.signal).name
+        if broken := [command for command, code in pool.failed.items() if code not in (TRY_AGAIN, -pool.signal)]:
+            raise InputError(f"Stopped by {name}, and {', '.join(broken)} failed: their logs are in {logs}.")
         raise Preempted(f"Stopped by {name}; all commands have saved their state. Run the same command to resume.")
     return pool.failed
 

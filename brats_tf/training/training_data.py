@@ -128,8 +128,6 @@ def prepare_training_data(config, cases, validation, cache_dir, options):
     """
     split = split_cases(cases, config.data, seed=config.seed)
     unseen = _cases_to_validate(config, split, cases, validation, options.skip_invalid)
-    if validation is None and unseen:
-        split = dataclasses.replace(split, validation=[case.id for case in unseen])
     stored = prepare_cases(
         [case for case in cases if case.id in set(split.training)],
         parts=(*config.data.modalities, SEGMENTATION),

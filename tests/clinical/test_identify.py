@@ -45,6 +45,9 @@ SE_T1, SE_T2, FLAIR, MPRAGE = (10, 550, None), (95, 5000, None), (120, 9000, 250
         ("AX T1 WO GAD", SE_T1, "", "t1"),
         ("T1 AXIAL NO CONTRAST", SE_T1, "", "t1"),
         ("T1 NO GD", None, "", "t1"),
+        ("AX T1 NON GAD", SE_T1, "", "t1"),
+        ("T1 +C, MRI BRAIN W WO", SE_T1, "", "t1ce"),
+        ("AX T1 POST, BRAIN W/WO CONTRAST", SE_T1, "", "t1ce"),
         ("T1 W CONTRAST", SE_T1, "", "t1ce"),
         ("T1 CE, no fat saturation", SE_T1, "", "t1ce"),
         ("t2_space_mpr", SE_T2, "", "t2"),
@@ -103,6 +106,7 @@ def test_a_named_series_that_is_not_there_is_refused():
     ("name", "modality"),
     [("x_flair.nii.gz", "flair"), ("x-t1c.nii.gz", "t1ce"), ("AX T1 post.nii", "t1ce"), ("T2w.nii.gz", "t2"),
      ("t2_space_mpr.nii.gz", "t2"), ("post_T1.nii.gz", "t1ce"), ("ax_T1_wo_contrast.nii.gz", "t1"),
+     ("KM_01_t1.nii.gz", "t1"), ("P1_post_op_t1.nii.gz", "t1"), ("Study_Post_001_t1.nii.gz", "t1"),
      ("BraTS20_Training_001_t1.nii.gz", "t1"), ("brain_mask.nii.gz", None), ("scan.nii.gz", None)],
 )  # fmt: skip
 def test_names_tell_the_modality_of_nifti_files(name, modality):

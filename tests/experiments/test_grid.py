@@ -87,7 +87,9 @@ def test_a_signal_is_passed_on_and_nothing_new_begins(program, tmp_path):
 
 def test_a_signal_hides_no_failure(program, tmp_path):
     program("import signal\nsignal.signal(15, signal.SIG_IGN); os.kill(os.getppid(), 15); time.sleep(0.5); sys.exit(2)")
-    assert run_in_parallel({"a": [], "b": []}, devices=[None], logs=tmp_path) == {"a": 2}
+    with pytest.raises(InputError, match="Stopped by SIGTERM, and a failed: their logs are in"):
+        run_in_parallel({"a": [], "b": []}, devices=[None], logs=tmp_path)
+    assert not (tmp_path / "b.log").exists()
 
 
 def test_a_grid_has_a_cell_for_each_combination():

@@ -214,7 +214,13 @@ def test_networks_trained_on_other_cases_are_not_compared(given):
     _, classes, ids = packed_cases.unpack(given.folder, "validation")
     for variant, cases in (("plus", ids), ("segresnet", ids[::-1])):
         write(given, variant, 0, {"normal": classes}, ids, training_cases=cases)
-    with pytest.raises(InputError, match="segresnet-0.npz must be trained on the cases of .*plus-0.npz"):
+    with pytest.raises(InputError, match=r"trained on the same cases: Phantom_001.*\(plus\). Received: Phantom_004"):
+        experiment.score(given)
+    (given.networks / "segresnet-0.npz").rename(given.networks.parent / "kept.npz")
+    experiment.score(given)
+    (given.networks / "plus-0.npz").unlink()
+    (given.networks.parent / "kept.npz").rename(given.networks / "segresnet-0.npz")
+    with pytest.raises(InputError, match="trained on the same cases"):  # As those that the results file holds.
         experiment.score(given)
 
 

@@ -10,6 +10,7 @@ from brats_tf.cli.main import main
 from brats_tf.errors import InputError
 from brats_tf.inference import shards
 from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.predict import predict_cases
 from brats_tf.inference.prediction_record import read_prediction_record
 
 
@@ -118,10 +119,22 @@ def test_a_label_map_of_another_program_stays(predict, tmp_path, capsys):
     assert main(["merge", str(tmp_path)]) == 0
 
 
-def test_networks_of_one_name_are_refused(networks, tmp_path):
+def test_probabilities_of_an_earlier_prediction_do_not_stay(predict, tmp_path):
+    for words in ([], ["--shard", "1/1"]):
+        predict(tmp_path, "--save-probabilities")
+        assert len(list((tmp_path / "probabilities").iterdir())) == 4
+        predict(tmp_path, *words)
+        assert not words or shards.merge_shards(tmp_path) == (4, {})
+        assert not list((tmp_path / "probabilities").iterdir())
+        assert len(list(tmp_path.glob("*.nii.gz"))) == 4
+
+
+def test_networks_of_one_name_are_refused(networks, phantoms, tmp_path):
     shutil.copytree(networks / "other", tmp_path / "flair")
+    predictors = load_ensemble([networks / "flair", tmp_path / "flair"])
     with pytest.raises(InputError, match="must have different names. Received: flair, flair"):
-        load_ensemble([networks / "flair", tmp_path / "flair"])
+        predict_cases(predictors, phantoms[:1], out=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.*"))
 
 
 def test_a_case_left_out_of_a_shard_is_left_out_of_the_whole(networks, predict, phantom_folder, tmp_path, capsys):

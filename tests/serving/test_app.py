@@ -206,6 +206,7 @@ def test_the_command_listens_on_this_machine_alone(predictors, monkeypatch, caps
     assert main(words) == 0
     assert listened == [("127.0.0.1", port)]
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port))
         taken.listen()
         assert main(words) == 2
