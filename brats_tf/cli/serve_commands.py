@@ -41,7 +41,7 @@ def serve(given):
     with _bound(serving.host, serving.port) as listening:  # Before minutes of work that nobody could reach.
         mapper.warm_up()
         log.info(f"Listening on http://{serving.host}:{serving.port} with {', '.join(mapper.networks)}.")
-        server = uvicorn.Server(uvicorn.Config(create_app(mapper, serving), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(create_app(mapper, serving), log_config=None, log_level="warning"))
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
 
