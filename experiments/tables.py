@@ -107,6 +107,7 @@ def results():
     rows += [
         ("ours: synthetic cases at 64x64x36, `make demo`, before training", read("demo_untrained")),
         ("ours: synthetic cases at 64x64x36, `make demo`", read("demo")),
+        (_on_real_cases(), read("plus_on_cpu")),
     ]
     for title, summary in rows:
         if summary.get("made_by", {}).get("initial_weights", ["unknown"]) not in ([], ["unknown"]):
@@ -115,6 +116,16 @@ def results():
         cells = [f"{100 * s['mean']:.2f} ± {100 * s['std']:.2f}, {100 * s['median']:.2f}" for s in scores]
         lines.append(f"| {title} | {scores[0]['n']} | {' | '.join(cells)} |")
     return lines
+
+
+def _on_real_cases():
+    """The title of the row of `embedding-plus` on real cases."""
+    run = read("plus_on_cpu_run")
+    return (
+        "ours: real cases, not those of BraTS's validation, `embedding-plus` at "
+        f"{run['settings']['data']['spacing_mm']:g} mm, trained on {run['cases']} others for {run['seconds'] / 60:.0f} "
+        "minutes on two CPU cores"
+    )
 
 
 def three(dice):
