@@ -218,7 +218,8 @@ def _check_kinds(record):
     for one in checkpoints.values():
         check_kinds(one, _FACTS)
     for one in cases.values():
-        check_kinds({"beside": []} | one, {"sha256": str, "beside": list})
+        check_kinds(one, {"sha256": str})
+        check_kinds({"beside": one.get("beside", [])}, {"beside": list})
     ids = [*cases, *record["left_out"], *record["pending"]]
     if not all(isinstance(one, str) and is_safe(one) for one in ids):
         raise ValueError("the id of a case cannot be the name of a file")
