@@ -33,6 +33,7 @@ def check(folders, folder, *, crop, spacing_mm):
     """Raises `InputError` unless `folder` holds what `pack` would write of the cases of {part: folder}."""
     from brats_tf.data.discovery import find_cases
     from brats_tf.errors import InputError
+    from brats_tf.runs.folder import describe_differences
 
     expected = {"crop": list(crop), "spacing_mm": spacing_mm}
     expected |= {part: [case.id for case in find_cases(source)[0]] for part, source in folders.items()}
@@ -40,12 +41,8 @@ def check(folders, folder, *, crop, spacing_mm):
     for part in folders:
         with np.load(folder / f"{part}.npz") as file:
             received[part] = file["ids"].tolist()
-    others = [name for name, value in expected.items() if received[name] != value]
-    if others:
-        raise InputError(
-            f"{folder} holds cases that were packed with other {', '.join(others)}: name another folder with --out. "
-            f"Received: {', '.join(f'{name} {expected[name]}, there {received[name]}' for name in others)}."
-        )
+    if differences := describe_differences(received, expected):
+        raise InputError(f"{folder} holds cases packed with {differences}: name another folder with --out.")
 
 
 def quantised(volume):

@@ -88,7 +88,7 @@ def _add_training_arguments(parser):
     length.add_argument("--minutes", type=float, help="of each variant's training; a few steps are measured for it")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--until", type=float, default=float("inf"), help="no network starts after this time")
-    parser.add_argument("--commit", default=git_commit(), help="of this code, where Git does not know")
+    parser.add_argument("--commit", help="of this code (default: what Git says)")
 
 
 def run(given):
@@ -139,7 +139,7 @@ def train_variant(given, variant, seed, data, begun):
     from brats_tf.models.outputs import to_classes
 
     members = [(modality,) for modality in MODALITIES] if variant == "embedding" else [MODALITIES]
-    facts = {"variant": variant, "seed": seed, "commit": given.commit} | given.cropped
+    facts = {"variant": variant, "seed": seed, "commit": given.commit or git_commit()} | given.cropped
     facts |= {"minutes": given.minutes} if given.minutes else {"epochs": given.epochs}
     facts |= {"learning_rate": given.learning_rate, "networks": [], "cases": len(data["training"][2])}
     facts |= {"training_cases": data["training"][2], "validation_cases": data["validation"][2]}

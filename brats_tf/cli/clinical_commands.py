@@ -104,7 +104,7 @@ def segment(given):
 
 
 def _predict_rest(given, cases, predictions):
-    """Predicts the cases that no prediction so made is there of yet. Returns the failures."""
+    """Predicts the cases that lack a prediction by these networks and settings. Returns the failures."""
     from brats_tf.runtime.tensorflow import import_tensorflow
 
     import_tensorflow()
@@ -112,7 +112,7 @@ def _predict_rest(given, cases, predictions):
     from brats_tf.data.notes import log_skipped
     from brats_tf.inference.ensemble import load_ensemble
     from brats_tf.inference.predict import predict_cases
-    from brats_tf.inference.prediction_record import finished_cases, how_made, read_prediction_record
+    from brats_tf.inference.prediction_record import finished_cases, how_made, is_made_so, read_prediction_record
 
     runs = runs_given(given)
     steps = postprocessing_given(given, runs)
@@ -120,8 +120,7 @@ def _predict_rest(given, cases, predictions):
     found, skipped = find_cases(cases)
     log_skipped(skipped)
     before = read_prediction_record(predictions)
-    same = all(before.get(name) == value for name, value in how_made(predictors, steps).items())
-    done = finished_cases(before, predictions) if same else set()
+    done = finished_cases(before, predictions) if is_made_so(before, how_made(predictors, steps)) else set()
     newer = {case.id for case in found if _newer(cases / case.id, predictions / f"{case.id}.nii.gz")}
     wanted = [case for case in found if case.id not in done or case.id in newer]
     if not wanted:

@@ -48,18 +48,10 @@ def serve(given):
 
 def _bound(host, port):
     """A socket that is bound to an address. Raises `InputError` where that is not possible."""
-    bound = None
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen()
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        if bound:
-            bound.close()
         raise InputError(f"--host {host} --port {port} cannot be listened on: {error.strerror or error}.") from error
-    return bound
 
 
 def _serve_options(parser):

@@ -51,15 +51,15 @@ class PredictionRecord:
         made_by = how_made(predictors, postprocessing)
         if before and not replace:
             check_same(before, made_by, out)
-        same = all(before.get(name) == value for name, value in made_by.items())
+        same, known = is_made_so(before, made_by), known_cases(before)
         kept = before if same else {}
-        foreign = [case for case in case_ids if self.path(case).exists() and case not in known_cases(before)]
+        foreign = [case for case in case_ids if self.path(case).exists() and case not in known]
         if foreign and not replace:
             raise InputError(
                 f"{self.path(foreign[0])} is not of a prediction that {PREDICTION_FILE} records: name another folder "
                 f"with --out, or replace it with --replace. Received {len(foreign)} such label maps."
             )
-        known = {name: kept.get(name, {}) for name in ("cases", "left_out")}
+        settled = {name: kept.get(name, {}) for name in ("cases", "left_out")}
         finished = finished_cases(kept, out) if options.resume else ()
         self.wanted = [case for case in case_ids if case not in finished]
         folders = [*kept.get("data", []), *([str(Path(data).resolve())] if data else [])]
@@ -69,11 +69,11 @@ class PredictionRecord:
             **made_by,
             "checkpoints": {one.name: one.facts for one in predictors},
             "data": list(dict.fromkeys(folders)),
-            **known,
+            **settled,
             "pending": list(dict.fromkeys([*kept.get("pending", []), *self.wanted])),
         }
         self._write()
-        for case in known_cases(before) if not same else ():
+        for case in known if not same else ():
             for folder in FOLDERS:
                 (self.out / folder / f"{case}.nii.gz").unlink(missing_ok=True)
 
@@ -122,6 +122,11 @@ def how_made(predictors, postprocessing):
     }
 
 
+def is_made_so(record, made_by):
+    """Whether a record's predictions were made as `how_made` says; those of an empty one were not."""
+    return all(record.get(name) == value for name, value in made_by.items())
+
+
 def read_prediction_record(predictions):
     """The record that `predict_cases` wrote into a folder; {} where there is none. Raises `InputError`."""
     path = Path(predictions) / PREDICTION_FILE
@@ -149,7 +154,7 @@ def finished_cases(record, predictions):
 
 def check_same(record, made_by, out, remedy="name another folder with --out, or replace them with --replace"):
     """Raises `InputError` when a record's predictions are of other networks, weights or steps than `made_by` says."""
-    if any(record[name] != value for name, value in made_by.items()):
+    if not is_made_so(record, made_by):
         raise InputError(f"{out} holds predictions with other {_differing(record, made_by)}: {remedy}.")
 
 

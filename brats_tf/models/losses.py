@@ -108,7 +108,7 @@ def _of_logits(logits, target, probabilities):
 
 
 class MultipleDice(keras.losses.Loss):
-    """1 - mean Dice of exclusive classes (B, H, W, D, 4), background first: one number, 0 to 1, B times.
+    """1 - mean Dice of exclusive classes (B, H, W, D, 4), background first: (B,), one number from 0 to 1, repeated.
 
     Dice = 2 sum(r p) / (sum(r) + sum(p)), sums over all voxels of the batch (the text's n; that it runs over the batch:
     authors' code), so a class that one patch lacks is judged by the others. A class that the whole batch lacks scores

@@ -78,7 +78,7 @@ class TrainingData:
     def unreadable(self):
         """The first file of the cached cases that is missing, or has not the size of its crop; None where all are."""
         crop = self.config.data.crop
-        files = [(path, "") for case in self.stored for path in case.volumes.values()]
+        files = [(path, modality) for case in self.stored for modality, path in case.volumes.items()]
         files += [(case.classes, SEGMENTATION) for case in self.stored]
         return next((path for path, part in files if not is_complete(path, part, crop)), None)
 

@@ -203,10 +203,12 @@ def test_what_jax_does_not_do_is_refused(monkeypatch):
 def test_cases_packed_of_another_folder_are_not_trained_on(given, phantom_folder, tmp_path):
     folders = dict.fromkeys(packed_cases.PARTS, phantom_folder)
     packed_cases.check(folders, given.folder, **CROPPED)
-    with pytest.raises(InputError, match=r"packed with other spacing_mm.* spacing_mm 3.0, there 6.0"):
+    with pytest.raises(InputError, match=r"cases packed with spacing_mm 6.0 instead of 3.0: name another"):
         packed_cases.check(folders, given.folder, **CROPPED | {"spacing_mm": 3.0})
-    shutil.copytree(next(phantom_folder.iterdir()), tmp_path / "fewer" / "Phantom_001")
-    with pytest.raises(InputError, match="packed with other training"):
+    shutil.copytree(phantom_folder / "Phantom_001", tmp_path / "fewer" / "Phantom_001")
+    with pytest.raises(
+        InputError, match=r"packed with training \['Phantom_001', .*\] instead of \['Phantom_001'\]: name"
+    ):
         packed_cases.check(folders | {"training": tmp_path / "fewer"}, given.folder, **CROPPED)
 
 
