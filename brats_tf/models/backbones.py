@@ -21,6 +21,7 @@ from brats_tf.errors import InputError
 from brats_tf.models import feature_pyramid as pyramid
 from brats_tf.models.activations import with_lean_gradients
 from brats_tf.models.normalisation import GroupNormalization
+from brats_tf.models.precision import float32_on_cpu
 
 BATCH_NORM = choices_of(ClassifierSettings, "batch_norm")
 INPUT_SCALING = choices_of(ClassifierSettings, "input_scaling")
@@ -178,7 +179,8 @@ def feature_pyramid(name, image_shape, batch_norm="frozen", stochastic_depth=Fal
         raise InputError(f"`batch_norm` must be one of {', '.join(BATCH_NORM)}. Received: {batch_norm!r}.")
     get_backbone(name)
     try:
-        network = pyramid.cut(build_classifier(name, image_shape=image_shape), name=name)
+        with float32_on_cpu():
+            network = pyramid.cut(build_classifier(name, image_shape=image_shape), name=name)
     except ValueError as error:
         height, width, _ = image_shape
         raise InputError(f"{name} could not be built for planes of {height}x{width} voxels: {error}.") from error

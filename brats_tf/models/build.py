@@ -5,6 +5,7 @@ import hashlib
 import keras
 
 from brats_tf.config.config import Config
+from brats_tf.models.precision import dtype_policy
 from brats_tf.models.registry import get_network
 
 
@@ -13,12 +14,8 @@ def build_network(config: Config, *, precision: str = "float32") -> keras.Model:
 
     Its weights are float32 in any `precision`, which only says what layers compute in; prediction takes float32.
     """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    try:
+    with dtype_policy(precision if precision == "float32" else f"mixed_{precision}"):
         return get_network(config.network.name).build(**config.network_settings())
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def build_with_weights(config: Config) -> tuple[keras.Model, str]:

@@ -14,6 +14,7 @@ from brats_tf.config.settings import PlusSettings
 from brats_tf.errors import InputError
 from brats_tf.models import backbones, slabs
 from brats_tf.models.embedding import REGION_CHANNELS
+from brats_tf.models.precision import float32_on_cpu
 
 DEFAULTS = PlusSettings()
 COARSEST = 32  # How many times smaller a classifier's last features are.
@@ -44,9 +45,10 @@ def plus_network(
     check_shape(shape, slab)
     volume = keras.Input(shape, name="volume")
     detail = slabs.detail_path(volume, stride=slabs.detail_stride(slab))
-    images = slabs.images(volume, slab=slab)
-    images = backbones.scale_input(images, scaling=input_scaling, backbone=backbone)
-    images = slabs.SlabsToBatch(name="images_to_batch")(images)
+    with float32_on_cpu():
+        images = slabs.images(volume, slab=slab)
+        images = backbones.scale_input(images, scaling=input_scaling, backbone=backbone)
+        images = slabs.SlabsToBatch(name="images_to_batch")(images)
     classifier = backbones.feature_pyramid(backbone, images.shape[1:], **switches)
     pyramid = slabs.stacked_pyramid(classifier(images), count=shape[2] // slab)
     x = slabs.decoder(pyramid, detail)

@@ -11,6 +11,7 @@ from keras import layers, ops
 from brats_tf.models.blocks import GROUPS, conv, residual_block
 from brats_tf.models.interslice import PLANES_LAYER
 from brats_tf.models.normalisation import GroupNormalization
+from brats_tf.models.precision import float32_on_cpu
 
 IMAGE_CHANNELS = 3
 IMAGES_LAYER = "images"  # The layers before the planes, whose only way to the loss leads through the classifier.
@@ -72,7 +73,8 @@ def detail_stride(slab):
 
 def detail_path(volume, *, stride):
     """What no image shows at half size: (B, H, W, D, C) -> (B, H/2, W/2, D/stride, 32)."""
-    x = conv(volume, DETAIL_FILTERS, kernel=3, strides=(2, 2, stride), name="detail_conv")
+    with float32_on_cpu():
+        x = conv(volume, DETAIL_FILTERS, kernel=3, strides=(2, 2, stride), name="detail_conv")
     return residual_block(x, DETAIL_FILTERS, name="detail")
 
 
@@ -113,7 +115,9 @@ def regions(x, channels, shape):
     A convolution of 16 channels at full size before them would make a pass a third slower. `shape` is (H, W, D).
     """
     factors = tuple(whole // part for whole, part in zip(shape, x.shape[1:4], strict=True))
-    return _upsample(_norm_relu(x, name="regions"), channels, factors=factors, name="regions")
+    x = _norm_relu(x, name="regions")
+    with float32_on_cpu():
+        return _upsample(x, channels, factors=factors, name="regions")
 
 
 def _norm_relu(x, *, name):

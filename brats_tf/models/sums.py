@@ -7,6 +7,7 @@ and loses less; what it gives for chunks of at most 4,096 rows is added up after
 import keras
 from keras import ops
 
+from brats_tf.models.precision import on_gpu
 from brats_tf.runtime.system import cpu_has_bfloat16
 
 # Sizes of chunks. More chunks average out the rounding of each.
@@ -20,7 +21,7 @@ def means_over_space(x):
     Sums are products with ones, a chunk at a time: a processor's matrix products add in blocks, so that they lose less
     than its reductions, and are faster. A GPU's reductions add in a tree, and its products may round their factors.
     """
-    if _on_gpu():
+    if on_gpu():
         return ops.mean(ops.cast(x, "float32"), axis=1)
     values, rows = _cast_and_rows(x)
     if rows is None:
@@ -31,7 +32,7 @@ def means_over_space(x):
 
 def means_of_products(x, y):
     """The float32 means of x y over N, both (B, N, C): (B, C)."""
-    if _on_gpu() or _rows_of_chunks(ops.shape(x)[1], x.shape[-1]) is None:
+    if on_gpu() or _rows_of_chunks(ops.shape(x)[1], x.shape[-1]) is None:
         return means_over_space(x * y)
     (x_values, rows), (y_values, _) = _cast_and_rows(x), _cast_and_rows(y)
     return ops.mean(_mean_of_chunks(_sums_of_products(x_values, y_values, rows), rows, x), axis=1)
@@ -42,7 +43,7 @@ def mean_squares(x):
 
     None where there are no chunks, or no reason for them.
     """
-    if _on_gpu():
+    if on_gpu():
         return None
     values, rows = _cast_and_rows(x)
     if rows is None:
@@ -50,10 +51,6 @@ def mean_squares(x):
     found = _sums(values, rows), _sums_of_products(values, values, rows)
     means, squares = (_mean_of_chunks(sums, rows, x) for sums in found)
     return means, squares, keras.backend.standardize_dtype(values.dtype)
-
-
-def _on_gpu():
-    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
 def _cast_and_rows(x):
