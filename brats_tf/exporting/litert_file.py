@@ -70,7 +70,7 @@ def without_pooling_in_3d(network):
 
 
 class PoolingOfImages(keras.layers.Layer):
-    """What a pooling of volumes does along the depth alone, or within slices: (B, H, W, D, C) -> (B, h, w, d, C).
+    """What a pooling of volumes does along one or two of their axes: (B, X, Y, Z, C) -> (B, x, y, z, C).
 
     `pool` is the function of images; `layer` is replaced.
     """
@@ -78,18 +78,17 @@ class PoolingOfImages(keras.layers.Layer):
     def __init__(self, pool, layer):
         super().__init__(name=layer.name)
         self.pool_images, self.padding = pool, layer.padding
-        self.pool_size, self.strides = tuple(layer.pool_size), tuple(layer.strides)
-        self.along_depth = self.pool_size[:2] == self.strides[:2] == (1, 1)
-        if not self.along_depth and (self.pool_size[2], self.strides[2]) != (1, 1):
-            raise InputError(f"LiteRT has no pooling along three axes. Received: {layer.name} of {self.pool_size}.")
+        sizes = list(zip(layer.pool_size, layer.strides, strict=True))
+        if (1, 1) not in sizes:
+            raise InputError(f"LiteRT has no pooling along three axes. Received: {layer.name} of {layer.pool_size}.")
+        self.untouched = 2 - sizes[::-1].index((1, 1))  # The last axis that is not pooled: images lie along it.
+        del sizes[self.untouched]
+        self.pool_size, self.strides = zip(*sizes, strict=True)
 
     def call(self, volumes):
-        batch, (height, width, depth, channels) = ops.shape(volumes)[0], volumes.shape[1:]
-        if self.along_depth:
-            images = ops.reshape(volumes, (-1, height * width, depth, channels))
-            images = self.pool_images(images, (1, self.pool_size[2]), (1, self.strides[2]), self.padding)
-            return ops.reshape(images, (batch, height, width, images.shape[2], channels))
-        images = ops.reshape(ops.transpose(volumes, (0, 3, 1, 2, 4)), (-1, height, width, channels))
-        images = self.pool_images(images, self.pool_size[:2], self.strides[:2], self.padding)
-        shape = (batch, depth, *images.shape[1:3], channels)
-        return ops.transpose(ops.reshape(images, shape), (0, 2, 3, 1, 4))
+        batch, pooled = ops.shape(volumes)[0], [axis for axis in (1, 2, 3) if axis != self.untouched + 1]
+        images = ops.transpose(volumes, (0, self.untouched + 1, *pooled, 4))
+        count, *image = images.shape[1:]
+        images = self.pool_images(ops.reshape(images, (-1, *image)), self.pool_size, self.strides, self.padding)
+        volumes = ops.reshape(images, (batch, count, *images.shape[1:]))
+        return ops.moveaxis(volumes, 1, self.untouched + 1)

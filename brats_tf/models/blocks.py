@@ -7,23 +7,23 @@ from brats_tf.models.normalisation import GroupNormalization
 GROUPS = 8  # Of a group normalisation, or one per channel where there are fewer (authors' code; Myronenko 2018).
 
 
-def conv(x, filters, *, kernel, name, **settings):
+def conv(x, filters, *, kernel, name, convolution=None, **settings):
     """Convolves, keeping the size: (B, H, W[, D], C) -> (B, H, W[, D], filters).
 
-    The rank of `x` chooses 2D or 3D.
+    `convolution` is the layer's class; if None, the rank of `x` chooses 2D or 3D.
     """
-    convolution = layers.Conv3D if len(x.shape) == 5 else layers.Conv2D
+    convolution = convolution or (layers.Conv3D if len(x.shape) == 5 else layers.Conv2D)
     return convolution(filters, kernel, padding="same", name=name, **settings)(x)
 
 
-def residual_block(x, filters, *, name):
+def residual_block(x, filters, *, name, convolve=conv):
     """Pre-activation residual block: (B, H, W[, D], C) -> (B, H, W[, D], filters).
 
     Twice GroupNorm, ReLU and a convolution of width 3, added to a 1-wide convolution of the input (embedding paper,
     Section 2.2, after Myronenko 2018; the order and the shortcut that is always a convolution: authors' code).
     """
-    shortcut = conv(x, filters, kernel=1, name=f"{name}_shortcut")
+    shortcut = convolve(x, filters, kernel=1, name=f"{name}_shortcut")
     for step in (1, 2):
         x = GroupNormalization(min(GROUPS, x.shape[-1]), relu=True, name=f"{name}_norm{step}")(x)
-        x = conv(x, filters, kernel=3, name=f"{name}_conv{step}")
+        x = convolve(x, filters, kernel=3, name=f"{name}_conv{step}")
     return layers.Add(name=f"{name}_add")([x, shortcut])

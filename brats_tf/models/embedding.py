@@ -10,7 +10,7 @@ from brats_tf.config.presets import PRESETS
 from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
 from brats_tf.models import backbones, decoder2d, interslice
-from brats_tf.models.blocks import conv
+from brats_tf.models.slices_first import conv, slices_first, slices_last
 
 REGION_CHANNELS = 3  # WT, TC, ET
 CLASS_CHANNELS = 4  # background, necrosis, edema, enhancing
@@ -60,6 +60,7 @@ def embedding_network(
     settings = {"depth_factors": depth_factors, "planes": planes, "backbone": backbone}
     volume, x = _embed(shape, halves, **settings, switches=PAPER._replace(**switches))
     x = conv(x, REGION_CHANNELS, kernel=1, name="regions_conv")
+    x = slices_last(x, name="regions_slices_last")
     regions = layers.Activation("sigmoid", dtype="float32", name="regions")(x)
     return keras.Model(volume, regions, name="embedding")
 
@@ -83,16 +84,17 @@ def authors_network(
     volume, x = _embed(shape, halves, **settings, switches=AUTHORS._replace(**switches))
     x = conv(x, interslice.FILTERS[0], kernel=3, name="last_conv")
     x = conv(x, CLASS_CHANNELS, kernel=1, name="classes_conv")
+    x = slices_last(x, name="classes_slices_last")
     classes = layers.Activation("softmax", dtype="float32", name="classes")(x)
     return keras.Model(volume, classes, name="embedding_authors")
 
 
 def _embed(shape, halves, *, depth_factors, planes, backbone, switches):
-    """Figure 1, box by box, up to the head: (H, W, D, C) -> the input volume, features (B, H, W, D, 16)."""
+    """Figure 1, box by box, up to the head: (H, W, D, C) -> the input volume, features (B, D, H, W, 16)."""
     factors = check_shape(shape, depth_factors, planes)
     scaling, *classifier_switches = switches
     volume = keras.Input(shape, name="volume")
-    squeezed, skips = halves.squeeze(volume, depth_factors=factors)
+    squeezed, skips = halves.squeeze(slices_first(volume, name="volume_slices_first"), depth_factors=factors)
     image = backbones.scale_input(squeezed, scaling=scaling, backbone=backbone)
     classifier = backbones.feature_pyramid(backbone, image.shape[1:], *classifier_switches)
     decoded = halves.decode(classifier(image), planes=planes)

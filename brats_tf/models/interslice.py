@@ -1,7 +1,7 @@
 """The inter-slice encoder and decoder: between the slices of a volume and the three planes of an image.
 
 The embedding paper, Section 2.2 and Table 1 (the squeeze) and Section 2.3 (the way back). H and W are never touched
-here.
+here. Volumes have their slices first, (B, D, H, W, C), see `slices_first`.
 """
 
 import math
@@ -10,7 +10,7 @@ from keras import layers
 
 from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
-from brats_tf.models.blocks import conv, residual_block
+from brats_tf.models.slices_first import conv, residual_block, slices_first
 
 PLANES_LAYER = "planes"  # What the encoder hands to the classifier.
 PLANES = EmbeddingSettings().planes  # What a 2D classifier takes: one image with three channels.
@@ -68,8 +68,9 @@ def check_depth_factors(depth_factors, depth, planes=PLANES):
 
 
 def pooled_encoder(volume, *, depth_factors):
-    """Squeezes slices into planes by max-pooling: (B, H, W, D, C) -> (B, H, W, planes), skips fine to coarse.
-    The skips are (B, H, W, D, 16), (B, H, W, D/f1, 32), (B, H, W, D/(f1 f2), 64). Source: embedding paper, Section 2.2
+    """Squeezes slices into planes by max-pooling: (B, D, H, W, C) -> (B, H, W, planes), skips fine to coarse.
+
+    The skips are (B, D, H, W, 16), (B, D/f1, H, W, 32), (B, D/(f1 f2), H, W, 64). Source: embedding paper, Section 2.2
     and Table 1.
     """
     x = conv(volume, FILTERS[0], kernel=3, name=STEM_LAYER)
@@ -77,7 +78,7 @@ def pooled_encoder(volume, *, depth_factors):
     for level, (filters, factor) in enumerate(zip(FILTERS, depth_factors, strict=False), start=1):
         x = residual_block(x, filters, name=f"squeeze{level}")
         skips.append(x)
-        x = layers.MaxPooling3D((1, 1, factor), name=f"squeeze{level}_pool")(x)
+        x = layers.MaxPooling3D((factor, 1, 1), name=f"squeeze{level}_pool")(x)
     x = residual_block(x, FILTERS[-1], name=LAST_BLOCK)
     # Table 1 calls the row with one filter a block, and Section 2.2 says what a block is. It ends in a sum, not in a
     # ReLU, so that no plane can stay at 0 for ever.
@@ -85,7 +86,7 @@ def pooled_encoder(volume, *, depth_factors):
 
 
 def strided_encoder(volume, *, depth_factors):
-    """Squeezes slices into planes by strided convolutions: (B, H, W, D, C) -> (B, H, W, planes), skips fine to coarse.
+    """Squeezes slices into planes by strided convolutions: (B, D, H, W, C) -> (B, H, W, planes), skips fine to coarse.
 
     The skips are as in `pooled_encoder`. Source: authors' code (stem dropout 0.2, strided 3x3x3 convolutions, planes by
     one 1x1x1 filter with ReLU).
@@ -96,28 +97,30 @@ def strided_encoder(volume, *, depth_factors):
     for level, factor in enumerate(depth_factors, start=1):
         x = residual_block(x, FILTERS[level - 1], name=f"squeeze{level}")
         skips.append(x)
-        x = conv(x, FILTERS[level], kernel=3, name=f"squeeze{level}_stride", strides=(1, 1, factor))
+        x = conv(x, FILTERS[level], kernel=3, name=f"squeeze{level}_stride", strides=(factor, 1, 1))
     x = residual_block(x, FILTERS[-1], name=LAST_BLOCK)
     return _as_image(conv(x, 1, kernel=1, name="planes_conv", activation="relu")), skips
 
 
 def decoder(planes, skips, *, depth_factors):
-    """Spreads the planes over the slices again: (B, H, W, planes), skips fine to coarse -> (B, H, W, D, 16).
+    """Spreads the planes over the slices again: (B, H, W, planes), skips fine to coarse -> (B, D, H, W, 16).
 
     A level: 1x1x1 convolution, upsample the depth, add the encoder's skip, residual block. Source: authors' code;
     embedding paper, Section 2.3 asks for "homogeneous blocks" with skips.
     """
     height, width, depth = planes.shape[1:]
     x = layers.Reshape((height, width, depth, 1), name="volume_from_planes")(planes)
+    x = slices_first(x, name="volume_from_planes_slices_first")
     for level in range(len(skips), 0, -1):
         skip, name = skips[level - 1], f"spread{level}"
         x = conv(x, skip.shape[-1], kernel=1, name=f"{name}_reduce")
-        x = layers.UpSampling3D((1, 1, depth_factors[level - 1]), name=f"{name}_up")(x)
+        x = layers.UpSampling3D((depth_factors[level - 1], 1, 1), name=f"{name}_up")(x)
         x = layers.Add(name=f"{name}_skip")([x, skip])
         x = residual_block(x, skip.shape[-1], name=name)
     return x
 
 
 def _as_image(x):
-    """Makes the slices the channels of an image: (B, H, W, planes, 1) -> (B, H, W, planes)."""
-    return layers.Reshape(x.shape[1:4], name=PLANES_LAYER)(x)
+    """Makes the slices the channels of an image: (B, planes, H, W, 1) -> (B, H, W, planes)."""
+    x = layers.Reshape(x.shape[1:4], name=f"{PLANES_LAYER}_slices_first")(x)
+    return layers.Permute((2, 3, 1), name=PLANES_LAYER)(x)

@@ -6,11 +6,11 @@ import os
 import keras
 import tensorflow as tf
 
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, format_shape
 from brats_tf.models.cost import all_layers
 from brats_tf.runtime.tensorflow import has_gpu
 
-WRONG_HEIGHT = 2  # See `check_gradients`.
+WRONG_SIZE = 2  # See `check_gradients`.
 PORT = 29400  # Of the first task on a Slurm node; the others count on.
 
 
@@ -98,18 +98,18 @@ def check_gradients(network):
     """Raises `InputError` where the devices compute a wrong gradient of one of the network's layers.
 
     On a CPU with bfloat16, TensorFlow 2.21's gradient of the kernel of a 3D convolution is that of uninitialised memory
-    where volumes are two voxels high and the kernel is three.
+    where the first axis of a volume has two voxels and the kernel three.
     """
     if has_gpu():
         return
     for layer in all_layers(network):
         if isinstance(layer, keras.layers.Conv3D) and layer.compute_dtype == "bfloat16":
-            height = layer.input.shape[1]
-            if height == WRONG_HEIGHT and layer.kernel_size[0] > height:
+            volume = layer.input.shape[1:4]
+            if volume[0] == WRONG_SIZE and layer.kernel_size[0] > volume[0]:
                 raise InputError(
-                    f"`precision` must be float32 for volumes of height {network.input.shape[1]} without a GPU: in "
-                    f"bfloat16, TensorFlow's gradient of {layer.name}, which sees {height} voxels of it, is wrong. "
-                    "Larger crops or patches may train. Received: bfloat16."
+                    f"`precision` must be float32 here without a GPU: in bfloat16, TensorFlow's gradient of "
+                    f"{layer.name}, which sees {format_shape(volume)} voxels of a volume, is wrong. Larger crops or "
+                    "patches, or another number of planes, may train. Received: bfloat16."
                 )
 
 

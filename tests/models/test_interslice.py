@@ -31,28 +31,28 @@ def test_a_depth_without_three_factors_is_refused(depth):
 
 
 def test_the_encoder_keeps_height_and_width():
-    volume = keras.Input((8, 16, 36, 1))
+    volume = keras.Input((36, 8, 16, 1))
     planes, skips = interslice.pooled_encoder(volume, depth_factors=(2, 2, 3))
     assert planes.shape == (None, 8, 16, 3)
-    assert [skip.shape[1:] for skip in skips] == [(8, 16, 36, 16), (8, 16, 18, 32), (8, 16, 9, 64)]
+    assert [skip.shape[1:] for skip in skips] == [(36, 8, 16, 16), (18, 8, 16, 32), (9, 8, 16, 64)]
 
 
 def test_both_encoders_offer_the_same_skips():
-    volume = keras.Input((8, 16, 36, 1))
+    volume = keras.Input((36, 8, 16, 1))
     _, pooled = interslice.pooled_encoder(volume, depth_factors=(2, 2, 3))
     keras.utils.clear_session()
-    _, strided = interslice.strided_encoder(keras.Input((8, 16, 36, 1)), depth_factors=(2, 2, 3))
+    _, strided = interslice.strided_encoder(keras.Input((36, 8, 16, 1)), depth_factors=(2, 2, 3))
     assert [skip.shape for skip in pooled] == [skip.shape for skip in strided]
 
 
 def test_pooling_keeps_the_largest_of_neighbouring_slices():
-    volume = keras.Input((2, 2, 24, 1))
+    volume = keras.Input((24, 2, 2, 1))
     planes, _ = interslice.pooled_encoder(volume, depth_factors=(2, 2, 2))
     network = keras.Model(volume, planes)
     before, after = network.get_layer("squeeze1_add").output, network.get_layer("squeeze1_pool").output
-    values = np.random.default_rng(0).normal(size=(1, 2, 2, 24, 1)).astype("float32")
+    values = np.random.default_rng(0).normal(size=(1, 24, 2, 2, 1)).astype("float32")
     before, after = keras.Model(volume, [before, after])(values)
-    np.testing.assert_array_equal(np.array(before).reshape(1, 2, 2, 12, 2, 16).max(axis=4), after)
+    np.testing.assert_array_equal(np.array(before).reshape(1, 12, 2, 2, 2, 16).max(axis=2), after)
 
 
 def group_norm(x, groups=8, epsilon=1e-3):
