@@ -7,6 +7,7 @@ import keras
 from keras import initializers, layers
 
 from brats_tf.errors import InputError
+from brats_tf.models.convolutions import Conv3D, Conv3DTranspose
 from brats_tf.models.resnet34 import batch_norm, resnet34
 from brats_tf.regions import CLASSES
 
@@ -50,7 +51,7 @@ def albunet(shape: tuple[int, int, int, int], *, depth_layers: bool = True) -> k
             x = depth(x, name=f"depth_{name}")
     x = _convolve(x, LAST, kernel=(3, 3, 1), name="dec0")
     x = depth(x, name="depth_dec0")
-    x = layers.Conv3D(len(CLASSES), 1, kernel_initializer=_initial(), name="classes_conv")(x)
+    x = Conv3D(len(CLASSES), 1, kernel_initializer=_initial(), name="classes_conv")(x)
     classes = layers.Activation("softmax", dtype="float32", name="classes")(x)
     return keras.Model(volume, classes, name="albunet")
 
@@ -73,7 +74,7 @@ def _see_neighbours(x, *, name):
 def _go_up(x, middle, filters, *, name):
     """A convolution, then twice the size in plane: (B, H, W, D, C) -> (B, 2H, 2W, D, filters)."""
     x = _convolve(x, middle, kernel=(3, 3, 1), name=name)
-    up = layers.Conv3DTranspose(
+    up = Conv3DTranspose(
         filters, (4, 4, 1), strides=(2, 2, 1), padding="same", kernel_initializer=_initial(), name=f"{name}_up"
     )
     return layers.Activation("relu", name=f"{name}_up_relu")(up(x))
@@ -81,7 +82,7 @@ def _go_up(x, middle, filters, *, name):
 
 def _convolve(x, filters, *, kernel, name):
     """Convolution, batch norm, ReLU: (B, H, W, D, C) -> (B, H, W, D, filters)."""
-    convolution = layers.Conv3D(filters, kernel, padding="same", kernel_initializer=_initial(), name=f"{name}_conv")
+    convolution = Conv3D(filters, kernel, padding="same", kernel_initializer=_initial(), name=f"{name}_conv")
     x = batch_norm(convolution(x), name=f"{name}_norm")
     return layers.Activation("relu", name=f"{name}_relu")(x)
 

@@ -2,6 +2,7 @@
 
 from keras import layers
 
+from brats_tf.models.convolutions import Conv2D, Conv3D
 from brats_tf.models.normalisation import GroupNormalization
 
 GROUPS = 8  # Of a group normalisation, or one per channel where there are fewer (authors' code; Myronenko 2018).
@@ -12,7 +13,7 @@ def conv(x, filters, *, kernel, name, convolution=None, **settings):
 
     `convolution` is the layer's class; if None, the rank of `x` chooses 2D or 3D.
     """
-    convolution = convolution or (layers.Conv3D if len(x.shape) == 5 else layers.Conv2D)
+    convolution = convolution or (Conv3D if len(x.shape) == 5 else Conv2D)
     return convolution(filters, kernel, padding="same", name=name, **settings)(x)
 
 

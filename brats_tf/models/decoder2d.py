@@ -6,6 +6,7 @@ A pyramid may lack scales: a level without one goes up without a skip, and the c
 from keras import layers
 
 from brats_tf.models.blocks import conv, residual_block
+from brats_tf.models.convolutions import Conv2DTranspose
 
 FILTERS = {"P4": 512, "P3": 256, "P2": 128, "P1": 64}  # Authors' code; the text: features change by a factor 2.
 FULL_SIZE_FILTERS = 32
@@ -38,12 +39,12 @@ def transposed_decoder(pyramid, *, planes):
     x = pyramid[max(pyramid)]
     for scale, filters in _levels(pyramid):
         name = f"plane_{scale.lower()}"
-        x = layers.Conv2DTranspose(filters, 3, strides=2, padding="same", use_bias=False, name=f"{name}_up")(x)
+        x = Conv2DTranspose(filters, 3, strides=2, padding="same", use_bias=False, name=f"{name}_up")(x)
         x = layers.BatchNormalization(name=f"{name}_norm")(x)
         x = layers.SpatialDropout2D(DROPOUT, name=f"{name}_dropout")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         x = _join(x, pyramid, scale)
-    return layers.Conv2DTranspose(planes, 3, strides=2, padding="same", name=DECODED_PLANES_LAYER)(x)
+    return Conv2DTranspose(planes, 3, strides=2, padding="same", name=DECODED_PLANES_LAYER)(x)
 
 
 def _levels(pyramid):

@@ -13,7 +13,6 @@ import keras
 
 from brats_tf.models.feature_pyramid import stages
 from brats_tf.models.interslice import STEM_LAYER
-from brats_tf.models.normalisation import GroupNormalization
 
 BLOCK = ("_shortcut", "_add")  # The first and the last layer of `blocks.residual_block`.
 PARTS, STEPS = ("norm", "conv"), (1, 2)
@@ -76,15 +75,15 @@ class Again:
         copying = isinstance(self.layer, (keras.layers.MaxPooling3D, keras.layers.UpSampling3D))
         return copying or (self.layer is not None and self.layer.name == STEM_LAYER)
 
-    def __call__(self, values):
+    def __call__(self, values, training):
         """The tensor of the values of `kept`."""
         if not self.layer:
             return values[0]
         values, inputs = list(values), []
         for part in self.parts:
-            inputs.append(part(values[: len(part.kept)]))
+            inputs.append(part(values[: len(part.kept)], training))
             del values[: len(part.kept)]
-        return self.layer(inputs if len(inputs) > 1 else inputs[0])
+        return self.layer(inputs if len(inputs) > 1 else inputs[0], training=training)
 
 
 class Block(keras.layers.Layer):
@@ -103,10 +102,10 @@ class Block(keras.layers.Layer):
         steps = [keras.remat(partial(_through, step, training)) for step in self.steps]
 
         def block(*kept):
-            x = y = self.before(kept)
+            x = y = self.before(kept, training)
             for step in steps:
                 y = step(y)
-            return self.shortcut(x) + y
+            return self.shortcut(x, training=training) + y
 
         return (keras.remat(block) if self.keep == "block" else block)(*kept)
 
@@ -142,7 +141,7 @@ def _repeats_itself(classifier):
 
 
 def _through(layers, training, x):
+    """What is computed again is so outside the call that knows of the training."""
     for layer in layers:
-        # What is computed again is so outside the call that knows of the training.
-        x = layer(x, training=training) if isinstance(layer, GroupNormalization) else layer(x)
+        x = layer(x, training=training)
     return x

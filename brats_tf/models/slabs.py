@@ -9,6 +9,7 @@ import keras
 from keras import layers, ops
 
 from brats_tf.models.blocks import GROUPS, conv, residual_block
+from brats_tf.models.convolutions import Conv3DTranspose
 from brats_tf.models.interslice import PLANES_LAYER
 from brats_tf.models.normalisation import GroupNormalization
 from brats_tf.models.precision import float32_on_cpu
@@ -127,4 +128,4 @@ def _norm_relu(x, *, name):
 def _upsample(x, filters, *, factors, name):
     """Each voxel becomes a block of `factors`: (B, h, w, d, C) -> (B, h f1, w f2, d f3, filters)."""
     settings = {"strides": factors, "padding": "same", "kernel_initializer": AlikeInBlock(), "name": f"{name}_up"}
-    return layers.Conv3DTranspose(filters, factors, **settings)(x)
+    return Conv3DTranspose(filters, factors, **settings)(x)

@@ -5,20 +5,11 @@ are: with the slices last, a row of the planes has three voxels, and the gradien
 in bfloat16, twice as long in float32.
 """
 
-from keras import layers, ops
+from keras import layers
 
 from brats_tf.models.blocks import conv as plain_conv
 from brats_tf.models.blocks import residual_block as plain_residual_block
-
-
-class SlicesFirstConv3D(layers.Conv3D):
-    """A convolution with the strides of its input, (B, D, H, W, C), and the kernel of (H, W, D): (k, k, k, C, filters).
-
-    So weights are those of a convolution of (B, H, W, D, C).
-    """
-
-    def convolution_op(self, inputs, kernel):
-        return super().convolution_op(inputs, ops.transpose(kernel, (2, 0, 1, 3, 4)))
+from brats_tf.models.convolutions import SlicesFirstConv3D
 
 
 def conv(x, filters, **settings):

@@ -1,0 +1,84 @@
+"""Keras's convolutions with a bias whose gradient is right in bfloat16, and takes a third of the time.
+
+On a CPU, TensorFlow sums the gradient of a bias in the format of the layer. In bfloat16 such a sum stops growing once a
+value is smaller than its last digit: of 100,000 voxels 80 % of it are lost, of 192x160x108 voxels 99 %. Here it is a
+sum of chunks, see `sums`, and a training adds the bias as a normalisation does its offset.
+"""
+
+import math
+
+from keras import layers, ops
+
+from brats_tf.models.normalisation import scale_and_shift
+from brats_tf.models.precision import on_gpu
+from brats_tf.models.sums import means_over_space
+
+
+class _WithBias:
+    """A convolution of Keras whose training adds the bias by `_add_bias`, where no GPU computes.
+
+    A prediction leaves it to TensorFlow's graph optimiser, which makes one operation of convolution and bias.
+    """
+
+    def call(self, inputs, training=None):
+        if not (training and self.use_bias) or on_gpu():
+            return super().call(inputs)
+        # Times one, because a gradient of our own must be given values, not variables.
+        outputs = _add_bias(self.without_bias(inputs), 1.0 * ops.cast(self.bias, "float32"))
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def without_bias(self, inputs):
+        return self.convolution_op(inputs, self.kernel)
+
+
+class _TransposedWithBias(_WithBias):
+    def without_bias(self, inputs):
+        names = ("padding", "output_padding", "dilation_rate", "data_format")
+        settings = {name: getattr(self, name) for name in names}
+        return ops.conv_transpose(inputs, self.kernel, strides=list(self.strides), **settings)
+
+
+class Conv2D(_WithBias, layers.Conv2D):
+    """(B, H, W, C) -> (B, h, w, filters)."""
+
+
+class Conv3D(_WithBias, layers.Conv3D):
+    """(B, H, W, D, C) -> (B, h, w, d, filters)."""
+
+
+class SlicesFirstConv3D(Conv3D):
+    """(B, D, H, W, C) -> (B, d, h, w, filters), with the strides of its input but the kernel of (H, W, D).
+
+    So weights are those of a convolution of (B, H, W, D, C).
+    """
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, ops.transpose(kernel, (2, 0, 1, 3, 4)))
+
+
+class Conv2DTranspose(_TransposedWithBias, layers.Conv2DTranspose):
+    """(B, H, W, C) -> (B, h, w, filters)."""
+
+
+class Conv3DTranspose(_TransposedWithBias, layers.Conv3DTranspose):
+    """(B, H, W, D, C) -> (B, h, w, d, filters)."""
+
+
+def _add_bias(x, bias):
+    """(B, ..., C) and float32 (C,) -> the shape and type of `x`."""
+    shape = ops.shape(x)
+    size = math.prod(shape[1:-1])
+
+    @ops.custom_gradient
+    def function(x, bias):
+        offset = ops.zeros((shape[0], 1)) + bias
+        y = scale_and_shift(ops.reshape(x, (shape[0], size, shape[-1])), ops.ones_like(offset), offset)
+
+        def gradient(*args, upstream=None):
+            g = args[0] if upstream is None else upstream
+            sums = size * means_over_space(ops.reshape(g, (shape[0], size, shape[-1])))
+            return g, ops.sum(sums, axis=0)
+
+        return ops.reshape(y, shape), gradient
+
+    return function(x, bias)
