@@ -56,6 +56,7 @@ PUBLISHED = {
     "real_cases.json": "experiments/results/real_cases.json",
     "real_cases-2mm.json": "experiments/results/real_cases-2mm.json",
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
+    "exact_biases.json": "experiments/results/exact_biases.json",
     "plus_on_cpu/run.json": "experiments/results/plus_on_cpu_run.json",
     "plus_on_cpu/summary.json": "experiments/results/plus_on_cpu.json",
     "plus_on_cpu/averaged.json": "experiments/results/plus_on_cpu_averaged.json",
@@ -587,6 +588,23 @@ def normalisation():
     ]
 
 
+def biases():
+    """Error and time of the gradient of a bias, TensorFlow's and ours, over precisions and sizes."""
+    run = read("exact_biases")
+    lines = [
+        f"Measured on {run['machine']}, TensorFlow {run['versions']['tensorflow']}, commit {run['commit']}; "
+        f"{run['channels']} channels.",
+        "",
+        "| precision | volume | error, as a share of the sum, TensorFlow | ours | seconds, TensorFlow | ours |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in run["rows"]:
+        kinds = ("tensorflow", "ours")
+        cells = [f"{row[kind]['error']:.2g}" for kind in kinds] + [f"{row[kind]['seconds']:.2g}" for kind in kinds]
+        lines.append(f"| `{row['precision']}` | {row['size']} | {' | '.join(cells)} |")
+    return lines
+
+
 def _figures(row):
     """The columns of one size, Keras's figure beside ours."""
     return [f"{row[kind][what]:.2g}" for what in ("error", "gradient_error", "seconds") for kind in ("keras", "ours")]
@@ -809,6 +827,7 @@ def filled(text):
         training_float32,
         training_plus,
         normalisation,
+        biases,
         round_trip,
         round_trip_labels,
         round_trip_seconds,

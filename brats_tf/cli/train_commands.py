@@ -70,8 +70,8 @@ def runs(given):
 def summary(given):
     """Print a network layer by layer, and its cost.
 
-    The embedding paper's Table 1 reads off the layers stem_conv, squeeze1 ... squeeze4, planes_add and planes,
-    slices first: (B, D, H, W, C).
+    The embedding paper's Table 1 reads off the layers stem_conv, squeeze1 ... squeeze4, planes_add and planes;
+    volumes between stem_conv and planes_add have their slices first, (B, D, H, W, C).
 
     brats-tf summary --preset embedding --modality flair
     """

@@ -46,16 +46,6 @@ class Conv3D(_WithBias, layers.Conv3D):
     """(B, H, W, D, C) -> (B, h, w, d, filters)."""
 
 
-class SlicesFirstConv3D(Conv3D):
-    """(B, D, H, W, C) -> (B, d, h, w, filters), with the strides of its input but the kernel of (H, W, D).
-
-    So weights are those of a convolution of (B, H, W, D, C).
-    """
-
-    def convolution_op(self, inputs, kernel):
-        return super().convolution_op(inputs, ops.transpose(kernel, (2, 0, 1, 3, 4)))
-
-
 class Conv2DTranspose(_TransposedWithBias, layers.Conv2DTranspose):
     """(B, H, W, C) -> (B, h, w, filters)."""
 
@@ -71,8 +61,8 @@ def _add_bias(x, bias):
 
     @ops.custom_gradient
     def function(x, bias):
-        offset = ops.zeros((shape[0], 1)) + bias
-        y = scale_and_shift(ops.reshape(x, (shape[0], size, shape[-1])), ops.ones_like(offset), offset)
+        # All volumes as one, because they have the same bias.
+        y = scale_and_shift(ops.reshape(x, (1, -1, shape[-1])), ops.ones((1, shape[-1])), bias[None])
 
         def gradient(*args, upstream=None):
             g = args[0] if upstream is None else upstream

@@ -5,16 +5,27 @@ are: with the slices last, a row of the planes has three voxels, and the gradien
 in bfloat16, twice as long in float32.
 """
 
-from keras import layers
+from keras import layers, ops
 
+from brats_tf.models import convolutions
 from brats_tf.models.blocks import conv as plain_conv
 from brats_tf.models.blocks import residual_block as plain_residual_block
-from brats_tf.models.convolutions import SlicesFirstConv3D
+
+
+class Conv3D(convolutions.Conv3D):
+    """(B, D, H, W, C) -> (B, d, h, w, filters), with the strides of its input but the kernel of (H, W, D).
+
+    So weights are those of a convolution of (B, H, W, D, C), and the class has that one's name, which Keras writes into
+    weights files. The kernel is equally wide along all axes.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, ops.transpose(kernel, (2, 0, 1, 3, 4)))
 
 
 def conv(x, filters, **settings):
     """As `blocks.conv`: (B, D, H, W, C) -> (B, D, H, W, filters). `kernel` is one width for all axes."""
-    return plain_conv(x, filters, convolution=SlicesFirstConv3D, **settings)
+    return plain_conv(x, filters, convolution=Conv3D, **settings)
 
 
 def residual_block(x, filters, *, name):

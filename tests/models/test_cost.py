@@ -1,3 +1,5 @@
+import math
+
 import keras
 import pytest
 from keras import layers
@@ -29,6 +31,17 @@ def test_a_classifier_is_counted_for_each_of_its_images():
         training_bytes(network, batch_size=1) - training_bytes(network, batch_size=0) for network in (once, twice)
     )
     assert two == pytest.approx(2 * one)
+
+
+def test_a_classifier_s_estimate_does_not_depend_on_the_precision():
+    """On a CPU it computes in float32 in any."""
+    network = plus_network((32, 32, 12, 4), backbone="tiny")
+    classifier = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    full, half = (training_bytes(network, batch_size=1, precision=name) for name in ("float32", "bfloat16"))
+    assert 0 < full - half < 0.1 * training_bytes(network, batch_size=1)
+    outputs = [layer.output for layer in network.layers if layer is not classifier]
+    others = sum(4 * math.prod(one.shape[1:]) * (3 if len(one.shape) == 4 else 1) for one in outputs)
+    assert full - half == pytest.approx((0.55 - 0.4556) * others)
 
 
 def test_estimates_grow_with_what_they_depend_on():

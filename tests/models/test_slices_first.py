@@ -4,7 +4,6 @@ import pytest
 from keras import layers
 
 from brats_tf.models import slices_first
-from brats_tf.models.convolutions import SlicesFirstConv3D
 
 
 @pytest.mark.parametrize("factor", [1, 3])
@@ -12,7 +11,7 @@ def test_a_convolution_of_slices_first_is_that_of_slices_last_with_the_same_weig
     random = np.random.default_rng(0)
     weights = [random.normal(size=(3, 3, 3, 2, 4)), random.normal(size=4)]
     last = layers.Conv3D(4, 3, strides=(1, 1, factor), padding="same")
-    first = SlicesFirstConv3D(4, 3, strides=(factor, 1, 1), padding="same")
+    first = slices_first.Conv3D(4, 3, strides=(factor, 1, 1), padding="same")
     volume = random.normal(size=(2, 6, 5, 9, 2)).astype("float32")
     for layer, shape in ((last, volume.shape), (first, (2, 9, 6, 5, 2))):
         layer.build(shape)
