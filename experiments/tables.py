@@ -57,10 +57,11 @@ PUBLISHED = {
     "real_cases-2mm.json": "experiments/results/real_cases-2mm.json",
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
     "exact_biases.json": "experiments/results/exact_biases.json",
-    "plus_on_cpu/run.json": "experiments/results/plus_on_cpu_run.json",
-    "plus_on_cpu/summary.json": "experiments/results/plus_on_cpu.json",
-    "plus_on_cpu/averaged.json": "experiments/results/plus_on_cpu_averaged.json",
-    "plus_on_cpu/classifier.json": "experiments/results/plus_on_cpu_classifier.json",
+    **{
+        f"{name}/{file}.json": f"experiments/results/{name}{end}.json"
+        for name in ("plus_on_cpu", "plus_on_cpu_fine")
+        for file, end in {"run": "_run", "summary": "", "averaged": "_averaged", "classifier": "_classifier"}.items()
+    },
     "cohort_on_ray.json": "experiments/results/cohort_on_ray.json",
     "serve_load.json": "experiments/results/serve_load.json",
     "runtimes.json": "experiments/results/runtimes.json",
@@ -108,7 +109,7 @@ def results():
     rows += [
         ("ours: synthetic cases at 64x64x36, `make demo`, before training", read("demo_untrained")),
         ("ours: synthetic cases at 64x64x36, `make demo`", read("demo")),
-        (_on_real_cases(), read("plus_on_cpu")),
+        (_on_real_cases(), read("plus_on_cpu_fine")),
     ]
     for title, summary in rows:
         if summary.get("made_by", {}).get("initial_weights", ["unknown"]) not in ([], ["unknown"]):
@@ -121,7 +122,7 @@ def results():
 
 def _on_real_cases():
     """The title of the row of `embedding-plus` on real cases."""
-    run = read("plus_on_cpu_run")
+    run = read("plus_on_cpu_fine_run")
     return (
         "ours: real cases, not those of BraTS's validation, `embedding-plus` at "
         f"{run['settings']['data']['spacing_mm']:g} mm, trained on {run['cases']} others for {run['seconds'] / 60:.0f} "
@@ -754,13 +755,22 @@ def cohort_on_ray():
 
 
 def plus_on_cpu():
-    """`embedding-plus` trained with `--minutes` on two cores, scored on other cases; mirrored, and blinded."""
-    run, scores, averaged = read("plus_on_cpu_run"), read("plus_on_cpu"), read("plus_on_cpu_averaged")
-    data, blinded = run["settings"]["data"], read("plus_on_cpu_classifier")
+    """`embedding-plus` trained with `--minutes` on two cores at 2 mm, scored on other cases; mirrored, and blinded."""
+    return _on_cpu("plus_on_cpu")
+
+
+def plus_on_cpu_fine():
+    """The same at 1.5 mm."""
+    return _on_cpu("plus_on_cpu_fine")
+
+
+def _on_cpu(name):
+    run, scores, averaged = read(f"{name}_run"), read(name), read(f"{name}_averaged")
+    data, blinded = run["settings"]["data"], read(f"{name}_classifier")
     size = "x".join(str(size) for size in data["crop"])
     lines = [
         f"Measured on {run['machine']}, commit {run['git_commit']}: {run['cases']} training cases, {size} at "
-        f"{data['spacing_mm']:g} mm, {run['epochs']} epochs in {run['seconds'] / 60:.0f} minutes, "
+        f"{data['spacing_mm']:g} mm, {_precision(run)}, {run['epochs']} epochs in {run['seconds'] / 60:.0f} minutes, "
         f"{run['peak_memory_gb']:.1f} GB; {scores['cases']} other cases, whole files.",
         "",
         "| | ET | WT | TC | all three |",
@@ -778,6 +788,10 @@ def plus_on_cpu():
         "",
     ]
     return lines + [f"| {name} | {' | '.join(values)} |" for name, values in rows.items()]
+
+
+def _precision(run):
+    return run["settings"]["compute"]["precision"]
 
 
 def _measured_on(run):
@@ -836,6 +850,7 @@ def filled(text):
         serve_load,
         cohort_on_ray,
         plus_on_cpu,
+        plus_on_cpu_fine,
     ):
         name = table.__name__
         if f"<!-- table:{name} -->" in text:

@@ -220,5 +220,5 @@ def _more_limits(facts, *, with_label_map):
     if facts["weight_type"] != "float32":
         limits.append(f"- The weights are kept in {facts['weight_type']}.")
     if facts["precision"] != "float32":
-        limits.append(f"- The layers compute in {facts['precision']}.")
+        limits.append(f"- The layers compute in {facts['precision']}, but for the classifier if a CPU exported them.")
     return "".join(f"{limit}\n" for limit in limits)

@@ -109,7 +109,7 @@ def check_gradients(network):
                 raise InputError(
                     f"`precision` must be float32 here without a GPU: in bfloat16, TensorFlow's gradient of "
                     f"{layer.name}, which sees {format_shape(volume)} voxels of a volume, is wrong. Larger crops or "
-                    "patches, or another number of planes, may train. Received: bfloat16."
+                    "patches may train. Received: bfloat16."
                 )
 
 
