@@ -15,7 +15,6 @@ Writes RESULTS/exact_biases.json.
 """
 
 import argparse
-import logging
 import sys
 import time
 from functools import partial
@@ -36,7 +35,6 @@ from brats_tf.models.convolutions import Conv3D
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.program import run_program
 
-log = logging.getLogger("brats_tf.experiments")
 SIZES = ((16, 16, 8), (32, 32, 36), (64, 64, 36), (128, 128, 72), CROP)
 CHANNELS, MEAN, ROUNDS = 16, 0.1, 3
 PRECISIONS = ("float32", "bfloat16")

@@ -14,7 +14,6 @@ Writes RESULTS/exact_normalisation.json.
 """
 
 import argparse
-import logging
 import sys
 import time
 from functools import partial
@@ -37,7 +36,6 @@ from brats_tf.models.normalisation import GroupNormalization
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.program import run_program
 
-log = logging.getLogger("brats_tf.experiments")
 SIZES = ((32, 32, 36), (64, 64, 36), (128, 128, 72), CROP)
 CHANNELS, EPSILON, ROUNDS = 16, 1e-3, 3
 KINDS = ("keras", "ours")

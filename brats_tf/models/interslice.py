@@ -10,7 +10,7 @@ from keras import layers
 
 from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
-from brats_tf.models.slices_first import along_slices, conv, residual_block, slices_are_first, slices_first
+from brats_tf.models.slices_first import along_slices, conv, residual_block, slices_first, slices_last
 
 PLANES_LAYER = "planes"  # What the encoder hands to the classifier.
 PLANES = EmbeddingSettings().planes  # What a 2D classifier takes: one image with three channels.
@@ -122,7 +122,5 @@ def decoder(planes, skips, *, depth_factors):
 
 def _as_image(x):
     """Makes the slices the channels of an image: (B, planes, H, W, 1) -> (B, H, W, planes)."""
-    if not slices_are_first():
-        return layers.Reshape(x.shape[1:4], name=PLANES_LAYER)(x)
-    x = layers.Reshape(x.shape[1:4], name=f"{PLANES_LAYER}_slices_first")(x)
-    return layers.Permute((2, 3, 1), name=PLANES_LAYER)(x)
+    x = slices_last(x, name=f"{PLANES_LAYER}_slices_last")
+    return layers.Reshape(x.shape[1:4], name=PLANES_LAYER)(x)
