@@ -1,5 +1,6 @@
 """The embedding paper's figures from a run: the planes are what the named layers give."""
 
+import keras
 import matplotlib.image
 import numpy as np
 import pytest
@@ -33,11 +34,14 @@ def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
     assert planes.name == f"planes-{phantoms[0].id}.png"
     assert list(drawn) == ["slice", "from the 3D encoder", "into the 3D decoder", "truth", "prediction"]
     assert [len(images) for images in drawn.values()] == [3] * 5
-    # What the layer before the classifier gives, computed layer by layer's own call.
+    # What the named layers give of this case.
     volume = prepare_case(phantoms[0], modalities=("t2",), crop=TINY_CROP, with_truth=True)
-    squeezed = network.get_layer("planes_add").output
-    assert squeezed.shape[1:] == (*TINY_CROP[:2], 3, 1)
-    np.testing.assert_array_equal(drawn["slice"][1].shape, TINY_CROP[:2])
+    names = {"from the 3D encoder": "planes", "into the 3D decoder": "decoded_planes"}
+    for caption, name in names.items():
+        (given,) = keras.Model(network.inputs[0], network.get_layer(name).output)(volume.volume[np.newaxis])
+        assert given.shape == (*TINY_CROP[:2], 3)
+        for image in drawn[caption]:
+            assert any(np.allclose(image, given[..., plane], atol=1e-5) for plane in range(3))
     assert any(np.array_equal(drawn["slice"][1], volume.volume[:, :, d, 0]) for d in range(TINY_CROP[2]))
     assert min(plane.min() for plane in drawn["from the 3D encoder"]) < 0  # The block ends in a sum, not in a ReLU.
     assert drawn["from the 3D encoder"][0].shape == drawn["into the 3D decoder"][0].shape == TINY_CROP[:2]
