@@ -4,7 +4,7 @@ import json
 
 import living_planes
 import pytest
-import tables
+import results_files
 from provenance import continued, provenance
 from tiny_networks import TINY_CROP
 
@@ -28,16 +28,16 @@ def test_every_step_is_measured(phantoms):
 @pytest.mark.parametrize("lost", ["commit", "versions", "machine", "weights", "classifier_sha256"])
 def test_a_results_file_without_its_origin_is_refused(lost, tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
-    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    monkeypatch.setattr(results_files, "FOLDER", tmp_path)
     one = {"weights": "ImageNet weights from a file", "classifier_sha256": "0" * 64}
     whole = provenance() | {"commit": "1234567"} | {"runs": [one]}
     path = tmp_path / "results" / "living_planes-flair.json"
     path.write_text(json.dumps(whole))
-    assert tables.read_measured("living_planes-flair") == whole
+    assert results_files.read_measured("living_planes-flair") == whole
     del (one if lost in one else whole)[lost]
     path.write_text(json.dumps(whole))
     with pytest.raises(SystemExit, match=f"living_planes-flair.json lacks {lost}"):
-        tables.read_measured("living_planes-flair")
+        results_files.read_measured("living_planes-flair")
 
 
 def test_a_results_file_of_other_settings_is_not_continued(tmp_path):

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 import packed_cases
 import pytest
+import real_case_tables
 import real_cases as experiment
 import real_networks
 import real_scores
-import tables
+import results_files
 from recipes import Recipe, shuffled
 from tf_training import TfTraining
 
@@ -96,8 +97,8 @@ def test_networks_of_several_lengths_keep_their_names_apart(given, monkeypatch):
         (given.networks / "segresnet-0.npz").unlink(missing_ok=True)
         write(given, "segresnet", 0, {"normal": classes}, ids, epochs=epochs, learning_rate=rate)
         experiment.score(given)
-    monkeypatch.setattr(tables, "FOLDER", given.results.parent)
-    lines = tables._differences("real_cases")
+    monkeypatch.setattr(results_files, "FOLDER", given.results.parent)
+    lines = real_case_tables._differences("real_cases")
     assert [line.split(" | ")[:2] for line in lines[2:]] == [
         ["| `embedding-plus`", "MONAI's SegResNet, 2 epochs at 0.001"],
         ["| `embedding-plus`", "MONAI's SegResNet, 1 epochs at 0.0003"],
@@ -276,5 +277,5 @@ def test_a_training_of_minutes_takes_about_so_long(given, monkeypatch):
     facts = json.loads(str(np.load(path)["facts"]))
     assert facts["minutes"] == 0.5 and 10 < facts["steps"] * facts["seconds_a_step"] < 45
     given.minutes, given.networks = 0.001, given.networks / "others"
-    with pytest.raises(InputError, match="--minutes must be enough for each of .* cases once"):
+    with pytest.raises(InputError, match="--minutes must be enough for each of .* cases twice"):
         experiment.train(argparse.Namespace(**vars(given) | {"out": given.networks}))

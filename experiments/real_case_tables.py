@@ -1,0 +1,141 @@
+"""Tables of `embedding-plus` and others on the same real cases."""
+
+from results_files import MODALITIES, REGIONS, interval, read
+
+NETWORKS = {
+    "plus": "`embedding-plus`",
+    "full-rate": "`embedding-plus`, classifier at the full rate",
+    "fixed-classifier": "`embedding-plus`, classifier fixed",
+    "random": "`embedding-plus`, random weights",
+    "random-full-rate": "`embedding-plus`, random weights, full rate",
+    "nnunet-augmentation": "`embedding-plus`, its preset's augmentation",
+    "full-rate-augmented": "`embedding-plus`, full rate, its preset's augmentation",
+    "slab2": "`embedding-plus`, slabs of 2 slices",
+    "slab3": "`embedding-plus`, slabs of 3 slices",
+    "slab6": "`embedding-plus`, slabs of 6 slices",
+    "modality-dropout": "`embedding-plus`, a modality missing in 40 % of the steps",
+    "embedding": "`embedding`, four networks",
+    "albunet3d": "AlbuNet3D",
+    "albunet3d-random": "AlbuNet3D, random weights",
+    "segresnet": "MONAI's SegResNet",
+    "nnunet": "nnU-Net's PlainConvUNet",
+}
+OTHERS = ("segresnet", "nnunet")
+
+
+def real_cases():
+    """Every network on the same real cases: Dice of all regions, HD95 of the whole tumour."""
+    return _real_cases("real_cases")
+
+
+def real_cases_2mm():
+    """The same at larger voxels, several seeds each."""
+    return _real_cases("real_cases-2mm")
+
+
+def _real_cases(name):
+    run = read(name)
+    ceiling = {region: sum(values) / len(values) for region, values in run["ceiling"]["dice"].items()}
+    lines = [
+        f"{run['cases']} training cases, {len(run['validation_cases'])} others predicted and scored as whole files; "
+        f"{run['crop']} at {run['spacing_mm']:g} mm; Dice x 100 with 95 % intervals over seeds and cases.",
+        "",
+        "| network | rate | steps | minutes | seeds | device | ET | WT | TC | HD95 of WT, mm |",
+        "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|",
+    ]
+    for row in run["rows"]:
+        figures = " | ".join(interval(row["dice"]["normal"][region]) for region in REGIONS)
+        start = f"| {_network(row)} | {row['learning_rate']:g} | {row['steps']} | {row['training_minutes']:.1f}"
+        start += f" | {len(row['seeds'])}"
+        lines.append(f"{start} | {row['device']} | {figures} | {row['hd95_mm']['WT']['mean']:.1f} |")
+    figures = " | ".join(f"{100 * ceiling[region]:.1f}" for region in REGIONS)
+    return [*lines, f"| the truth itself, to these voxels and back |  |  |  |  |  | {figures} |  |"]
+
+
+def _network(row):
+    return NETWORKS.get(row["variant"], row["variant"])
+
+
+def real_cases_2mm_differences():
+    """What separates two networks trained on the same cases by the same seeds, and what blinding costs."""
+    return _differences("real_cases-2mm")
+
+
+def _trained(variant, how, run):
+    """A network's name, with its rate and length where the table has that network in several."""
+    if how is None or [row["variant"] for row in run["rows"]].count(variant) < 2:
+        return _network({"variant": variant})
+    length = f"{how['minutes']:g} minutes" if how["minutes"] else f"{how['epochs']} epochs"
+    return f"{_network({'variant': variant})}, {length} at {how['learning_rate']:g}"
+
+
+def _differences(name):
+    run = read(name)
+    lines = ["| first | minus second | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
+    for one in run["differences"]:
+        first, second = (_trained(one[which], one.get(f"{which}_trained"), run) for which in ("first", "second"))
+        figures = " | ".join(interval(one["dice"][region]) for region in REGIONS)
+        lines.append(f"| {first} | {second} | {len(one['seeds'])} | {figures} |")
+    for row in run["rows"]:
+        if "blinded" in row["dice"]:
+            figures = " | ".join(interval(row["unblinded_minus_blinded"][region]) for region in REGIONS)
+            name, seeds = _trained(row["variant"], row, run), len(row["blinded_seeds"])
+            lines.append(f"| {name} | the same, blinded | {seeds} | {figures} |")
+    return lines
+
+
+def real_cases_seen():
+    """What is left without a modality, by averaging eight mirrored volumes, and without what the classifier sees."""
+    run = read("real_cases-2mm")
+    kinds = {"normal": "as it is", "mirrored": "mean of eight mirrored volumes", "blinded": "classifier blinded"}
+    kinds |= {f"without-{name}": f"{title} missing" for name, title in MODALITIES.items()}
+    lines = ["| network | prediction | seeds | ET | WT | TC |", "|---|---|--:|--:|--:|--:|"]
+    for row in run["rows"]:
+        if row["variant"] not in ("plus", "modality-dropout", *OTHERS):
+            continue
+        for kind, title in kinds.items():
+            if kind in row["dice"]:
+                figures = " | ".join(f"{100 * row['dice'][kind][region]['mean']:.1f}" for region in REGIONS)
+                seeds = len(row["blinded_seeds"] if kind == "blinded" else row["seeds"])
+                lines.append(f"| {_trained(row['variant'], row, run)} | {title} | {seeds} | {figures} |")
+    return lines
+
+
+def plus_on_cpu():
+    """`embedding-plus` trained with `--minutes` on two cores at 2 mm, scored on other cases; mirrored, and blinded."""
+    return _on_cpu("plus_on_cpu")
+
+
+def plus_on_cpu_fine():
+    """The same at 1.5 mm."""
+    return _on_cpu("plus_on_cpu_fine")
+
+
+def _on_cpu(name):
+    run, scores, averaged = read(f"{name}_run"), read(name), read(f"{name}_averaged")
+    data, blinded = run["settings"]["data"], read(f"{name}_classifier")
+    size = "x".join(str(size) for size in data["crop"])
+    lines = [
+        f"Measured on {run['machine']}, commit {run['git_commit']}: {run['cases']} training cases, {size} at "
+        f"{data['spacing_mm']:g} mm, {_precision(run)}, {run['epochs']} epochs in {run['seconds'] / 60:.0f} minutes, "
+        f"{run['peak_memory_gb']:.1f} GB; {scores['cases']} other cases, whole files.",
+        "",
+        "| | ET | WT | TC | all three |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    rows = {}
+    for title, its in (("", scores), (" with `--mirror all --drop-et-below-ml 0.5`", averaged)):
+        dice = [its[region]["dice"] for region in REGIONS]
+        together = f"{100 * sum(one['mean'] for one in dice) / len(dice):.1f}"
+        rows[f"mean Dice x 100{title}, 95 % interval over cases"] = [*map(interval, dice), together]
+        rows[f"median Dice x 100{title}"] = [*(f"{one['median'] * 100:.1f}" for one in dice), ""]
+    rows["median HD95, mm"] = [*(f"{scores[region]['hd95_mm']['median']:.1f}" for region in REGIONS), ""]
+    rows["mean minus that of the blinded classifier"] = [
+        *(interval(blinded[region]["difference"]) for region in REGIONS),
+        "",
+    ]
+    return lines + [f"| {name} | {' | '.join(values)} |" for name, values in rows.items()]
+
+
+def _precision(run):
+    return run["settings"]["compute"]["precision"]

@@ -1,0 +1,54 @@
+"""The results files that tables are made of, and figures as the tables show them."""
+
+import json
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+REPOSITORY = FOLDER.parent
+PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
+OLD_NAMES = {"paper": "embedding", "plus": "nnunet-like"}  # Of presets, in files that earlier versions wrote.
+REGIONS = ("ET", "WT", "TC")
+MODALITIES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+
+
+def read(name):
+    """The content of one results file."""
+    path = FOLDER / "results" / f"{name}.json"
+    if not path.is_file():
+        raise SystemExit(f"{path} is not there; README.md beside it says which command writes it.")
+    return json.loads(path.read_text())
+
+
+def read_measured(name):
+    """The content of a results file that says where it is from: commit, versions, the weights' origin and hash."""
+    run = read(name)
+    missing = [key for key in ("commit", "versions", "machine", "runs") if not run.get(key)]
+    missing += [key for key in ("weights", "classifier_sha256") for one in run.get("runs", []) if not one.get(key)]
+    if missing:
+        raise SystemExit(f"{name}.json lacks {', '.join(sorted(set(missing)))}; measure it again with its command.")
+    return run
+
+
+def papers():
+    """The papers' results, typed from their tables: {"embedding", "albunet": {row: {region: {metric: figures}}}}."""
+    return json.loads(PAPERS.read_text())
+
+
+def three(dice):
+    """Dice of the regions, largest first, as one cell."""
+    return " / ".join(f"{dice[region]:.3f}" for region in ("WT", "TC", "ET"))
+
+
+def interval(one):
+    """A mean with its interval, as percentages: `{"mean", "low", "high"}` between 0 and 1."""
+    return f"{100 * one['mean']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
+
+
+def measured_on(run):
+    """The machine and the version that a file was measured with."""
+    return f"Measured on {run['machine']}, commit {run['commit']}"
+
+
+def current_name(name):
+    """The name that a preset has now."""
+    return OLD_NAMES.get(name, name)
