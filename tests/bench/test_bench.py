@@ -2,9 +2,11 @@ import json
 from importlib.util import find_spec
 
 import pytest
+from tiny_networks import TINY_CROP
 
 from bench import augmentation as bench_augmentation
 from bench import data as bench_data
+from bench import training as bench_training
 from bench.__main__ import main
 from bench.comparison import bench_comparison, with_ratios
 from bench.growth import bench_growth
@@ -14,6 +16,7 @@ from bench.windows import FIGURES, PEERS, _count, bench_windows
 from brats_tf.cli.backbones_table import BACKBONES_FILE
 from brats_tf.config.config import Config
 from brats_tf.pipeline.augment import DRAWS
+from brats_tf.regions import MODALITIES
 
 
 def _memory_of_100_steps(*arguments):
@@ -126,3 +129,26 @@ def test_what_compares_ensembles_refuses_other_networks(stage, preset, phantom_f
     assert f"four one-modality networks of whole crops, for example --preset embedding. Received: preset {preset}" in (
         capsys.readouterr().err.replace("\n", " ")
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "modalities", "name"),
+    [
+        ("embedding", ("flair",), "bench_training-float32.json"),
+        ("embedding-plus", MODALITIES, "bench_training-embedding-plus-float32.json"),
+    ],
+)
+def test_each_preset_has_a_file_of_its_own_for_the_training(preset, modalities, name, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_training, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(bench_training, "precisions", lambda: ("float32",))
+    monkeypatch.setattr(bench_training, "STEPS", 2)
+    monkeypatch.setattr(bench_training, "SMALL", TINY_CROP)
+    settings = {"modalities": modalities, "crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
+    config = Config.from_preset(preset, **settings)
+    figures = bench_training.bench_training(config, phantoms[0], results=tmp_path)
+    assert json.loads((tmp_path / name).read_text()) == json.loads(json.dumps(figures))
+    assert [row["rematerialise"] for row in figures["rows"]] == [False, True]
+    first, second = figures["rows"]
+    assert first["first_loss"] > first["last_loss"]
+    assert first["last_loss"] == pytest.approx(second["last_loss"], abs=1e-3)  # The same step, recomputed or kept.
