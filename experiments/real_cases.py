@@ -143,12 +143,10 @@ def train_variant(given, variant, seed, data, begun):
     facts |= {"minutes": given.minutes} if given.minutes else {"epochs": given.epochs}
     facts |= {"learning_rate": given.learning_rate, "networks": [], "cases": len(data["training"][2])}
     facts |= {"training_cases": data["training"][2], "validation_cases": data["validation"][2]}
-    total = {}
+    total, steps = {}, given.epochs and given.epochs * len(data["training"][0])
+    if given.minutes:  # Equal networks take equally long.
+        steps = steps_within(given.minutes / len(members), given, (variant, members[0], seed), data)
     for modalities in members:
-        minutes = given.minutes / len(members) if given.minutes else None
-        steps = given.epochs and given.epochs * len(data["training"][0])
-        if minutes:
-            steps = steps_within(minutes, given, (variant, modalities, seed), data)
         about, found = train_network(given, (variant, modalities, seed), steps, data, begun)
         facts["networks"].append(about)
         for kind, probabilities in found.items():
@@ -169,9 +167,9 @@ def steps_within(minutes, given, network, data):
     step = (time.monotonic() - first) / PROBED
     steps = int((60 * minutes - (first - started)) / step)
     steps -= steps % len(volumes)  # Each case equally often, and no last part of another length to compile.
-    if steps < len(volumes):
+    if steps < 2 * len(volumes):  # The first part also compiles: the others tell how long a step takes.
         raise InputError(
-            f"--minutes must be enough for each of {len(volumes)} cases once: {network[0]} takes {step:.1f} s a step "
+            f"--minutes must be enough for each of {len(volumes)} cases twice: {network[0]} takes {step:.1f} s a step "
             f"here. Received: {given.minutes:g}."
         )
     return steps
