@@ -2,9 +2,9 @@
 
 oneDNN computes a convolution row by row along the last axis, and the deeper into the squeeze, the fewer slices there
 are: with the slices last, (B, H, W, D, C), a row of the planes has three voxels, and in float32 the gradient of a
-kernel takes twice as long. In half precision on a CPU they stay last: oneDNN's bfloat16 gradient of a kernel is wrong
-where the first axis is short, up to NaN and crashes (TensorFlow 2.21, a processor with AMX, 3x192x160 voxels of 64
-channels).
+kernel takes twice as long. In half precision on a CPU they stay last: neither order is faster there, and oneDNN's
+bfloat16 gradient of a kernel is wrong where the first axis is short, from errors of 8 % to NaN and crashes (TensorFlow
+2.21, a processor with AMX, 3 to 12 slices of up to 192x160 voxels).
 """
 
 import keras
