@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench import torch_networks
 from bench.network import matrix_product
-from bench.timing import in_own_process, median_seconds, precisions
+from bench.timing import file_name, in_own_process, median_seconds, precisions
 from bench.training import one_step, prepared_trainer
 from brats_tf.config.config import Config
 from brats_tf.config.execution import ForwardOptions
@@ -70,7 +70,7 @@ def bench_comparison(config, case, *, results, rows=None):
         "crop": config.data.crop,
         "case": case.id,
     }
-    path = Path(results) / f"bench_comparison{'' if figures['bfloat16'] else '-float32'}.json"
+    path = Path(results) / file_name("comparison", precisions())
     with tempfile.TemporaryDirectory(dir=path.resolve().parent.parent) as folder:
         planned = [one for one in _planned(config, case, folder, there) if rows is None or one[1] in rows]
         measured = []

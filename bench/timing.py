@@ -7,6 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
+from brats_tf.config.presets import DEFAULT_PRESET
 from brats_tf.errors import InputError
 from brats_tf.runtime.system import cpu_has_bfloat16
 
@@ -16,6 +17,13 @@ REPEATS = 3
 def precisions():
     """What a processor computes in by itself: float32, and bfloat16 where it has it. Elsewhere that is emulated."""
     return ("float32", "bfloat16") if cpu_has_bfloat16() else ("float32",)
+
+
+def file_name(stage, formats, preset=DEFAULT_PRESET):
+    """The name of a stage's results file: another where the preset is another, or rows are in float32 alone."""
+    names = [f"bench_{stage}", *([] if preset == DEFAULT_PRESET else [preset])]
+    names += ["float32"] if set(formats) == {"float32"} else []
+    return f"{'-'.join(names)}.json"
 
 
 def in_own_process(measure, *arguments):

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from bench.timing import in_own_process, median_seconds, precisions
+from bench.timing import file_name, in_own_process, median_seconds, precisions
 from brats_tf.config.presets import DEFAULT_PRESET, phantom_settings
+from brats_tf.errors import format_shape
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
@@ -39,7 +40,7 @@ def bench_training(config, case, *, results):
     from brats_tf.preprocessing.preprocess import prepare_case
 
     prepared = prepare_case(case, modalities=config.data.modalities, crop=SMALL, with_truth=True)
-    log.info(f"Measuring training at {'x'.join(map(str, config.data.crop))}: a quarter of an hour on two cores.")
+    log.info(f"Measuring training at {format_shape(config.data.crop)}: a quarter of an hour on two cores.")
     figures = {
         "machine": machine(),
         "commit": git_commit(),
@@ -61,17 +62,10 @@ def bench_training(config, case, *, results):
         rows.append(row)
     figures["rows"] = rows
     _show(figures)
-    path = Path(results) / _file_name(config.preset, measured)
+    path = Path(results) / file_name("training", measured, config.preset)
     write_json(path, figures)
     log.info(f"Written to {path}.")
     return figures
-
-
-def _file_name(preset, precisions_measured):
-    """One name for each table that is published."""
-    names = ["bench_training", *([] if preset == "embedding" else [preset])]
-    names += ["float32"] if set(precisions_measured) == {"float32"} else []
-    return f"{'-'.join(names)}.json"
 
 
 def _about():

@@ -4,6 +4,8 @@ import statistics
 
 from results_files import MODALITIES, measured_on, read
 
+from brats_tf.errors import format_shape
+
 RUNTIMES = {"savedmodel": "TensorFlow's SavedModel", "onnx": "ONNX Runtime", "litert": "LiteRT"}
 RUNTIMES |= {"tensorflow": "TensorFlow", "onnxruntime": "ONNX Runtime", "ai-edge-litert": "LiteRT"}
 REGISTERED = ("flair", "t1", "t2")  # To T1ce.
@@ -12,7 +14,7 @@ REGISTERED = ("flair", "t1", "t2")  # To T1ce.
 def runtimes():
     """One trained network in three runtimes."""
     run = read("runtimes")
-    crop = "x".join(map(str, run["crop"]))
+    crop = format_shape(run["crop"])
     versions = ", ".join(f"{RUNTIMES[name]} {version}" for name, version in run["runtimes"].items())
     lines = [
         f"{measured_on(run)}; `{run['run']}` at {crop}, {run['cases']} cases; {versions}. Differences are from the "

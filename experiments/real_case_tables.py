@@ -2,6 +2,8 @@
 
 from results_files import MODALITIES, REGIONS, interval, read
 
+from brats_tf.errors import format_shape
+
 NETWORKS = {
     "plus": "`embedding-plus`",
     "full-rate": "`embedding-plus`, classifier at the full rate",
@@ -114,7 +116,7 @@ def plus_on_cpu_fine():
 def _on_cpu(name):
     run, scores, averaged = read(f"{name}_run"), read(name), read(f"{name}_averaged")
     data, blinded = run["settings"]["data"], read(f"{name}_classifier")
-    size = "x".join(str(size) for size in data["crop"])
+    size = format_shape(data["crop"])
     lines = [
         f"Measured on {run['machine']}, commit {run['git_commit']}: {run['cases']} training cases, {size} at "
         f"{data['spacing_mm']:g} mm, {_precision(run)}, {run['epochs']} epochs in {run['seconds'] / 60:.0f} minutes, "

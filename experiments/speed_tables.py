@@ -1,6 +1,8 @@
 """Tables of seconds, memory and rounding errors."""
 
-from results_files import current_name, read
+from results_files import current_name, measured_on, read
+
+from brats_tf.errors import format_shape
 
 
 def bench():
@@ -9,7 +11,7 @@ def bench():
     same = [{key: run[key] for key in ("machine", "preset", "crop")} for run in runs]
     if same[0] != same[1]:
         raise SystemExit(f"The two runs of the bench must be of one machine, preset and crop. Received: {same}.")
-    crop = "x".join(str(size) for size in runs[0]["crop"])
+    crop = format_shape(runs[0]["crop"])
     rows = {
         "one pass": lambda run: f"{run['gflop']:.0f} GFLOP",
         "prediction": lambda run: f"{run['forward_s']:.1f} s, {run['forward_peak_gb']:.1f} GB",
@@ -38,7 +40,7 @@ def comparison_float32():
 
 def _comparison(name):
     run = read(name)
-    crop = "x".join(str(size) for size in run["crop"])
+    crop = format_shape(run["crop"])
     lines = [
         f"Measured on {run['machine']}{', which computes in bfloat16' if run['bfloat16'] else ''}, commit "
         f"{run['commit']}, in one run; `embedding` at {crop}, one modality a network; {run['case']}.",
@@ -58,9 +60,9 @@ def _comparison(name):
 def growth():
     """Seconds and memory over the number of cases."""
     run = read("bench_growth")
-    crop = "x".join(str(size) for size in run["crop"])
+    crop = format_shape(run["crop"])
     return [
-        f"Measured on {run['machine']}, commit {run['commit']}, in one run; networks at {crop}.",
+        f"{measured_on(run)}, in one run; networks at {crop}.",
         "",
         "| | cases | seconds a case | peak memory |",
         "|---|--:|--:|--:|",
@@ -74,7 +76,7 @@ def growth():
 def data():
     """Preparation, streaming and memory."""
     run = read("bench_data")
-    crop = "x".join(str(size) for size in run["crop"])
+    crop = format_shape(run["crop"])
     speedup, gunzip = run["two_workers_speedup"], run["gunzip_speedup"]
     step, in_memory, ratio = 1000 * run["step_with_stream_s"], 1000 * run["step_in_memory_s"], run["stream_ratio"]
     rows = {
@@ -119,7 +121,7 @@ def windows():
     """AlbuNet's forward pass and sliding window beside PyTorch and MONAI."""
     run = read("bench_windows")
     ours, peers = run["ours"], run["peers"]
-    batch, shape, box, step = ("x".join(map(str, run[name])) for name in ("batch", "shape", "box", "step"))
+    batch, shape, box, step = (format_shape(run[name]) for name in ("batch", "shape", "box", "step"))
     few, many = run["windows"]
     rows = (
         (f"forward pass, a batch of {batch}", "forward", "forward"),
@@ -158,7 +160,7 @@ def training_plus():
 
 def _training(name):
     run = read(name)
-    crop, small = ("x".join(str(size) for size in run[name]) for name in ("crop", "small_crop"))
+    crop, small = (format_shape(run[name]) for name in ("crop", "small_crop"))
     lines = [
         f"Measured on {run['machine']} ({run['device']}), preset `{run.get('preset', 'embedding')}`, {crop}, in one "
         f"run; the loss is that of {run['case']} at {small}, learned for {run['steps']} steps.",

@@ -109,13 +109,14 @@ def main(arguments):
     if "--publish" in arguments:
         copied = publish(arguments[arguments.index("--publish") + 1])
         print("\n".join(f"published {path}" for path in copied) or "nothing to publish")
-    stale = [page for page in PAGES if page.read_text() != filled(page.read_text())]
+    written = {page: page.read_text() for page in PAGES}
+    stale = {page: new for page, text in written.items() if (new := filled(text)) != text}
     if "--check" in arguments:
         for page in stale:
             print(f"{page.name} does not say what experiments/results says; run python experiments/tables.py")
         return 1 if stale else 0
-    for page in stale:
-        page.write_text(filled(page.read_text()))
+    for page, text in stale.items():
+        page.write_text(text)
     return 0
 
 

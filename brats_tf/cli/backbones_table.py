@@ -6,7 +6,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, format_shape
 from brats_tf.runtime.console import console
 
 BACKBONES_FILE = Path(__file__).parents[1] / "models" / "backbones.json"  # Written by `python -m bench backbones`.
@@ -23,7 +23,7 @@ def show_backbones(name=None, *, path=BACKBONES_FILE):
     if name and name not in rows:
         raise InputError(f"`backbone` must be one of {', '.join(rows)}. Received: {name!r}.")
     displayed = {name: rows[name]} if name else rows
-    size = "x".join(map(str, measured["crop"]))
+    size = format_shape(measured["crop"])
     console.print("Channels of P1 ... P5, millions of parameters; GFLOP and seconds of a pass of the whole network")
     console.print(f"at {size}, measured on {measured['machine']}.")
     for source in dict.fromkeys(row["source"] for row in displayed.values()):

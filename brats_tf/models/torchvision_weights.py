@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brats_tf.errors import InputError, in_one_line
+from brats_tf.errors import InputError, format_shape, in_one_line
 from brats_tf.models.imagenet_weights import FOLDER_VARIABLE, check_hash, download, inflate
 from brats_tf.models.resnet34 import PREFIX
 from brats_tf.models.state_dict import read_state_dict
@@ -139,7 +139,7 @@ def _arrays(layer, state, path):
                 array = inflate(array, (*array.shape[:2], *shape[-2:]))
             array = array[:, :, None] if len(shape) == 5 else array
         if array is None or array.shape != shape:
-            received = "none" if array is None else "x".join(map(str, array.shape))
+            received = "none" if array is None else format_shape(array.shape)
             raise InputError(
                 f"{path} must hold torchvision's ResNet34: {name} of {'x'.join(map(str, shape))}, in Keras's "
                 f"order. Received: {received}."

@@ -7,7 +7,7 @@ from pathlib import Path
 from brats_tf import __version__
 from brats_tf.clinical.conform import CONFORM_FILE, read_conform
 from brats_tf.clinical.make_case import CHECKS_FOLDER
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, format_shape
 from brats_tf.report.blocks import Details, Image, Paragraph, Table, render_page
 from brats_tf.runtime.files import atomic
 
@@ -78,7 +78,7 @@ def _case(folder, record):
             )
         else:
             text = found
-        grid = "x".join(str(size) for size in one["grid"]["size"])
+        grid = format_shape(one["grid"]["size"])
         rows.append((modality, "–" if one["number"] is None else one["number"], one["reason"], grid, text))
     left_out = "; ".join(
         f"{'a series' if one['number'] is None else one['number']}: {one['reason']}" for one in record["left_out"]

@@ -5,6 +5,7 @@ import logging
 from brats_tf import __version__
 from brats_tf.clinical.conform import read_conform
 from brats_tf.clinical.restore import RESTORED_FILE
+from brats_tf.errors import format_shape
 from brats_tf.regions import REGIONS
 from brats_tf.report.blocks import Image, Paragraph, Table, render_page
 from brats_tf.runtime.files import atomic, read_json
@@ -59,7 +60,7 @@ def _patient(folder, volumes, conformed):
     rows = []
     for name, one in volumes.items():
         grid, number = conformed["series"][name]["grid"], conformed["series"][name]["number"]
-        size = "x".join(str(edge) for edge in grid["size"])
+        size = format_shape(grid["size"])
         cells = [f"{one[f'{region}_ml']:.1f}" for region in REGIONS]
         rows.append((name, "–" if number is None else number, size, *cells, ", ".join(one["files"])))
     head = ("modality", "series", "voxels", *(f"{region}, ml" for region in REGIONS), "files")
