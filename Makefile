@@ -18,7 +18,7 @@ $(foreach name,$(filter-out $(KNOWN) MAKE% -%,$(GIVEN)),\
 
 BRATS := $(VENV)/bin/brats-tf
 READY := $(VENV)/.ready
-PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 ifneq ($(filter command,$(firstword $(origin DATA))),)
 ifeq ($(strip $(DATA)),)
 $(error DATA is empty: name the folder of your cases, or leave DATA away for synthetic ones)

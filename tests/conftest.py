@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from brats_tf.runtime.console import show_log
-from brats_tf.runtime.tensorflow import import_tensorflow
+from brats_tf.runtime.system import resident_gb
+from brats_tf.runtime.tensorflow import free_graphs, import_tensorflow
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Byte-equal runs and golden values are promised on a CPU alone.
 import_tensorflow()
@@ -72,6 +73,16 @@ def narrow(request):
             patch.setattr(albunet, "CENTRE", 8)
             patch.setattr(albunet, "DECODER", {name: (8, 8, scale) for name, (*_, scale) in albunet.DECODER.items()})
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_returned():
+    """What a module has traced is gone before the next one; looking for it is slow, so only where it is worth it."""
+    before = resident_gb()
+    with free_graphs():
+        yield
+    if resident_gb() > before + 0.2:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

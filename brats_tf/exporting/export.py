@@ -17,7 +17,7 @@ from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.regions import CONVENTIONS
 from brats_tf.runs.network import load_network
 from brats_tf.runtime.files import atomic, read_json
-from brats_tf.runtime.tensorflow import as_os_error, resolved_precision
+from brats_tf.runtime.tensorflow import as_os_error, free_graphs, resolved_precision
 
 log = logging.getLogger(__name__)
 # By the format: the module that writes and runs it, and what it is called.
@@ -29,6 +29,7 @@ FORMATS = {
 FLOAT32, NO_STEPS, DEFAULT_OPTIONS = ForwardOptions(), PostProcessing(), ExportOptions()
 
 
+@free_graphs()
 def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_STEPS, options=DEFAULT_OPTIONS):
     """Writes the folder `out`, loads it and compares it with the networks, before it gets its name.
 

@@ -20,12 +20,13 @@ from brats_tf.models.build import build_network
 from brats_tf.preprocessing.preprocess import PreparedCase, prepare_case
 from brats_tf.runs.network import explain_lack_of_memory, load_weights
 from brats_tf.runs.record import read_run_record
-from brats_tf.runtime.tensorflow import resolved_precision
+from brats_tf.runtime.tensorflow import free_graphs, resolved_precision
 
 DEFAULT_FORWARD = ForwardOptions()
 SUBSTITUTE = {"t1": "t1ce"}  # AlbuNet paper, Section 3.2: T1c in place of a missing T1.
 
 
+@free_graphs()
 def load_ensemble(
     runs: Sequence[str | Path],
     checkpoint: str = "last",

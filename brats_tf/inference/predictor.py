@@ -14,6 +14,7 @@ from brats_tf.inference.sliding_window import Windows, sliding_window_inference
 from brats_tf.models.outputs import BACKGROUND
 from brats_tf.models.planes import blinded, has_planes
 from brats_tf.models.registry import get_network
+from brats_tf.runtime.tensorflow import free_graphs
 
 SMALLEST_PROBABILITY = 1e-30  # That has a logarithm here.
 LEFT_RIGHT = 1  # The axis of (H, W, D) along which the brain is nearly symmetric.
@@ -122,7 +123,8 @@ def compiled_forward(network, *, blind=False):
         if weights is not None and (not current or current[0] is not weights):
             network.set_weights(weights)
             current[:] = [weights]
-        return forward(tf.constant(volumes)).numpy()
+        with free_graphs():
+            return forward(tf.constant(volumes)).numpy()
 
     return run
 

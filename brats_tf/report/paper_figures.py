@@ -12,6 +12,7 @@ from brats_tf.models.planes import has_planes, with_planes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.runs.files import FIGURES_FOLDER
 from brats_tf.runs.network import load_network
+from brats_tf.runtime.tensorflow import free_graphs
 from brats_tf.visualisation.overlays import blend, save_overlay
 from brats_tf.visualisation.plots import save_planes
 
@@ -22,6 +23,7 @@ IMAGE_CAPTION = "image of its slab"
 SLICES = (0.3, 0.5, 0.7)  # Of the tumour's extent, or of the crop's where there is none.
 
 
+@free_graphs()
 def draw_figures(run, case, checkpoint="last"):
     """Writes pictures of one case into `<run>/figures`, as the run's network sees it.
 

@@ -28,7 +28,7 @@ from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.lock import lock
 from brats_tf.runtime.system import memory_limit_gb
-from brats_tf.runtime.tensorflow import device_name, has_gpu, make_deterministic, resolved_precision
+from brats_tf.runtime.tensorflow import device_name, free_graphs, has_gpu, make_deterministic, resolved_precision
 from brats_tf.training.distribution import agree, check_devices, check_gradients, choose_strategy, is_first
 from brats_tf.training.loop import Trainer, fit, make_trainer
 from brats_tf.training.run_callbacks import RunCallbacks
@@ -63,6 +63,7 @@ class ReadyNetwork:
     planes_of: Callable | None
 
 
+@free_graphs()
 def train(
     configs: Sequence[Config],
     cases: Sequence[Case],
@@ -93,7 +94,6 @@ def train(
     """
     runs, options, started = Path(runs), options or TrainingOptions(), time.monotonic()
     cache_dir = Path(cache_dir or runs / CACHE_FOLDER)
-    # Before the first step: what fails at once (a crop that does not fit, missing weights), then all cases.
     make_deterministic(configs[0].seed)
     formats = {asked: resolved_precision(asked) for asked in {config.compute.precision for config in configs}}
     configs = [config.replace(precision=formats[config.compute.precision]) for config in configs]

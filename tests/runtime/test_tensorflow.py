@@ -1,9 +1,11 @@
 import errno
+import gc
+import weakref
 
 import pytest
 
 from brats_tf.runtime import system, tensorflow
-from brats_tf.runtime.tensorflow import as_os_error, import_tensorflow, resolved_precision
+from brats_tf.runtime.tensorflow import as_os_error, free_graphs, import_tensorflow, resolved_precision
 
 tf = import_tensorflow()
 
@@ -44,3 +46,30 @@ def test_auto_asks_the_machine(able, auto, monkeypatch, capsys):
     assert resolved_precision("auto") == auto
     assert resolved_precision("bfloat16") == "bfloat16"
     assert ("many times slower than float32" in " ".join(capsys.readouterr().out.split())) != able
+
+
+@tf.custom_gradient
+def doubled(x):
+    return 2 * x, lambda upstream: 2 * upstream
+
+
+def traced(variable):
+    """A function of a graph that holds `variable`, and a weak reference to the graph."""
+    function = tf.function(lambda: doubled(variable * 1.0)).get_concrete_function()
+    return function, weakref.ref(function.graph)
+
+
+def test_a_graph_is_freed_with_its_gradients_and_others_are_kept():
+    variable = tf.Variable(3.0)
+    kept, _ = traced(variable)
+    with free_graphs():
+        function, freed = traced(variable)
+        with tf.GradientTape() as tape:
+            value = function()
+        assert tape.gradient(value, variable).numpy() == 2
+    del function, value, tape
+    gc.collect()
+    assert freed() is None
+    with tf.GradientTape() as tape:
+        value = kept()
+    assert tape.gradient(value, variable).numpy() == 2

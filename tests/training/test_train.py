@@ -1,5 +1,6 @@
 import csv
 import errno
+import gc
 import math
 import os
 import re
@@ -11,12 +12,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
+from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.predict import predict_cases
 from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.models.planes import with_planes
 from brats_tf.pipeline.stream import Order, training_dataset, training_stream
@@ -97,6 +101,21 @@ def test_a_run_holds_config_weights_and_history(trained):
 def test_the_same_seed_gives_the_same_numbers_alone_or_after_another_network(trained, phantoms, tmp_path):
     (alone,) = train([tiny("t1")], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     assert_same_run(alone, trained[1])
+
+
+@pytest.mark.slow
+def test_a_training_and_a_prediction_leave_no_graph_behind(phantoms, tmp_path):
+    def graphs():
+        gc.collect()
+        return {id(one) for one in gc.get_objects() if isinstance(one, FuncGraph)}
+
+    before = graphs()
+    runs = train([tiny("t1", epochs=1)], phantoms, runs=tmp_path)
+    predictors = load_ensemble(runs)
+    assert not predict_cases(predictors, phantoms[:1], out=tmp_path / "out")
+    assert graphs() - before  # The predictor's.
+    del predictors
+    assert not graphs() - before
 
 
 @pytest.mark.large
