@@ -17,6 +17,7 @@ from brats_tf.cli.backbones_table import BACKBONES_FILE
 from brats_tf.config.config import Config
 from brats_tf.pipeline.augment import DRAWS
 from brats_tf.regions import MODALITIES
+from brats_tf.runtime.tensorflow import free_graphs
 
 
 def _memory_of_100_steps(*arguments):
@@ -131,23 +132,35 @@ def test_what_compares_ensembles_refuses_other_networks(stage, preset, phantom_f
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("preset", "modalities", "name"),
-    [
-        ("embedding", ("flair",), "bench_training-float32.json"),
-        ("embedding-plus", MODALITIES, "bench_training-embedding-plus-float32.json"),
-    ],
-)
-def test_each_preset_has_a_file_of_its_own_for_the_training(preset, modalities, name, phantoms, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_training, "in_own_process", lambda function, *arguments: function(*arguments))
+@pytest.fixture
+def trainings(phantoms, tmp_path, monkeypatch):
+    """A function preset -> what `bench_training` found of its tiny network, in this process, and in which file."""
+    monkeypatch.setattr(bench_training, "in_own_process", free_graphs()(lambda function, *given: function(*given)))
     monkeypatch.setattr(bench_training, "precisions", lambda: ("float32",))
     monkeypatch.setattr(bench_training, "STEPS", 2)
     monkeypatch.setattr(bench_training, "SMALL", TINY_CROP)
-    settings = {"modalities": modalities, "crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
-    config = Config.from_preset(preset, **settings)
-    figures = bench_training.bench_training(config, phantoms[0], results=tmp_path)
-    assert json.loads((tmp_path / name).read_text()) == json.loads(json.dumps(figures))
+
+    def measured(preset, modalities):
+        settings = {"modalities": modalities, "crop": TINY_CROP, "backbone": "tiny", "weights": "none"}
+        before = set(tmp_path.iterdir())
+        figures = bench_training.bench_training(Config.from_preset(preset, **settings), phantoms[0], results=tmp_path)
+        (path,) = set(tmp_path.iterdir()) - before
+        assert json.loads(path.read_text()) == json.loads(json.dumps(figures))
+        return figures, path.name
+
+    return measured
+
+
+def test_each_preset_has_a_file_of_its_own_for_the_training(trainings, monkeypatch):
+    monkeypatch.setattr(bench_training, "_step", lambda *_: {"step_s": 2, "step_peak_gb": 1, "step_estimated_gb": 1})
+    monkeypatch.setattr(bench_training, "_losses", lambda *_: {"first_loss": 1, "last_loss": 0})
+    assert trainings("embedding", ("flair",))[1] == "bench_training-float32.json"
+    assert trainings("embedding-plus", MODALITIES)[1] == "bench_training-embedding-plus-float32.json"
+
+
+@pytest.mark.slow
+def test_recomputing_measures_the_same_training(trainings):
+    figures, _ = trainings("embedding-plus", MODALITIES)
     assert [row["rematerialise"] for row in figures["rows"]] == [False, True]
     first, second = figures["rows"]
     assert first["first_loss"] > first["last_loss"]
