@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from brats_tf.runtime.console import track
-from brats_tf.runtime.tensorflow import import_tensorflow
+from brats_tf.runtime.tensorflow import free_graphs, import_tensorflow
 
 tf = import_tensorflow()
 
@@ -96,6 +96,7 @@ def run(given):
     log.info(f"Written to {path}.")
 
 
+@free_graphs()
 def measure(config, cases, steps):
     """Trains `steps` steps and returns the pulse of each, with where the classifier's weights are from."""
     keras.utils.clear_session()

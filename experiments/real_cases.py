@@ -42,6 +42,7 @@ from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic
 from brats_tf.runtime.program import run_program
+from brats_tf.runtime.tensorflow import free_graphs
 
 log = logging.getLogger("brats_tf.experiments")
 CROP, SPACING_MM = (128, 128, 96), 1.5
@@ -131,6 +132,7 @@ def train(given):
         log.info(f"{path.stem}: {1000 * facts['seconds_a_step']:.1f} ms a step, Dice {facts['curves']['dice'][-1]}")
 
 
+@free_graphs()
 def train_variant(given, variant, seed, data, begun):
     """Trains the networks of a variant: (facts, {kind: classes of each validation case, uint8}).
 

@@ -84,18 +84,24 @@ def free_graphs() -> Iterator[None]:
 
     `tf.custom_gradient` registers a function for each traced call and never removes it. The function holds the graph
     with all its variables, so that every training and prediction of a process would stay in memory: 0.2 GB of a network
-    of 30 MB. What was traced meanwhile cannot be differentiated once more. Usable as a decorator.
+    of 30 MB. What was traced meanwhile cannot be differentiated once more. Usable as a decorator; does nothing where
+    Keras runs on another backend.
     """
-    import_tensorflow()
-    from tensorflow.python.framework import ops  # The registry has no public name.
-
-    registered = ops.gradient_registry
-    before = set(registered.list())
+    before = set(_custom_gradients())
     try:
         yield
     finally:
-        for name in [name for name in registered.list() if name.startswith("CustomGradient-") and name not in before]:
-            del registered._registry[name]
+        gradients = _custom_gradients()
+        for name in [name for name in gradients if name.startswith("CustomGradient-") and name not in before]:
+            del gradients[name]
+
+
+def _custom_gradients() -> dict[str, Any]:
+    if "tensorflow" not in sys.modules:
+        return {}
+    from tensorflow.python.framework import ops
+
+    return ops.gradient_registry._registry  # Has no public name.
 
 
 def as_os_error(error: Any) -> OSError:
