@@ -11,6 +11,7 @@ from rich.table import Table
 from bench.timing import in_own_process, median_seconds
 from bench.training import one_step, prepared_trainer
 from brats_tf.config.config import Config
+from brats_tf.config.presets import DEFAULT_PRESET
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.system import machine
@@ -22,7 +23,7 @@ MATRIX, PRODUCTS = 4096, 6  # Together about as much work as one pass at full si
 
 
 def bench_network(config, *, results):
-    """Measures one config's network, prints a table and writes `<results>/bench.json`.
+    """Measures one config's network, prints a table and writes `<results>/bench.json`, or `bench_<backbone>.json`.
 
     Returns:
         What it wrote: machine, preset, backbone, crop, GFLOP a pass, GFLOP/s of the matrix product, seconds and peak GB
@@ -48,7 +49,8 @@ def bench_network(config, *, results):
         if isinstance(value, float):
             table.add_row(name, f"{value:.3g}")
     console.print(table)
-    path = Path(results) / "bench.json"
+    backbone, usual = figures["backbone"], Config.from_preset(DEFAULT_PRESET).network.backbone
+    path = Path(results) / ("bench.json" if backbone == usual else f"bench_{backbone}.json")
     write_json(path, figures)
     log.info(f"Written to {path}.")
     return figures

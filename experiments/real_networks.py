@@ -1,10 +1,16 @@
 """The networks of `real_cases.py`: variants of `embedding-plus`, those of both papers, and those of other systems."""
 
+import sys
+from pathlib import Path
+
 from recipes import Recipe
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError, format_shape
+from brats_tf.runtime.libraries import need_libraries
 from brats_tf.runtime.system import machine
+
+sys.path.append(str(Path(__file__).parents[1]))  # For `bench`, which is not installed.
 
 TORCH = {"segresnet": "SegResNet", "nnunet": "PlainConvUNet"}  # Their names in `bench.torch_networks`.
 # Presets of the papers, and settings that differ. AlbuNet3D sees whole volumes of four modalities here instead of
@@ -55,11 +61,12 @@ def make_training(variant, modalities, seed, settings, cropped, begun=None):
 
 
 def _torch_training(variant, seed, settings, crop):
-    from bench.torch_networks import MULTIPLES
+    from bench.torch_networks import LIBRARIES, MULTIPLES
 
     multiple = MULTIPLES[TORCH[variant]]
     if any(size % multiple for size in crop):
         raise InputError(f"--crop must be multiples of {multiple} for {variant}. Received: {format_shape(crop)}.")
+    need_libraries("bench", *LIBRARIES)
     import torch
     import torch_training
 

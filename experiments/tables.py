@@ -35,6 +35,7 @@ PUBLISHED = {
     "summary.json": "experiments/results/demo.json",
     "untrained/summary.json": "experiments/results/demo_untrained.json",
     "bench.json": "experiments/results/bench.json",
+    "bench_efficientnetb7.json": "experiments/results/bench_efficientnetb7.json",
     "bench_training-float32.json": "experiments/results/bench_training-float32.json",
     "bench_training-embedding-plus.json": "experiments/results/bench_training-embedding-plus.json",
     "bench_comparison.json": "experiments/results/bench_comparison.json",

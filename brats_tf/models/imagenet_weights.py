@@ -46,7 +46,8 @@ NOISY_STUDENT_MD5 = {
 }
 PTH = (
     "{} is a PyTorch file, which is a pickle and could run any code; none is loaded here. Convert it where PyTorch is "
-    "installed, as README.md says under 'ImageNet weights', and name the .weights.h5 that this writes."
+    "installed, as docs/how-to/offline-weights.md says under 'Convert PyTorch weights', and name the .weights.h5 that "
+    "this writes."
 )
 
 
