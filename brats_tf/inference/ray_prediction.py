@@ -8,7 +8,7 @@ import logging
 import math
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -72,9 +72,9 @@ class Worker:
         return wanted, first_line(self.predictors, len(wanted))
 
     def predict(self, case, folder):
-        """Predicts one case, unless it is there: what is to be said of it, and why it was left out or None."""
+        """Predicts one case, unless it is there and a prediction is resumed: what became of it."""
         with _own(folder):
-            record = self._record([case.id], folder, replace(self.prediction.options, resume=True))
+            record = self._record([case.id], folder, self.prediction.options)
             if not record.wanted:
                 return Predicted()
             try:
@@ -129,7 +129,7 @@ def predict_on_ray(cases, prediction, *, out, address=None, workers=None):
         WriteError: when the disk is full or the folder is read-only.
     """
     out = Path(out).resolve()
-    with ray_session(address, setup=import_tensorflow) as ray, lock(out):
+    with ray_session(address, setup=_import_tensorflow) as ray, lock(out):
         pool = _start_workers(ray, prediction, workers)
         try:
             wanted, line = ray.get(pool[0].begin.remote([case.id for case in cases], out))
@@ -150,15 +150,23 @@ def predict_on_ray(cases, prediction, *, out, address=None, workers=None):
     return failures
 
 
+def _import_tensorflow():
+    """What a process of Ray begins with. Which GPU is its own, Ray says later, when it becomes a `Worker`."""
+    import_tensorflow(find_gpus=False)
+
+
 def _start_workers(ray, prediction, workers):
     """The processes that hold the networks, each with an equal share of the cluster."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = sum(int(one.get("GPU", 0)) for one in machines)
     count = workers or gpus or max(1, sum(one.get("CPU", 0) >= 1 for one in machines))
     share = share_of(machines, count)
-    threads = {name: str(max(int(share["num_cpus"]), 1)) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")}
+    variables = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # Several processes may share a GPU's memory.
+    if not gpus:
+        cores = str(max(int(share["num_cpus"]), 1))
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), cores)
     again = {"max_restarts": -1, "max_task_retries": TRIES - 1, "max_concurrency": AT_ONCE}
-    actor = ray.remote(**share, **again, runtime_env={"env_vars": {} if gpus else threads})(Worker)
+    actor = ray.remote(**share, **again, runtime_env={"env_vars": variables})(Worker)
     return [actor.remote(prediction) for _ in range(count)]
 
 

@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 INTER_OP_VARIABLE = "TF_NUM_INTEROP_THREADS"
 
 
-def import_tensorflow() -> Any:
+def import_tensorflow(*, find_gpus: bool = True) -> Any:
     """Imports TensorFlow with its start-up messages held back, and returns it.
+
+    Without `find_gpus` it does not look for GPUs yet, so that `CUDA_VISIBLE_DEVICES` may still be set afterwards.
 
     They come from C++ before any log level counts, so file descriptor 2 is redirected meanwhile; if the import fails,
     what was held back is printed.
@@ -48,7 +50,8 @@ def import_tensorflow() -> Any:
         try:
             import tensorflow
 
-            tensorflow.config.list_physical_devices("GPU")  # Looks for GPUs, which prints too.
+            if find_gpus:
+                tensorflow.config.list_physical_devices("GPU")  # Prints too.
         except BaseException:
             held.seek(0)
             os.write(original, held.read())
@@ -92,8 +95,8 @@ def free_graphs() -> Iterator[None]:
         yield
     finally:
         gradients = _custom_gradients()
-        for name in [name for name in gradients if name.startswith("CustomGradient-") and name not in before]:
-            del gradients[name]
+        for name in [name for name in list(gradients) if name.startswith("CustomGradient-") and name not in before]:
+            gradients.pop(name, None)  # Another thread may have removed it.
 
 
 def _custom_gradients() -> dict[str, Any]:
