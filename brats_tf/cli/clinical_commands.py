@@ -120,12 +120,12 @@ def _predict_rest(given, cases, predictions):
     found, skipped = find_cases(cases)
     log_skipped(skipped)
     before = read_prediction_record(predictions)
-    done = finished_cases(before, predictions) if is_made_so(before, how_made(predictors, steps)) else set()
+    writing = replace(section_given(given, PredictionOptions), save_probabilities=True)
+    done = finished_cases(before, predictions, writing) if is_made_so(before, how_made(predictors, steps)) else set()
     newer = {case.id for case in found if _newer(cases / case.id, predictions / f"{case.id}.nii.gz")}
     wanted = [case for case in found if case.id not in done or case.id in newer]
     if not wanted:
         return []
-    writing = replace(section_given(given, PredictionOptions), save_probabilities=True)
     return predict_cases(predictors, wanted, out=predictions, postprocessing=steps, options=writing, data=cases)
 
 

@@ -60,7 +60,7 @@ class PredictionRecord:
                 f"with --out, or replace it with --replace. Received {len(foreign)} such label maps."
             )
         settled = {name: kept.get(name, {}) for name in ("cases", "left_out")}
-        finished = finished_cases(kept, out) if options.resume else ()
+        finished = finished_cases(kept, out, options) if options.resume else ()
         self.wanted = [case for case in case_ids if case not in finished]
         folders = [*kept.get("data", []), *([str(Path(data).resolve())] if data else [])]
         self.content = {
@@ -145,11 +145,17 @@ def read_prediction_record(predictions):
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error}.") from None
 
 
-def finished_cases(record, predictions):
-    """The ids of the cases of a record whose label map is there, and the recorded one."""
-    paths = {case: Path(predictions) / f"{case}.nii.gz" for case in record.get("cases", {})}
-    there = {case: path for case, path in paths.items() if case not in record["pending"] and path.is_file()}
-    return {case for case, path in there.items() if sha256_of(path) == record["cases"][case]["sha256"]}
+def finished_cases(record, predictions, options=NO_OPTIONS):
+    """The ids of the cases of a record whose label map is there, and the recorded one, with what `options` ask for."""
+    finished = set()
+    for case, facts in record.get("cases", {}).items():
+        parts = [".", PROBABILITIES_FOLDER] if options.save_probabilities else ["."]
+        if options.save_uncertainty and len(facts.get("networks", ())) > 1:  # A single network has none.
+            parts.append(UNCERTAINTY_FOLDER)
+        paths = [Path(predictions) / part / f"{case}.nii.gz" for part in parts]
+        if all(path.is_file() for path in paths) and sha256_of(paths[0]) == facts["sha256"]:
+            finished.add(case)
+    return finished - set(record.get("pending", ()))
 
 
 def check_same(record, made_by, out, remedy="name another folder with --out, or replace them with --replace"):

@@ -163,6 +163,16 @@ def test_resume_predicts_what_is_missing_or_changed(predict, tmp_path, capsys):
     assert maps(tmp_path) == before
 
 
+def test_resume_predicts_again_what_lacks_a_file_that_is_asked_for_now(predict, tmp_path, capsys):
+    predict(tmp_path)
+    capsys.readouterr()
+    assert predict(tmp_path, "--resume", "--save-probabilities") == 0
+    assert "Predicting 4 case(s)" in capsys.readouterr().out
+    assert len(maps(tmp_path)) == 8
+    assert predict(tmp_path, "--resume", "--save-probabilities") == 0
+    assert "4 of 4 label maps are in" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", ["0/3", "4/3", "3", "a/b", "1/0"])
 def test_what_is_no_shard_is_refused(words, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
