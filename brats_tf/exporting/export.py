@@ -8,8 +8,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
-from brats_tf.errors import InputError
-from brats_tf.exporting.label_map import why_no_label_map
+from brats_tf.errors import InputError, format_shape
+from brats_tf.exporting.label_map import outputs_of, why_no_label_map
 from brats_tf.exporting.model_card import METADATA_FILE, describe, read_results, write_model_card
 from brats_tf.exporting.servers import check_place, write_configuration, write_warm_up
 from brats_tf.exporting.verification import compare_label_maps, compare_probabilities
@@ -69,6 +69,7 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
     convention, label_map = CONVENTIONS[options.convention], None
     if has_label_map(configs, forward, steps, options):
         label_map = {"labels": convention.labels, "mirror": forward.mirror, "drop_et_below_ml": steps.drop_et_below_ml}
+    check_together(configs)
     facts = describe(runs, members, checkpoint=checkpoint, forward=forward, steps=steps, options=options)
     if options.results:
         facts["scores"] = read_results(options.results, facts["networks"])
@@ -124,6 +125,18 @@ def _import(module, title):
         return import_module(f"brats_tf.exporting.{module}")
     except ModuleNotFoundError as error:
         raise InputError(f"{title} needs the package {error.name}: pip install 'brats_tf[runtimes]'.") from None
+
+
+def check_together(configs):
+    """Raises `InputError` unless the probabilities of networks can be averaged voxel by voxel."""
+    seen = {
+        "see volumes of the same size": [format_shape(one.input_shape[:3]) for one in configs],
+        "see voxels of the same size": [f"{one.data.spacing_mm or 'unchanged'}" for one in configs],
+        "have the same outputs": [outputs_of(one) for one in configs],
+    }
+    for what, received in seen.items():
+        if len(set(received)) > 1:
+            raise InputError(f"Networks that are exported together must {what}. Received: {', '.join(received)}.")
 
 
 def has_label_map(configs, forward, steps, options):

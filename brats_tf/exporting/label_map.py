@@ -29,7 +29,7 @@ def why_no_label_map(configs, steps):
         return "the networks see resampled volumes (`spacing_mm`)"
     if len({config.data.crop for config in configs}) > 1:
         return "the networks see crops of several sizes"
-    if len({_outputs(config) for config in configs}) > 1:
+    if len({outputs_of(config) for config in configs}) > 1:
         return "some of the networks have regions, others classes"
     if steps.remove_below_ml or steps.fill_holes:
         return "--remove-below-ml and --fill-holes look for connected parts, which TensorFlow has no operation for"
@@ -42,7 +42,7 @@ def probabilities_function(members):
     Several networks are averaged.
     """
     configs = [config for config, _ in members]
-    channels, outputs = channels_of(configs), _outputs(configs[0])
+    channels, outputs = channels_of(configs), outputs_of(configs[0])
 
     def probabilities(volume):
         found = [_forward(config, network, volume, channels) for config, network in members]
@@ -67,7 +67,7 @@ def label_map_function(members, *, labels, mirror="none", drop_et_below_ml=0.0):
         drop_et_below_ml: as in `PostProcessing`; voxels count 1 mm³.
     """
     configs = [config for config, _ in members]
-    channels, outputs, size = channels_of(configs), _outputs(configs[0]), configs[0].data.crop
+    channels, outputs, size = channels_of(configs), outputs_of(configs[0]), configs[0].data.crop
 
     def label_map(volume):
         volume = tf.debugging.check_numerics(volume, "volume must hold finite numbers")
@@ -140,7 +140,8 @@ def _places(config, channels):
     return [channels.index(modality) for modality in config.data.modalities]
 
 
-def _outputs(config):
+def outputs_of(config):
+    """What the network of a config has: "regions" or "classes"."""
     return get_network(config.network.name).outputs
 
 

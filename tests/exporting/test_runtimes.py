@@ -8,9 +8,10 @@ from tiny_networks import TINY_CROP
 from untrained_runs import networks_of_two_convolutions
 
 from brats_tf.cli.main import main
+from brats_tf.config.config import Config
 from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
 from brats_tf.errors import InputError
-from brats_tf.exporting.export import export_networks
+from brats_tf.exporting.export import check_together, export_networks
 from brats_tf.runs.network import load_network
 
 onnx_file = pytest.importorskip("brats_tf.exporting.onnx_file", reason="needs the extra `runtimes`")
@@ -62,6 +63,21 @@ def test_a_missing_library_is_named(runs, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "brats_tf.exporting.onnx_file")
     with pytest.raises(InputError, match=r"An ONNX file needs the package tf2onnx: pip install 'brats_tf\[runtimes\]'"):
         export_networks(runs[:1], out=tmp_path / "out", options=ExportOptions(format="onnx"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"spacing_mm": 2.0}, "see voxels of the same size. Received: unchanged, 2.0"),
+        ({"crop": (64, 64, 36)}, "see volumes of the same size. Received: 32x32x24, 64x64x36"),
+        ({"preset": "albunet3d", "patch_size": TINY_CROP}, "have the same outputs"),
+    ],
+)
+def test_networks_whose_probabilities_cannot_be_averaged_are_refused(changes, words):
+    first = Config.from_preset("embedding", modalities=("flair",), crop=TINY_CROP)
+    preset = {"preset": "embedding", "modalities": ("flair",), "crop": TINY_CROP} | changes
+    with pytest.raises(InputError, match=f"exported together must {words}"):
+        check_together([first, Config.from_preset(preset.pop("preset"), **preset)])
 
 
 def test_a_conversion_that_fails_is_one_sentence(runs, tmp_path, monkeypatch):
