@@ -21,6 +21,7 @@ from brats_tf.serving.label_maps import UPLOAD, LabelMapper
 
 log = logging.getLogger(__name__)
 BLOCK = 2**20
+FULL = "The server's disk is full or cannot be written to."
 RETRY_SECONDS = 5
 CLOSED = 499  # As nginx counts it; nobody reads the answer.
 SECONDS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # The limits of the histogram.
@@ -68,6 +69,9 @@ class Service:
                 volumes = await self._saved(request, Path(folder))
                 loop = asyncio.get_running_loop()
                 answer = await loop.run_in_executor(self.networks, self._predict, Path(folder), volumes)
+        except OSError as error:
+            log.warning(f"A case could not be kept: {error}")
+            raise HTTPException(507, FULL) from None
         finally:
             self.held -= 1
         self.seconds.observe(time.monotonic() - started)
@@ -107,7 +111,7 @@ class Service:
         volumes = {}
         async with bounded.form(max_files=len(MODALITIES), max_fields=0) as form:
             for name, upload in form.multi_items():
-                if name not in MODALITIES or name in volumes:
+                if name not in MODALITIES or name in volumes or isinstance(upload, str):
                     expected = ", ".join(MODALITIES)
                     raise HTTPException(422, f"Expected one file for each of {expected}. Received: {name!r}.")
                 volumes[name] = folder / f"{UPLOAD}_{name}.nii.gz"
@@ -123,7 +127,7 @@ class Service:
             return self.mapper.label_map(folder, volumes)
         except WriteError as error:
             log.warning(str(error))
-            raise HTTPException(507, "The server's disk is full or cannot be written to.") from None
+            raise HTTPException(507, FULL) from None
         except InputError as error:
             raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
 

@@ -1,4 +1,5 @@
 import concurrent.futures
+import errno
 import gzip
 import socket
 import threading
@@ -192,6 +193,17 @@ def test_a_full_disk_is_said_without_its_place(serve, mapper, phantoms, monkeypa
     monkeypatch.setattr(mapper, "label_map", full)
     answer = httpx.post(f"{serve()}/label-map", files=files_of(phantoms[0], "flair"), timeout=60)
     assert (answer.status_code, "secret" in answer.text) == (507, False)
+
+
+def test_a_full_disk_while_a_file_comes_in_is_said_too(serve, phantoms, monkeypatch):
+    class Full:
+        def __init__(self, **given):
+            raise OSError(errno.ENOSPC, "No space left on device", "/secret/place")
+
+    monkeypatch.setattr(app_module.tempfile, "TemporaryDirectory", Full)
+    answer = httpx.post(f"{serve()}/label-map", files=files_of(phantoms[0], "flair"), timeout=60)
+    assert (answer.status_code, answer.json()) == (507, {"error": app_module.FULL})
+    assert "cases_held 0.0" in httpx.get(f"{serve()}/metrics").text
 
 
 def test_the_command_listens_on_this_machine_alone(predictors, monkeypatch, capsys):
