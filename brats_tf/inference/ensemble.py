@@ -121,6 +121,7 @@ def read_case(predictors, case):
         usable = [one for one in predictors if _can_do_without(one, case)]
     if not usable:
         case, usable, messages = _substitute(predictors, case)
+        missing = [modality for modality in missing if modality not in case.volumes]
     if not usable:
         raise InputError(
             f"Case {case.id}: no network fits; expected {', '.join(wanted)} in {case.folder}, "

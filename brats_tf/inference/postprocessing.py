@@ -38,8 +38,11 @@ def with_tuned(settings, runs, checkpoint="last"):
     """`PostProcessing` with the volume that `brats-tf tune-postprocessing` found for an ensemble.
 
     Raises:
-        InputError: when a run has none, or one that was tuned for other networks or weights, or after other steps.
+        InputError: when `settings` have a volume already, a run has none, or one that was tuned for other networks or
+            weights, or after other steps.
     """
+    if getattr(settings, TUNED):
+        raise InputError("--tuned takes the volume that was tuned, and --drop-et-below-ml another: give one of them.")
     networks = sorted(Path(run).name for run in runs)
     others = {name: value for name, value in asdict(settings).items() if name != TUNED}
     found: dict[Path, float] = {}

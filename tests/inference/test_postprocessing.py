@@ -106,6 +106,8 @@ def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
     with pytest.raises(InputError, match=r"tuned together. Received: 0.3 ml in .*flair.*, 0.5 ml in .*t2"):
         with_tuned(PostProcessing(fill_holes=True), runs)
     (runs[1] / "postprocessing.json").write_text(kept)
+    with pytest.raises(InputError, match="--tuned takes the volume that was tuned, and --drop-et-below-ml another"):
+        with_tuned(PostProcessing(fill_holes=True, drop_et_below_ml=0.5), runs)
     with pytest.raises(InputError, match="was tuned for the networks flair, t2. Received: flair"):
         with_tuned(PostProcessing(fill_holes=True), runs[:1])
     for damaged in ("[]", '{"networks": null, "drop_et_below_ml": 1, "steps": {}, "weights": {}}', "{"):

@@ -82,7 +82,8 @@ def test_t1c_takes_the_place_of_a_t1_that_no_network_can_do_without(phantoms, tm
     assert (
         predict_cases(with_t1, [case], out=tmp_path / "out", options=PredictionOptions(save_probabilities=True)) == []
     )
-    assert f"Case {case.id}: t1 is missing; t1ce takes its place" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"Case {case.id}: t1 is missing; t1ce takes its place" in said and "predicted from" not in said
     swapped = dataclasses.replace(phantoms[0], volumes=phantoms[0].volumes | {"t1": phantoms[0].volumes["t1ce"]})
     predict_cases(with_t1, [swapped], out=tmp_path / "same", options=PredictionOptions(save_probabilities=True))
     np.testing.assert_array_equal(probabilities_of(tmp_path / "out", case), probabilities_of(tmp_path / "same", case))
