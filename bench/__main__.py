@@ -60,6 +60,10 @@ def run(given):
         _check_ensemble(config)
     cases = [] if stages == ("network",) else cases_from(given, "bench", config)
     with_truth = [case for case in cases if case.segmentation]
+    if {"training", "data", "growth"} & set(stages) and not with_truth:
+        raise InputError("The measurement needs cases with truth. Received: none.")
+    if {"network", "training"} & set(stages) and config.data.patch_size:
+        raise InputError(f"The measurement is that of a network of whole crops. Received: preset {config.preset}.")
     for stage in stages:
         if stage == "network":
             bench_network(config, results=given.results)

@@ -57,7 +57,9 @@ def bench_network(config, *, results):
 
 
 def bench_backbones(names, *, results):
-    """Describes backbones and measures preset `paper` with each, and writes `<results>/backbones.json`.
+    """Describes backbones and measures preset `embedding` with each.
+
+    Writes `<results>/backbones.json`, or of some of them `backbones-some.json`.
 
     Args:
         names: keys of `BACKBONES`; None for all of them.
@@ -70,11 +72,11 @@ def bench_backbones(names, *, results):
     import_tensorflow()
     from brats_tf.models.backbones import BACKBONES, UNFIT
 
+    path = Path(results) / ("backbones-some.json" if names else "backbones.json")
     names = names or tuple(BACKBONES)
     configs = [Config.from_preset("embedding", modalities=("flair",), backbone=name) for name in names]
     log.info(f"Measuring {len(configs)} backbones: about half a minute each at full size on two cores.")
     figures = {"machine": machine(), "crop": configs[0].data.crop, "backbones": {}, "unfit": UNFIT}
-    path = Path(results) / "backbones.json"
     for config in track(configs, "Measuring"):
         figures["backbones"][config.network.backbone] = in_own_process(_backbone, config)
         write_json(path, figures)

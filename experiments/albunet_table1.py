@@ -11,7 +11,7 @@ Time:     at full length (50 epochs x 100 batches of 24 patches of 128x128x24) 1
           64x64) some 17 minutes for each on two CPU cores; it shows that the protocol runs, not what the paper claims.
 Expected: at full length a validation Dice ET/WT/TC of about .72/.89/.78 (3D, pretrained) and .70/.88/.79 (3D, scratch).
 
-Writes into RESULTS/albunet_table1: `summary.json`, `curves.png`, `boxplot.png`, and <method>/<seed>/cases.csv.
+Writes into RESULTS/albunet_table1/LENGTH: `summary.json`, `curves.png`, `boxplot.png`, and <method>/<seed>/cases.csv.
 """
 
 import argparse
@@ -89,7 +89,8 @@ def run(given):
     """Does what the arguments ask for."""
     configs, left_out = planned(given.methods.split(";"), given.length, given.seeds, given.gradient_accumulation_steps)
     training, validation = parted(given.data, given.validation)
-    folder = given.results / Path(__file__).stem
+    folder = given.results / Path(__file__).stem / given.length
+    given.runs = given.runs / given.length
     for done, (method, seed) in enumerate(configs):
         log.info(f"{method}, seed {seed}: run {done + 1} of {len(configs)}.")
         run_once(configs[method, seed], training, validation, place(given.runs, method, seed), folder)
@@ -149,8 +150,8 @@ def run_once(config, training, validation, runs, folder):
     run, results = runs / config.run_name, folder / runs.parent.name / runs.name
     if _is_done(config, training, validation, run, results):
         return
-    (results / CASES_FILE).unlink(missing_ok=True)
     train([config], training, runs=runs, cache_dir=runs.parents[1] / "cache", validation=validation)
+    (results / CASES_FILE).unlink(missing_ok=True)
     predict_cases(load_ensemble([run]), validation, out=runs / "predictions", options=PredictionOptions(replace=True))
     _, failures = evaluate(validation, predictions=runs / "predictions", results=results)
     if failures:

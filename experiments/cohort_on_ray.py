@@ -82,7 +82,7 @@ def write_cohort(cases, repeats, folder):
             new = folder / f"{case.id}-{number}"
             new.mkdir(parents=True)
             for path in case.volumes.values():
-                os.link(path, new / path.name.replace(case.id, new.name))
+                os.symlink(path.resolve(), new / path.name.replace(case.id, new.name))
 
 
 def measure(command, out, killed_at=None):

@@ -48,7 +48,7 @@ def serve_load():
         f"| lost requests | {run['lost']} |",
         f"| label maps that differ from those of `predict` | {run['wrong']} |",
         f"| damaged uploads answered by other than 422 | {run['wrong_refusals']} |",
-        f"| seconds a case, median / longest (eight wait for one another) | {run['median_seconds']:.1f} / "
+        f"| seconds a case, median / longest ({run['clients']} wait for one another) | {run['median_seconds']:.1f} / "
         f"{run['longest_seconds']:.1f} |",
         f"| memory of the server after the first round / at the end, GB | {run['memory_first_gb']:.2f} / "
         f"{run['memory_last_gb']:.2f} |",
@@ -87,6 +87,9 @@ def round_trip():
     ]
     found = {kind: [] for both in kinds for kind in both}
     for one in run["runs"]:
+        if "failure" in one:
+            lines.append(f"| {one['case']} | {one['failure']} | | | | | | |")
+            continue
         cells = []
         for both in kinds:
             for name in REGISTERED:
@@ -101,7 +104,7 @@ def round_trip():
 
 def round_trip_labels():
     """The Dice that is left after the way to a series and back, over that of the true transform."""
-    run = read("round_trip")
+    runs = [one for one in read("round_trip")["runs"] if "failure" not in one]
     return [
         "| case | region | FLAIR | T1 | T1ce | T2 |",
         "|---|---|--:|--:|--:|--:|",
@@ -109,7 +112,7 @@ def round_trip_labels():
             f"| {one['case']} | {region} | "
             + " | ".join(f"{one['labels'][name][region]['ratio']:.3f}" for name in MODALITIES)
             + " |"
-            for one in run["runs"]
+            for one in runs
             for region in ("WT", "TC", "ET")
         ),
     ]
@@ -118,11 +121,12 @@ def round_trip_labels():
 def round_trip_seconds():
     """Seconds of each step: the median over cases, and the largest."""
     run = read("round_trip")
-    steps = list(run["runs"][0]["seconds"])
-    columns = [*([one["seconds"][step] for one in run["runs"]] for step in steps)]
-    columns.append([sum(one["seconds"].values()) for one in run["runs"]])
+    runs = [one for one in run["runs"] if "failure" not in one]
+    steps = list(runs[0]["seconds"])
+    columns = [*([one["seconds"][step] for one in runs] for step in steps)]
+    columns.append([sum(one["seconds"].values()) for one in runs])
     return [
-        f"{measured_on(run)}; {len(run['runs'])} patients of four series.",
+        f"{measured_on(run)}; {len(runs)} patients of four series.",
         "",
         f"| | {' | '.join(steps)} | together |",
         f"|---|{'--:|' * len(columns)}",

@@ -80,9 +80,11 @@ def run(given):
     )
     facts = {"preset": given.preset, "modalities": list(stacked), "crop": format_shape(base.data.crop)}
     facts |= {"precision": base.compute.precision, "spacing_mm": base.data.spacing_mm, "steps": given.steps}
+    found = find_cases(given.data)[0]
+    facts |= {"weights": base.network.weights, "case_ids": [case.id for case in found]}
     done = continued(path, facts)
     variants = given.variants or [f"{base.network.input_scaling}-{base.network.batch_norm}"]
-    cases = [_prepared(case, base) for case in track(find_cases(given.data)[0], "Reading cases")]
+    cases = [_prepared(case, base) for case in track(found, "Reading cases")]
     for seed in range(given.seeds):
         for variant in variants:
             if any((one["seed"], one["variant"]) == (seed, variant) for one in done):

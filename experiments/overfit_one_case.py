@@ -1,6 +1,6 @@
 """Learn one real case by heart at full size: does the whole chain, from file to loss, work?
 
-The embedding paper's network (preset `paper`) on the FLAIR volume of one case, at 192x160x108, Adam 1e-4, batch 1.
+The embedding paper's network (preset `embedding`) on the FLAIR volume of one case, at 192x160x108, Adam 1e-4, batch 1.
 
 Command:  python experiments/overfit_one_case.py DIR --case ID --steps 100
 Time:     10-20 s a step on two CPU cores; 8 GB of memory.

@@ -27,7 +27,7 @@ def continued(path, facts):
     if not path.is_file():
         return []
     before = json.loads(path.read_text())
-    others = [name for name, value in facts.items() if before.get(name) != value]
+    others = [name for name, value in facts.items() if name in before and before[name] != value]
     if others:
         raise InputError(
             f"{path} was measured with other {', '.join(others)}: name another one with --name, or delete it. "

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import packed_cases
-from real_networks import PAPERS, PLUS, TORCH, make_training
+from real_networks import PAPERS, PLUS, TORCH, check_variants, make_training
 from real_scores import score
 from recipes import shuffled
 
@@ -119,6 +119,7 @@ def train(given):
         import_tensorflow()
     data = {part: packed_cases.unpack(given.folder, part) for part in packed_cases.PARTS}
     given.cropped = packed_cases.cropped(given.folder)
+    check_variants(given.variants, given.cropped["crop"])
     given.out.mkdir(parents=True, exist_ok=True)
     begun = {}
     for seed, variant in itertools.product(range(given.seeds), given.variants):

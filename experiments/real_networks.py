@@ -56,17 +56,23 @@ def make_training(variant, modalities, seed, settings, cropped, begun=None):
         begun: a dictionary that keeps between calls what JAX has compiled, or None.
     """
     if variant in TORCH:
-        return _torch_training(variant, seed, settings, cropped["crop"])
+        check_variants([variant], cropped["crop"])
+        return _torch_training(variant, seed, settings)
     return _own_training(variant, modalities, seed, settings, cropped, {} if begun is None else begun)
 
 
-def _torch_training(variant, seed, settings, crop):
+def check_variants(variants, crop):
+    """Raises `InputError` where a network of another system lacks its library, or cannot take volumes of a crop."""
     from bench.torch_networks import LIBRARIES, MULTIPLES
 
-    multiple = MULTIPLES[TORCH[variant]]
-    if any(size % multiple for size in crop):
-        raise InputError(f"--crop must be multiples of {multiple} for {variant}. Received: {format_shape(crop)}.")
-    need_libraries("bench", *LIBRARIES)
+    for variant in set(variants) & set(TORCH):
+        need_libraries("bench", *LIBRARIES)
+        multiple = MULTIPLES[TORCH[variant]]
+        if any(size % multiple for size in crop):
+            raise InputError(f"--crop must be multiples of {multiple} for {variant}. Received: {format_shape(crop)}.")
+
+
+def _torch_training(variant, seed, settings):
     import torch
     import torch_training
 

@@ -45,6 +45,7 @@ def main(arguments=None):
     parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases")
     parser.add_argument("--cases", type=int, default=4, help="number of cases (default: 4)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default=Path(__file__).stem, help="of the results file (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=Path("results"))
     return run_program(Path(__file__).stem, partial(run, parser.parse_args(arguments)))
 
@@ -55,7 +56,7 @@ def run(given):
         version = importlib.metadata.version("antspyx")
     except importlib.metadata.PackageNotFoundError:
         raise InputError("ANTs is not installed: pip install antspyx.") from None
-    path = given.results / "registration_tools.json"
+    path = given.results / f"{given.name}.json"
     facts = {"seed": given.seed, "tools": {"simpleitk": sitk.Version.VersionString(), "ants": version}}
     done = continued(path, facts)
     for number, case in enumerate(track(find_cases(given.data)[0][: given.cases], "Registering")):

@@ -40,6 +40,7 @@ from brats_tf.clinical.registration import foreground, register
 from brats_tf.clinical.restore import restore_regions
 from brats_tf.config.execution import ConformOptions
 from brats_tf.data.discovery import find_cases
+from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.phantoms import write_phantoms
 from brats_tf.data.volumes import read_label_classes, read_segmentation, read_volume
 from brats_tf.errors import InputError
@@ -62,22 +63,25 @@ def main(arguments=None):
     source.add_argument("--phantoms", type=int, metavar="N", help="synthetic cases instead, of voxels of 2 mm")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the DICOM files and the cases there")
+    parser.add_argument("--name", default=Path(__file__).stem, help="of the results file (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=Path("results"))
     return run_program(Path(__file__).stem, partial(run, parser.parse_args(arguments)))
 
 
 def run(given):
     """Measures case by case, and writes after each."""
-    path = given.results / "round_trip.json"
+    path = given.results / f"{given.name}.json"
     facts = {"seed": given.seed, "phantoms": given.phantoms}
-    done = continued(path, facts)
+    done = [one for one in continued(path, facts) if "failure" not in one]
     if given.phantoms:
         given.data = given.results / "round_trip_phantoms"
         names = [f"Phantom_{number:03}" for number in range(1, given.phantoms + 1)]
         list(write_phantoms(given.data, names=names, spacing_mm=2, seed=given.seed))
     for number, case in enumerate(track(find_cases(given.data)[0], "Round trips")):
-        if any(one["case"] == case.id for one in done):
+        known = [one for one in done if one["case"] == case.id]
+        if known and (not given.keep or (given.keep / case.id).is_dir()):
             continue
+        done = [one for one in done if one not in known]
         with tempfile.TemporaryDirectory() as folder:
             done.append({"case": case.id, **measure(case, Path(folder), seed=given.seed + number)})
             if given.keep:
@@ -90,6 +94,7 @@ def run(given):
 def measure(case, folder, *, seed):
     """Scans, conforms and compares one case. Returns {"registration": ..., "labels": ..., "seconds": ...}."""
     random = np.random.default_rng(seed)
+    case.require(SEGMENTATION)
     images = read_images(case)
     head = foreground(images[REFERENCE])
     scanned = scan_case(images, random, centre=centre_of(head))

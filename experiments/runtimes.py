@@ -118,7 +118,8 @@ def _versions():
 def measure_here(kind, out, folder):
     """The process of one runtime: predicts all volumes, prints its figures, writes `found.npy`."""
     import os
-    import resource
+
+    from brats_tf.runtime.system import peak_gb  # The kernel's other figure begins at the parent's.
 
     started = time.monotonic()
     predict = {"savedmodel": _tensorflow, "onnx": _onnx, "litert": _litert}[kind](Path(out), os.cpu_count())
@@ -127,11 +128,11 @@ def measure_here(kind, out, folder):
         started = time.monotonic()
         found.append(np.array(predict(np.ascontiguousarray(volume[None])))[0])
         seconds.append(time.monotonic() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = peak_gb()
     np.save(Path(folder) / "found.npy", np.stack(found))
     later = seconds[1:] or seconds
     figures = {"load_seconds": load_seconds, "first_seconds": seconds[0], "seconds": float(np.median(later))}
-    print(json.dumps(figures | {"peak_gb": peak / 1e9}))
+    print(json.dumps(figures | {"peak_gb": peak}))
 
 
 def _tensorflow(out, threads):

@@ -5,6 +5,7 @@ Command:  python experiments/tables.py                     (writes)
           python experiments/tables.py --publish RESULTS   (copies what commands wrote into RESULTS, then writes)
 """
 
+import argparse
 import inspect
 import re
 import shutil
@@ -37,6 +38,7 @@ PUBLISHED = {
     "bench.json": "experiments/results/bench.json",
     "bench_efficientnetb7.json": "experiments/results/bench_efficientnetb7.json",
     "bench_training-float32.json": "experiments/results/bench_training-float32.json",
+    "bench_training-embedding-plus-float32.json": "experiments/results/bench_training-embedding-plus.json",
     "bench_training-embedding-plus.json": "experiments/results/bench_training-embedding-plus.json",
     "bench_comparison.json": "experiments/results/bench_comparison.json",
     "bench_comparison-float32.json": "experiments/results/bench_comparison-float32.json",
@@ -70,9 +72,9 @@ PUBLISHED = {
     "runtimes.json": "experiments/results/runtimes.json",
     "round_trip.json": "experiments/results/round_trip.json",
     "registration_tools.json": "experiments/results/registration_tools.json",
-    "albunet_table1/summary.json": "experiments/results/albunet_table1.json",
-    "albunet_table1/curves.png": "experiments/results/albunet_curves.png",
-    "albunet_table1/boxplot.png": "experiments/results/albunet_boxplot.png",
+    "albunet_table1/short/summary.json": "experiments/results/albunet_table1.json",
+    "albunet_table1/short/curves.png": "experiments/results/albunet_curves.png",
+    "albunet_table1/short/boxplot.png": "experiments/results/albunet_boxplot.png",
 }
 # Each function of these modules makes the lines of the table that is called as it is.
 MODULES = (deployment_tables, paper_tables, real_case_tables, speed_tables)
@@ -88,6 +90,8 @@ def publish(results):
     """Copies what commands wrote into a results folder to where the tables read it. Returns the paths copied."""
     found = {Path(results) / name: REPOSITORY / target for name, target in PUBLISHED.items()}
     copied = [path for path in found if path.is_file()]
+    if not (Path(results) / "untrained").is_dir():  # Scores of something else than `make demo`.
+        copied = [path for path in copied if path != Path(results) / "summary.json"]
     for path in copied:
         shutil.copyfile(path, found[path])
     return copied
@@ -107,12 +111,16 @@ def filled(text):
 
 def main(arguments):
     """Writes, checks or publishes. Returns the exit code."""
-    if "--publish" in arguments:
-        copied = publish(arguments[arguments.index("--publish") + 1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--publish", type=Path, metavar="RESULTS", help="first copy what commands wrote into RESULTS")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page is stale")
+    given = parser.parse_args(arguments)
+    if given.publish:
+        copied = publish(given.publish)
         print("\n".join(f"published {path}" for path in copied) or "nothing to publish")
     written = {page: page.read_text() for page in PAGES}
     stale = {page: new for page, text in written.items() if (new := filled(text)) != text}
-    if "--check" in arguments:
+    if given.check:
         for page in stale:
             print(f"{page.name} does not say what experiments/results says; run python experiments/tables.py")
         return 1 if stale else 0

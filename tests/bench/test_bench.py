@@ -69,7 +69,7 @@ def test_a_full_size_step_stays_below_9_gb_and_near_its_estimate(tmp_path):
 @pytest.mark.parametrize("name", ["efficientnetb0", "convnext_tiny"])
 def test_a_backbone_measured_anew_is_the_packaged_one_but_for_the_time(name, tmp_path):
     measured = bench_backbones((name,), results=tmp_path)
-    assert json.loads((tmp_path / "backbones.json").read_text()) == json.loads(json.dumps(measured))
+    assert json.loads((tmp_path / "backbones-some.json").read_text()) == json.loads(json.dumps(measured))
     row = json.loads(json.dumps(measured["backbones"][name]))
     packaged = json.loads(BACKBONES_FILE.read_text())["backbones"][name]
     for figures in (row, packaged):
