@@ -17,8 +17,11 @@ class WriteError(InputError):
 class Preempted(Exception):
     """A signal stopped the program, and everything is saved; the command line exits with code 75.
 
-    A job script may then queue the same command again.
+    A job script may then queue the same command again. The message ends with that advice.
     """
+
+    def __init__(self, what: str):
+        super().__init__(f"{what} Run the same command, without --restart, to resume.")
 
 
 def in_one_line(error: BaseException) -> str:

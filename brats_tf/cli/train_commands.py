@@ -25,12 +25,12 @@ def train(given):
     A run is a folder in RUNS: config.json, split.json, network.weights.h5, history.csv, run.json, a TensorBoard log and
     its picture training.png. With --validation-split 0.2, or --folds 5 --fold 0, training does not see some of the
     patients, the same for every modality (`predict --cases validation`), and scores them every fifth epoch and after
-    the last (validation.csv, best.weights.h5). Run the same command again to resume an interrupted training; exit code
-    75 says that a signal (SIGTERM, SIGUSR1) stopped it and everything is saved. With --modality all and several GPUs
-    the networks train in parallel.
+    the last (validation.csv, best.weights.h5). Run the same command again, without --restart, to resume an interrupted
+    training; exit code 75 says that a signal (SIGTERM, SIGUSR1) stopped it and everything is saved. With --modality all
+    and several GPUs the networks train in parallel.
 
     brats-tf train BraTS2020 --modality flair
-    brats-tf train BraTS2020 --config runs/embedding-flair/config.json --epochs 300
+    brats-tf train BraTS2020 --config runs/embedding-flair/config.json --epochs 300 --name longer
     """
     from brats_tf.runtime.tensorflow import import_tensorflow
 
@@ -45,7 +45,7 @@ def train(given):
     gpus, runs = gpu_numbers(), folder(given, "runs")
     if given.modality == "all" and len(gpus) > 1 and training_options.devices == 1 and machines() == 1:
         arguments = sys.argv[1:] if given.arguments is None else given.arguments
-        return train_modalities(arguments, gpus, logs=runs)
+        return train_modalities(arguments, gpus, logs=runs, minutes=training_options.minutes)
     train_networks(
         configs,
         cases_from(given, "training", configs[0]),

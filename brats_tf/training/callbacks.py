@@ -208,7 +208,4 @@ class SaveCheckpoint(keras.callbacks.Callback):
 
     def _stop(self, epoch, step):
         done = f"{epoch} epochs" + (f" and {step} steps" if step else "")
-        raise Preempted(
-            f"Stopped by {self.signal or 'another machine'} after {done}; everything is saved. Run the same command to "
-            "resume."
-        )
+        raise Preempted(f"Stopped by {self.signal or 'another machine'} after {done}; everything is saved.")

@@ -1,6 +1,7 @@
 """Several commands at once, each with a device of its own: the four networks, or the cells of a grid."""
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -50,7 +51,7 @@ def run_in_parallel(commands, *, devices, logs):
         name = signal.Signals(pool.signal).name
         if broken := [command for command, code in pool.failed.items() if code not in (TRY_AGAIN, -pool.signal)]:
             raise InputError(f"Stopped by {name}, and {', '.join(broken)} failed: their logs are in {logs}.")
-        raise Preempted(f"Stopped by {name}; all commands have saved their state. Run the same command to resume.")
+        raise Preempted(f"Stopped by {name}; all commands have saved their state.")
     return pool.failed
 
 
@@ -100,9 +101,13 @@ class _Pool:
         )
 
 
-def train_modalities(arguments, gpus, *, logs):
-    """Runs `train --modality all`, whose arguments are given, as one command per modality. Returns an exit code."""
-    commands = {name: for_one_modality(arguments, name) for name in MODALITIES}
+def train_modalities(arguments, gpus, *, logs, minutes=None):
+    """Runs `train --modality all`, whose arguments are given, as one command per modality. Returns an exit code.
+
+    Where there are more networks than GPUs, each takes its share of the `minutes` of all.
+    """
+    share = ["--minutes", f"{minutes / math.ceil(len(MODALITIES) / len(gpus)):g}"] if minutes else []
+    commands = {name: [*for_one_modality(arguments, name), *share] for name in MODALITIES}
     log.info(f"{len(commands)} networks on {len(gpus)} GPUs; their output is in {logs}/<modality>.log.")
     return combined_exit_code(run_in_parallel(commands, devices=gpus, logs=logs))
 

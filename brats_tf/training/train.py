@@ -107,7 +107,8 @@ def train(
     data = [prepare_training_data(config, cases, validation, cache_dir, options) for config in configs]
     if options.minutes and not all(settled):
         seconds = (60 * options.minutes - (time.monotonic() - started)) / len(configs)
-        epochs = epochs_for(seconds, data[0], ready, strategy)
+        with _explain_errors(data[0], _memory_gb(ready, strategy.num_replicas_in_sync)):
+            epochs = epochs_for(seconds, data[0], ready, strategy)
         settled = [one or with_epochs(config, epochs) for one, config in zip(settled, configs, strict=True)]
         ready.config = settled[0]
     data = [dataclasses.replace(one, config=config) for one, config in zip(data, settled, strict=True)]
@@ -121,7 +122,7 @@ def train(
                 ready = _make_ready(one.config, strategy, ready)
                 stopped_by = _train(one, ready, run, strategy, options)
                 if stopped_by and one is not data[-1]:
-                    raise Preempted(f"Stopped by {stopped_by} after {run.name}. Run the same command to resume.")
+                    raise Preempted(f"Stopped by {stopped_by} after {run.name}.")
         folders.append(run)
     return folders
 

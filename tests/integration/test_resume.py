@@ -104,7 +104,7 @@ def test_a_scheduler_s_signal_saves_and_asks_to_be_tried_again(trainings, argume
     assert trainings.wait(process) == 75
     said = log.read_text()
     assert f"Stopped by {number.name} after" in said
-    assert "Run the same command to resume." in said
+    assert "Run the same command, without --restart, to resume." in said
     assert "Traceback" not in said
     assert trainings.run(command, log) == 0
     assert_same_bytes(tmp_path / "embedding-flair", straight)

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from tiny_networks import TINY_CROP
 
+from brats_tf.cli.main import parser
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.errors import InputError
-from brats_tf.training import time_budget
+from brats_tf.training import parallel, time_budget
 from brats_tf.training.train import train
 
 NAME = "embedding-plus-flair-t2"
@@ -63,3 +64,15 @@ def test_minutes_too_few_for_an_epoch_are_refused(phantoms, tmp_path, steps_of):
     with pytest.raises(InputError, match=r"`minutes` must leave 4.4 for an epoch .*, 120.0 s a step. Received: [23]"):
         train(configs(), phantoms[:2], runs=tmp_path, options=TrainingOptions(minutes=3))
     assert not (Path(tmp_path) / NAME).exists()
+
+
+def test_networks_that_share_few_gpus_share_the_minutes(monkeypatch, tmp_path):
+    started = []
+    monkeypatch.setattr(parallel, "run_in_parallel", lambda commands, **given: started.append(commands) or {})
+    words = ["train", "x", "--modality", "all", "--minutes", "60"]
+    for gpus in ((0, 1), (0, 1, 2), (0, 1, 2, 3)):
+        assert parallel.train_modalities(words, gpus, logs=tmp_path, minutes=60) == 0
+    shares = [parser().parse_args(commands["t2"]).minutes for commands in started]
+    assert shares == [30, 30, 60]
+    parallel.train_modalities(words[:4], (0, 1), logs=tmp_path)
+    assert started[-1]["t2"] == ["train", "x", "--modality", "t2"]
