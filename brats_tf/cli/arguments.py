@@ -41,6 +41,8 @@ def config_from(given: Namespace, modalities: tuple[str, ...] | None = None) -> 
         config = Config.load(given.config)
         if given.preset and given.preset != config.preset:
             raise InputError(f"--preset must be {config.preset}, as in {given.config}. Received: {given.preset}.")
+        if config.training.validation_frequency is not None and getattr(given, "validation_frequency", None) is None:
+            flags.pop("validation_frequency", None)  # Nobody asks for another one than the file's.
         return config.replace(**flags)
     defaults = phantom_settings(preset_of(given)) if getattr(given, "phantoms", False) else {}
     return Config.from_preset(preset_of(given), **(defaults | flags))
@@ -48,8 +50,10 @@ def config_from(given: Namespace, modalities: tuple[str, ...] | None = None) -> 
 
 def displayed_config(given: Namespace) -> Config:
     """One network to look at, on FLAIR where neither the arguments nor the preset name a modality."""
-    named = given.modality or (None if "modalities" in PRESETS[preset_of(given)] else MODALITIES[0])
-    return config_from(given, (named,) if named and not given.config else None)
+    named = MODALITIES[0] if given.modality == "all" else given.modality
+    if not (named or given.config or "modalities" in PRESETS[preset_of(given)]):
+        named = MODALITIES[0]
+    return config_from(given, (named,) if named else None)
 
 
 def preset_of(given: Namespace) -> str:

@@ -1,5 +1,6 @@
 """The commands that look at data and preprocess it, and the demo; see `commands`."""
 
+import logging
 from pathlib import Path
 
 from brats_tf.cli import options
@@ -12,6 +13,8 @@ from brats_tf.config.presets import DEFAULT_PRESET, phantom_settings
 from brats_tf.config.settings import ClassifierSettings, DataSettings
 from brats_tf.errors import InputError, WriteError
 from brats_tf.regions import MODALITIES
+
+log = logging.getLogger(__name__)
 
 
 def demo(given):
@@ -68,19 +71,21 @@ def preprocess(given):
     config = config_from(given, names)
     settings = CacheSettings(config.data.crop, config.data.spacing_mm)
     engine = engine_given(given)
-    cases, complaints = cases_from(given, "training", config), []
+    cases, complaints, count = cases_from(given, "training", config), [], 0
     with ray_executor(engine.engine, engine.address, given.workers) as executor:
         execution = {"workers": executor or given.workers, "skip_invalid": bool(given.skip_invalid)}
         for with_truth, parts in ((True, (*names, SEGMENTATION)), (False, names)):
             chosen = [case for case in cases if bool(case.segmentation) == with_truth]
             try:
-                prepare_cases(chosen, parts=parts, settings=settings, folder=cache_dir, **execution)
+                count += len(prepare_cases(chosen, parts=parts, settings=settings, folder=cache_dir, **execution))
             except WriteError:
                 raise
             except InputError as error:
                 complaints.append(str(error))
-    if complaints:
+    if complaints and not (given.skip_invalid and count):
         raise InputError("\n".join(complaints))
+    for complaint in complaints:
+        log.info(f"Left out: {complaint}")
     return 0
 
 

@@ -2,13 +2,14 @@
 
 import argparse
 import dataclasses
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 
-from brats_tf.cli.arguments import configs_from
+from brats_tf.cli.arguments import configs_from, displayed_config
 from brats_tf.cli.main import COMMANDS, main, parser
 from brats_tf.cli.options import add_settings
 from brats_tf.config.config import Config, all_settings
@@ -123,6 +124,45 @@ def test_cases_that_validate_do_so_every_fifth_epoch_unless_told():
     assert frequency() is None
     assert frequency("--validation-split", "0.2") == frequency("--folds", "5", "--fold", "0") == 5
     assert frequency("--validation-data", "OTHER", "--validation-frequency", "2") == 2
+
+
+def test_another_fold_of_a_config_validates_as_often(tmp_path):
+    def frequency(*words):
+        (config,) = configs_from(parser().parse_args(["train", "DATA", "--config", f"{tmp_path}/config.json", *words]))
+        return config.training.validation_frequency
+
+    config = Config.from_preset("embedding", modalities=("t2",), folds=5, fold=0, validation_frequency=1)
+    config.save(tmp_path)
+    assert frequency("--fold", "1") == 1
+    assert frequency("--fold", "1", "--validation-frequency", "3") == 3
+    config.replace(folds=None, fold=None, validation_frequency=None).save(tmp_path)
+    assert frequency() is None
+    assert frequency("--validation-split", "0.2") == 5
+
+
+def test_what_is_shown_is_what_would_be_trained(tmp_path):
+    def shown(*words):
+        return displayed_config(parser().parse_args(["summary", *words])).data.modalities
+
+    Config.from_preset("embedding-authors").save(tmp_path)
+    assert shown() == shown("--modality", "all") == ("flair",)
+    assert shown("--modality", "t2") == ("t2",)
+    assert len(shown("--config", f"{tmp_path}/config.json")) == 4
+    assert shown("--config", f"{tmp_path}/config.json", "--modality", "t1") == ("t1",)
+
+
+def test_cases_without_truth_that_are_all_bad_may_be_skipped(phantoms, tmp_path, call):
+    data = tmp_path / "data"
+    for number, case in enumerate(phantoms[:2]):
+        shutil.copytree(case.folder, data / case.id)
+        if number:
+            (data / case.id / case.segmentation.name).unlink()
+            flair = data / case.id / case.volumes["flair"].name
+            flair.write_bytes(flair.read_bytes()[:-200])
+    words = ["preprocess", data, "--modality", "flair", "--crop", "32x32x24", "--cache-dir", tmp_path / "cache"]
+    code, printed, _ = call(*words, "--skip-invalid")
+    assert code == 0 and f"Left out: Case {phantoms[1].id}" in " ".join(printed.split())
+    assert call(*words)[0] == 2
 
 
 @pytest.mark.parametrize(
