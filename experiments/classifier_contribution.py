@@ -81,10 +81,8 @@ def run(given):
     facts = {"crop": format_shape(CROP), "spacing_mm": SPACING_MM, "epochs": given.epochs, "cases": len(training)}
     facts |= {"validation_cases": [case.id for case in validation], "learning_rate": given.learning_rate}
     facts |= {"precision": _configs(given, "imagenet", 0)[0].compute.precision, "depth_factors": list(DEPTH_FACTORS)}
-    facts |= {
-        "modalities": list(given.modalities),
-        "schedule": "cosine",
-    }  # A constant rate of 3e-4 or more ends in an explosion after some hundred steps.
+    facts |= {"modalities": list(given.modalities)}
+    facts |= {"schedule": "cosine"}  # A constant rate of 3e-4 or more ends in an explosion after some hundred steps.
     done = continued(path, facts)
     for seed, variant in itertools.product(range(given.seeds), given.variants):
         if any((one["seed"], one["variant"]) == (seed, variant) for one in done):

@@ -19,10 +19,10 @@ class Command(NamedTuple):
     add_options: Callable[[ArgumentParser], None]
 
 
-def add_checkpoint(parser):
-    """Adds `--checkpoint`."""
+def add_checkpoint(parser, *, default="last", means="last"):
+    """Adds `--checkpoint`; `means` is what its help says of the default."""
     from brats_tf.runs.files import CHECKPOINT_FILES
 
     parser.add_argument(
-        "--checkpoint", choices=tuple(CHECKPOINT_FILES), default="last", help="weights to load (default: last)"
+        "--checkpoint", choices=tuple(CHECKPOINT_FILES), default=default, help=f"weights to load (default: {means})"
     )

@@ -44,8 +44,8 @@ def run_demo(*, runs, out, results, restart=False, **settings):
     training, unseen = (
         phantom_cases(runs, part, crop=configs[0].data.crop, seed=configs[0].seed) for part in ("training", "unseen")
     )
-    _save_untrained(configs, runs / "untrained")
     trained = train(configs, training, runs=runs, options=TrainingOptions(restart=restart))
+    _save_untrained(configs, runs / "untrained")
     predictors = load_ensemble([*(runs / "untrained" / run.name for run in trained), *trained])  # One Keras model.
     untrained, trained_ones = predictors[: len(trained)], predictors[len(trained) :]
     summaries = {}

@@ -104,13 +104,18 @@ def paper_figures(given):
     if (given.folder / CONFIG_FILE).is_file():
         if given.data is None:
             raise InputError(f"DATA is missing: name the cases to draw with {given.folder}.")
-        chosen, cases = [(given.folder, given.checkpoint)], cases_in(given.data)
+        chosen, cases = [(given.folder, given.checkpoint or "last")], cases_in(given.data)
     else:
         maps = LabelMaps(given.folder)
         if not maps.record:
             raise InputError(f"{given.folder} must be the folder of a run, or one that `brats-tf predict` wrote.")
         cases, _ = cases_predicted(given, maps, "DATA")
         checkpoints = [facts["checkpoint"] for facts in maps.record["checkpoints"].values()]
+        if given.checkpoint and {given.checkpoint} != set(checkpoints):
+            raise InputError(
+                f"{given.folder} was predicted with --checkpoint {', '.join(sorted(set(checkpoints)))}. Received: "
+                f"{given.checkpoint}; name a run and its cases instead."
+            )
         chosen = list(zip(runs_of(given, maps), checkpoints, strict=True))
         check_weights(maps.record, [run for run, _ in chosen], given.folder)
     for run, checkpoint in chosen:
@@ -150,7 +155,7 @@ def _figures_options(parser):
     parser.add_argument(
         "--case", metavar="ID", help="which case (default: the first that has the network's modalities)"
     )
-    add_checkpoint(parser)
+    add_checkpoint(parser, default=None, means="that of the predictions, last of a run")
 
 
 COMMANDS = (

@@ -23,7 +23,7 @@ from brats_tf.data.volumes import (
     read_volume,
     write_volume,
 )
-from brats_tf.errors import InputError, WriteError
+from brats_tf.errors import InputError, WriteError, in_one_line
 from brats_tf.inference.prediction_record import (
     PREDICTION_FILE,
     PROBABILITIES_FOLDER,
@@ -94,6 +94,11 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
         except InputError as error:
             log.info(f"Left out: {error}")
             failures.append((case_id, str(error)))
+        except Exception as error:  # SimpleITK, pydicom and NumPy raise whatever a damaged series leads to.
+            log.debug("Where it happened:", exc_info=True)
+            sentence = f"Case {case_id}: its series could not be read: {in_one_line(error)}"
+            log.info(f"Left out: {sentence}")
+            failures.append((case_id, sentence))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RESTORED_FILE, {"networks": record["networks"], "cases": restored, "left_out": dict(failures)})
     log.info(f"{len(restored)} of {len(record['cases'])} label maps restored into {out}.")

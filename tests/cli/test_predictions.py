@@ -199,6 +199,8 @@ def test_after_predict_one_folder_is_enough(phantom_folder, phantoms, tmp_path, 
     assert call("evaluate", out) == 0
     assert json.loads((out / "results" / "summary.json").read_text())["cases"] == 2
     assert call("report", out) == 0
+    assert call("paper-figures", out, "--checkpoint", "best") == 2
+    assert "was predicted with --checkpoint last. Received: best" in " ".join(capsys.readouterr().err.split())
     assert call("paper-figures", out) == 0
     assert list((runs / "mine-flair" / "figures").glob("planes-*.png"))
     assert call("tune-postprocessing", out) == 0

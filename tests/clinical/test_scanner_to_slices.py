@@ -182,6 +182,17 @@ def test_nothing_of_a_person_leaves_the_scanner(patient, predicted, capsys):
     assert seg.PatientID == "" and seg.PatientName == "" and seg.PatientBirthDate in ("", None)
 
 
+def test_what_nobody_foresaw_costs_one_case(predicted, tmp_path, monkeypatch, capsys):
+    def fail(*given, **more):
+        raise AttributeError("'Dataset' object has no attribute 'SOPInstanceUID'")
+
+    monkeypatch.setattr("brats_tf.clinical.restore._restore", fail)
+    assert main(["restore", str(predicted / "predictions"), "--out", str(tmp_path)]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Left out: Case P1: its series could not be read: AttributeError" in said
+    assert json.loads((tmp_path / "restored.json").read_text())["left_out"].keys() == {"P1"}
+
+
 def test_what_an_earlier_prediction_left_is_not_restored(predicted, tmp_path, capsys):
     predictions, out = tmp_path / "predictions", tmp_path / "restored"
     shutil.copytree(predicted / "predictions", predictions)
