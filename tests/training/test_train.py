@@ -124,11 +124,24 @@ def test_another_seed_gives_other_numbers(trained, phantoms, tmp_path):
     assert (other / "history.csv").read_bytes() != (trained[0] / "history.csv").read_bytes()
 
 
-def test_the_saved_weights_are_those_after_the_last_epoch(trained):
+def test_the_saved_weights_are_loaded(trained):
     _, network = load_network(trained[0])
     saved = np.concatenate([values.ravel() for values in weights_of(trained[0]).values()])
     loaded = np.concatenate([values.ravel() for values in network.get_weights()])
     np.testing.assert_array_equal(np.sort(saved), np.sort(loaded))
+
+
+def test_the_weights_of_each_epoch_replace_those_before(tmp_path):
+    volume = keras.Input((2,))
+    network = keras.Model(volume, keras.layers.Dense(2)(keras.layers.Dense(2)(volume)))
+    callback = SaveWeights(tmp_path, network, nullcontext)
+    for epoch in range(2):
+        network.set_weights([values + 1 for values in network.get_weights()])
+        callback.on_epoch_end(epoch)
+        again = keras.models.clone_model(network)
+        again.load_weights(tmp_path / "network.weights.h5")
+        for mine, other in zip(again.get_weights(), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, other)
 
 
 @pytest.mark.usefixtures("untraced")
