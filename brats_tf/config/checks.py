@@ -47,6 +47,10 @@ def _check_modalities(data: DataSettings) -> None:
 
 
 def _check_network(config: Any) -> None:
+    if (getattr(config.network, "classifier_rate", 1), getattr(config.network, "batch_norm", "")) == (0, "batch"):
+        raise InputError(
+            "`classifier_rate` 0 keeps the classifier's statistics: `batch_norm` must be frozen. Received: batch."
+        )
     if not isinstance(config.network, AlbuNetSettings):
         if config.data.patch_size:
             raise InputError(

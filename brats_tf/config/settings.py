@@ -102,7 +102,7 @@ class ClassifierSettings(Section):
     )
     stochastic_depth: bool = setting(
         False,
-        "drop residual branches of the classifier in training, as on ImageNet",
+        "drop residual branches of the classifier in training, as on ImageNet, where Keras's has any (EfficientNet)",
         source="the embedding paper names none; the authors' code does",
     )
     classifier_rate: float = setting(

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from brats_tf.errors import InputError
 from brats_tf.models.outputs import to_regions
 from brats_tf.models.sums import means_of_products, means_over_space
 from brats_tf.regions import REGION_THRESHOLD, REGIONS
@@ -13,9 +14,14 @@ EPSILON = 1e-7  # Only avoids 0 / 0; the paper gives no figure.
 
 
 def make_loss(training, outputs):
-    """The loss that `TrainingSettings` name, for a network's `outputs`."""
+    """The loss that `TrainingSettings` name, for a network's `outputs`. Raises `InputError` when it is for others."""
     if training.loss == "ce_minus_dice":
         return CrossEntropyMinusDice(outputs)
+    if outputs != "classes":
+        raise InputError(
+            f"`loss` {training.loss} is for networks of exclusive classes, such as AlbuNet. Received: one of "
+            "overlapping regions; take ce_minus_dice."
+        )
     return MultipleDice(background=training.loss == "multiple_dice_background")
 
 

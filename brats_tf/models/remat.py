@@ -38,7 +38,7 @@ def rematerialised(network, keep="step"):
             # What a block computed on the way to its last layer leads nowhere and is not part of the new model.
             before = Again(inputs[block], made if keep == "block" else {})
             return Block(network, block, keep, before)(before.kept)
-        if keep == "block" and isinstance(layer, keras.Model) and _repeats_itself(layer):
+        if keep == "block" and isinstance(layer, keras.Model) and repeats_itself(layer):
             return Classifier(layer)(*args)
         y = layer(*args, **kwargs)
         made[id(y)] = (y, layer, keras.tree.flatten(args))  # With `y`, so that no other tensor gets its number.
@@ -130,7 +130,7 @@ class Classifier(keras.layers.Layer):
         return self.pyramid.compute_output_spec(images)
 
 
-def _repeats_itself(classifier):
+def repeats_itself(classifier):
     """Whether a second pass of a training gives the same numbers, and leaves the same state."""
     for layer in classifier.layers:
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:

@@ -75,7 +75,8 @@ def detail_stride(slab):
 def detail_path(volume, *, stride):
     """What no image shows at half size: (B, H, W, D, C) -> (B, H/2, W/2, D/stride, 32)."""
     with float32_on_cpu():
-        x = conv(volume, DETAIL_FILTERS, kernel=3, strides=(2, 2, stride), name="detail_conv")
+        kernel = (3, 3, max(3, stride))  # Sees every slice.
+        x = conv(volume, DETAIL_FILTERS, kernel=kernel, strides=(2, 2, stride), name="detail_conv")
     return residual_block(x, DETAIL_FILTERS, name="detail")
 
 

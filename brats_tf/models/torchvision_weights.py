@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf.errors import InputError, format_shape, in_one_line
+from brats_tf.models.backbones import RGB
 from brats_tf.models.imagenet_weights import FOLDER_VARIABLE, check_hash, download, inflate
 from brats_tf.models.resnet34 import PREFIX
 from brats_tf.models.state_dict import read_state_dict
@@ -80,7 +81,7 @@ def read_safetensors(path):
         header = json.loads(data[8 : 8 + size])
         body = memoryview(data)[8 + size :]
         return {name: _array(entry, body) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no readable safetensors file: {error}.") from error
 
 
@@ -135,7 +136,7 @@ def _arrays(layer, state, path):
         array = state.get(name)
         if array is not None and array.ndim == 4:
             array = array.transpose(2, 3, 1, 0)
-            if name == "conv1.weight" and array.shape[2] != shape[-2]:
+            if name == "conv1.weight" and array.shape[2] == RGB != shape[-2]:
                 array = inflate(array, (*array.shape[:2], *shape[-2:]))
             array = array[:, :, None] if len(shape) == 5 else array
         if array is None or array.shape != shape:

@@ -206,6 +206,12 @@ def test_what_albunet_does_not_take_is_refused(changes, sentence):
         Config.from_preset("albunet3d", **changes)
 
 
+def test_a_classifier_that_is_kept_has_frozen_statistics():
+    with pytest.raises(InputError, match="`batch_norm` must be frozen. Received: batch"):
+        Config.from_preset("embedding-authors", classifier_rate=0)
+    Config.from_preset("embedding-authors", classifier_rate=0, batch_norm="frozen")
+
+
 @pytest.mark.parametrize(
     "change", [{"window_stride": (1, 1, 1)}, {"foreground_fraction": 0.5}, {"window_weighting": "gaussian"}]
 )

@@ -4,6 +4,8 @@ import keras
 import pytest
 from keras import layers
 
+from brats_tf.config.config import Config
+from brats_tf.models.build import build_network
 from brats_tf.models.cost import multiply_adds, prediction_bytes, training_bytes
 from brats_tf.models.plus import plus_network
 
@@ -42,6 +44,16 @@ def test_a_classifier_s_estimate_does_not_depend_on_the_precision():
     outputs = [layer.output for layer in network.layers if layer is not classifier]
     others = sum(4 * math.prod(one.shape[1:]) * (3 if len(one.shape) == 4 else 1) for one in outputs)
     assert full - half == pytest.approx((0.55 - 0.4556) * others)
+
+
+def test_a_classifier_that_is_not_recomputed_is_estimated_as_kept():
+    def saved(**changes):
+        settings = {"crop": (32, 32, 24), "weights": "none", "modalities": ("t1",)} | changes
+        network = build_network(Config.from_preset("embedding-plus", **settings))
+        kept, recomputed = (training_bytes(network, batch_size=1, rematerialise=one) for one in (False, True))
+        return kept - recomputed
+
+    assert saved() > saved(batch_norm="batch") == saved(stochastic_depth=True) > 0
 
 
 def test_estimates_grow_with_what_they_depend_on():

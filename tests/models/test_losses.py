@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from brats_tf.config.config import Config
+from brats_tf.errors import InputError
 from brats_tf.models import losses
-from brats_tf.models.losses import CrossEntropyMinusDice, MultipleDice, region_dice, soft_dice
+from brats_tf.models.losses import CrossEntropyMinusDice, MultipleDice, make_loss, region_dice, soft_dice
 from brats_tf.models.outputs import to_regions
 
 
@@ -119,6 +121,15 @@ def test_region_dice_after_the_threshold():
     prediction[0, 1:3, ..., 1] = 0.6  # One voxel of two shared: Dice 1/2. The other regions are empty: 1.
     scores = [float(region_dice(region)(target, prediction)[0]) for region in ("WT", "TC", "ET")]
     assert scores == [1.0, 0.5, 1.0]
+
+
+def test_multiple_dice_is_refused_for_overlapping_regions():
+    """It leaves the first channel out, or takes it for the background: of regions that is the whole tumour."""
+    for name in ("multiple_dice", "multiple_dice_background"):
+        training = Config.from_preset("embedding-plus", loss=name).training
+        assert isinstance(make_loss(training, "classes"), MultipleDice)
+        with pytest.raises(InputError, match=f"`loss` {name} is for networks of exclusive classes"):
+            make_loss(training, "regions")
 
 
 @pytest.mark.parametrize("background", [False, True])

@@ -109,6 +109,17 @@ def test_every_modality_and_slice_reaches_the_output(network, volume):
         assert np.abs(ops.convert_to_numpy(network(changed)) - before).max() > 1e-4
 
 
+@pytest.mark.parametrize("slab", [1, 3, 5, 9])
+def test_the_detail_path_sees_every_slice(slab):
+    lit = np.zeros((3 * slab, 8, 8, 3 * slab, 1), np.float32)
+    for number in range(len(lit)):
+        lit[number, 3:5, 3:5, number] = 1
+    inputs = keras.Input(lit.shape[1:])
+    path = keras.Model(inputs, slabs.detail_path(inputs, stride=slabs.detail_stride(slab)))
+    seen = keras.Model(inputs, path.get_layer("detail_conv").output).predict(lit, verbose=0)
+    assert (np.abs(seen).max(axis=(1, 2, 3, 4)) > 0).all()
+
+
 def test_untrained_networks_draw_no_stripes(network, volume):
     kernel = network.get_layer("regions_up").kernel
     assert kernel.shape == (2, 2, 2, 3, 32) and float(ops.std(kernel)) > 0.05

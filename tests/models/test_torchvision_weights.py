@@ -113,6 +113,12 @@ def test_bad_files_change_nothing_and_say_why(network, state, file, tmp_path, mo
     refused(truncated, "is no readable safetensors file: expected")
     (tmp_path / "noise.safetensors").write_bytes(b"\xff" * 100)
     refused(tmp_path / "noise.safetensors", "no readable safetensors file: a header of")
+    (tmp_path / "list.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
+    refused(tmp_path / "list.safetensors", "no readable safetensors file")
+    for channels in (1, 4):
+        kernel = np.repeat(state["conv1.weight"][:, :1], channels, axis=1)
+        other = write(tmp_path / f"channels{channels}.safetensors", state | {"conv1.weight": kernel})
+        refused(other, f"conv1.weight of 7x7x1x3x64.* Received: 7x7x1x{channels}x64")
     short = {name: array for name, array in state.items() if name != "layer4.2.conv2.weight"}
     refused(write(tmp_path / "short.safetensors", short), "layer4.2.conv2.weight of 3x3x1x512x512.* Received: none")
     (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  resnet34.safetensors\n")

@@ -74,6 +74,14 @@ def test_a_damaged_record_is_named_and_left_out(two, capsys):
         read_run_record(two / "flair")
 
 
+def test_a_validation_that_is_cut_off_is_named_and_the_others_are_shown(two, capsys):
+    with open(two / "flair" / "validation.csv", "a") as file:
+        file.write("\n5,a,WT,0.8")
+    show_runs(two)
+    said = capsys.readouterr()
+    assert "a region has fewer scores than another" in said.err and "old/flair" in said.out
+
+
 def test_a_folder_without_runs_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no run with a run.json"):
         show_runs(tmp_path)
