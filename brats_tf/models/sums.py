@@ -5,6 +5,7 @@ and loses less; what it gives for chunks of at most 4,096 rows is added up after
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from brats_tf.models.precision import on_gpu
@@ -74,7 +75,8 @@ def _sums_of_products(x, y, rows):
     if x.shape[-1] > WIDEST_PRODUCT:
         return _sums(x * y, rows)
     products = ops.einsum("krc,krd->kcd", _chunks(x, rows), _chunks(y, rows))
-    return ops.diagonal(products, axis1=1, axis2=2)
+    # Not `ops.diagonal`, for which LiteRT has no operation.
+    return ops.sum(ops.where(np.eye(products.shape[-1], dtype=bool), products, 0), axis=-1)
 
 
 def _chunks(x, rows):
@@ -99,10 +101,13 @@ def _sums_with_a_rest(x, size):
     count = size // LEAST_ROWS
     whole = count * LEAST_ROWS
     channels = x.shape[-1]
-    chunks = ops.reshape(x[:, :whole], (ops.shape(x)[0], count, LEAST_ROWS, channels))
-    sums = ops.sum(ops.matmul(ops.ones((1, 1, 1, LEAST_ROWS)), chunks), axis=1)
-    rest = ops.matmul(ops.ones((1, 1, size - whole)), x[:, whole:])
-    return ops.reshape(sums + rest, (-1, channels))
+    parts = []  # Without empty ones where the size is known: LiteRT multiplies none.
+    if not isinstance(size, int) or count:
+        chunks = ops.reshape(x[:, :whole], (ops.shape(x)[0], count, LEAST_ROWS, channels))
+        parts.append(ops.sum(ops.matmul(ops.ones((1, 1, 1, LEAST_ROWS)), chunks), axis=1))
+    if not isinstance(size, int) or size > whole:
+        parts.append(ops.matmul(ops.ones((1, 1, size - whole)), x[:, whole:]))
+    return ops.reshape(sum(parts[1:], parts[0]), (-1, channels))
 
 
 def _rows_of_chunks(size, channels):

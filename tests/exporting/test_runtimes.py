@@ -4,6 +4,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny_networks import TINY_CROP
 from untrained_runs import networks_of_two_convolutions
 
@@ -12,6 +13,7 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
 from brats_tf.errors import InputError
 from brats_tf.exporting.export import check_together, export_networks
+from brats_tf.models.normalisation import GroupNormalization, one_form
 from brats_tf.runs.network import load_network
 
 onnx_file = pytest.importorskip("brats_tf.exporting.onnx_file", reason="needs the extra `runtimes`")
@@ -92,6 +94,21 @@ def test_a_conversion_that_fails_is_one_sentence(runs, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="LiteRT cannot hold this network: RuntimeError: MaxPool3D is not supported"):
         export_networks(runs[:1], out=tmp_path / "out", options=ExportOptions(format="litert"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 24, 128), (64, 64, 36, 16), (5, 7, 9, 64), (4, 4, 6, 160)])
+def test_litert_normalises_volumes_of_any_size(shape, tmp_path):
+    """In chunks, with and without a rest, and of fewer voxels than a chunk has."""
+    inputs = keras.Input(shape)
+    network = keras.Model(inputs, GroupNormalization(8, relu=True)(inputs))
+    volume = np.random.default_rng(0).normal(2, 1, (1, *shape)).astype("float32")
+    signature = [tf.TensorSpec((None, *shape), tf.float32)]
+    function = tf.function(lambda x: network(x, training=False), input_signature=signature, autograph=False)
+    with one_form():
+        concrete = function.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], function)
+    (tmp_path / litert_file.FILE).write_bytes(converter.convert())
+    np.testing.assert_allclose(litert_file.load(tmp_path).run(volume), network(volume), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [keras.layers.MaxPooling3D, keras.layers.AveragePooling3D])
