@@ -66,10 +66,10 @@ def check_variants(variants, crop):
     from bench.torch_networks import LIBRARIES, MULTIPLES
 
     for variant in set(variants) & set(TORCH):
-        need_libraries("bench", *LIBRARIES)
         multiple = MULTIPLES[TORCH[variant]]
         if any(size % multiple for size in crop):
             raise InputError(f"--crop must be multiples of {multiple} for {variant}. Received: {format_shape(crop)}.")
+        need_libraries("bench", *LIBRARIES)
 
 
 def _torch_training(variant, seed, settings):
