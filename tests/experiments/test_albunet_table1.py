@@ -88,7 +88,7 @@ def test_it_trains_what_is_missing_and_only_that(experiment, monkeypatch, phanto
     folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     monkeypatch.setattr(experiment, "VALIDATION_SPLIT", 0.25)
     assert experiment.main(command + folders) == 0
-    folder = tmp_path / "results" / "albunet_table1"
+    folder = tmp_path / "results" / "albunet_table1" / "short"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["cases"] == {"training": 3, "validation": 1}
     assert summary["curves"]["AlbuNet2D"]["WT"]["epochs"] == [1, 2]
