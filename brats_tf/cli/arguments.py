@@ -35,23 +35,28 @@ def configs_from(given: Namespace) -> list[Config]:
 
 
 def config_from(given: Namespace, modalities: tuple[str, ...] | None = None) -> Config:
-    """One network: the preset or the `--config` file, with the options on top."""
+    """One network: the preset or the `--config` file, with the options on top.
+
+    Cases that validate do so every fifth epoch, unless the options or the file say otherwise.
+    """
     flags = settings_given(given) | ({"modalities": modalities} if modalities else {})
+    validates = getattr(given, "validation_data", None) or {"validation_split", "fold"} & set(flags)
+    usual = {"validation_frequency": VALIDATION_FREQUENCY} if validates else {}
     if getattr(given, "config", None):
         config = Config.load(given.config)
         if given.preset and given.preset != config.preset:
             raise InputError(f"--preset must be {config.preset}, as in {given.config}. Received: {given.preset}.")
-        if config.training.validation_frequency is not None and getattr(given, "validation_frequency", None) is None:
-            flags.pop("validation_frequency", None)  # Nobody asks for another one than the file's.
-        return config.replace(**flags)
+        if config.training.validation_frequency is not None:
+            usual = {}
+        return config.replace(**(usual | flags))
     defaults = phantom_settings(preset_of(given)) if getattr(given, "phantoms", False) else {}
-    return Config.from_preset(preset_of(given), **(defaults | flags))
+    return Config.from_preset(preset_of(given), **(defaults | usual | flags))
 
 
 def displayed_config(given: Namespace) -> Config:
     """One network to look at, on FLAIR where neither the arguments nor the preset name a modality."""
-    named = MODALITIES[0] if given.modality == "all" else given.modality
-    if not (named or given.config or "modalities" in PRESETS[preset_of(given)]):
+    named = given.modality
+    if named == "all" or not (named or given.config or "modalities" in PRESETS[preset_of(given)]):
         named = MODALITIES[0]
     return config_from(given, (named,) if named else None)
 
@@ -62,11 +67,9 @@ def preset_of(given: Namespace) -> str:
 
 
 def settings_given(given: Namespace) -> dict[str, Any]:
-    """The settings of a run that the arguments name; cases that validate do so every fifth epoch unless told."""
+    """The settings of a run that the arguments name."""
     flags = {name: getattr(given, name, None) for name in all_settings()}
-    flags = {name: value for name, value in flags.items() if value is not None}
-    validates = getattr(given, "validation_data", None) or {"validation_split", "fold"} & set(flags)
-    return ({"validation_frequency": VALIDATION_FREQUENCY} if validates else {}) | flags
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def section_given(given: Namespace, section: type) -> Any:

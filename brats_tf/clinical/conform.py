@@ -11,10 +11,11 @@ from brats_tf import __version__
 from brats_tf.clinical.convert import converter_version
 from brats_tf.clinical.identify import identify
 from brats_tf.clinical.make_case import CHECKS_FOLDER, STEPS, make_case
+from brats_tf.clinical.patients import explain_damage
 from brats_tf.clinical.series import read_series
 from brats_tf.config.execution import ConformOptions
 from brats_tf.data.layouts import UNDERSCORED
-from brats_tf.errors import InputError, WriteError, in_one_line
+from brats_tf.errors import InputError, WriteError
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.files import atomic, read_json, remove_partial, sha256_of, write_json
@@ -54,17 +55,13 @@ def conform_patients(patients, *, out, options=None, template=None, replace=Fals
                 bar.update(task, completed=number * len(STEPS) + STEPS.index(step), note=f"{patient.id}: {step}")
 
             try:
-                _conform(patient, out, options, template, replace, tell)
+                with explain_damage(f"Patient {patient.id}"):
+                    _conform(patient, out, options, template, replace, tell)
             except WriteError:
                 raise
             except InputError as error:
                 log.info(f"Left out: {error}")
                 failures.append((patient.id, str(error)))
-            except Exception as error:  # SimpleITK, pydicom and NumPy raise whatever a damaged series leads to.
-                log.debug("Where it happened:", exc_info=True)
-                sentence = f"Patient {patient.id}: its series could not be read: {in_one_line(error)}"
-                log.info(f"Left out: {sentence}")
-                failures.append((patient.id, sentence))
         bar.update(task, completed=len(patients) * len(STEPS), note="")
     log.info(f"{len(patients) - len(failures)} of {len(patients)} cases are in {out}.")
     return failures

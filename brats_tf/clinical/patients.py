@@ -1,15 +1,30 @@
-"""Which folders are patients, and what a list of series says of them."""
+"""Which folders are patients, what a list of series says of them, and what becomes of one with a damaged series."""
 
+import logging
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from brats_tf.clinical.series import read_series
 from brats_tf.data.layouts import is_nifti, is_safe
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, in_one_line
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.files import read_csv
 
+log = logging.getLogger(__name__)
 COLUMNS = ("patient", "modality", "path")
+
+
+@contextmanager
+def explain_damage(who):
+    """Makes one sentence, an `InputError`, of whatever a damaged series leads SimpleITK, pydicom and NumPy to raise."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        log.debug("Where it happened:", exc_info=True)
+        raise InputError(f"{who}: its series could not be read: {in_one_line(error)}") from error
 
 
 @dataclass(frozen=True)

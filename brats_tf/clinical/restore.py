@@ -11,6 +11,7 @@ from brats_tf.clinical.conform import CONFORM_FILE, read_conform
 from brats_tf.clinical.convert import read_image
 from brats_tf.clinical.dicom_seg import write_segmentation
 from brats_tf.clinical.grids import Grid, grid_of_volume, matrix_transform, resample, to_array, to_image
+from brats_tf.clinical.patients import explain_damage
 from brats_tf.clinical.pictures import save_segments
 from brats_tf.clinical.series import read_series
 from brats_tf.config.execution import RestoreOptions
@@ -23,7 +24,7 @@ from brats_tf.data.volumes import (
     read_volume,
     write_volume,
 )
-from brats_tf.errors import InputError, WriteError, in_one_line
+from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.prediction_record import (
     PREDICTION_FILE,
     PROBABILITIES_FOLDER,
@@ -87,18 +88,14 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
                     f"Case {case_id}: {predictions / f'{case_id}.nii.gz'} must be the label map that {PREDICTION_FILE} "
                     "records; received another, or none: predict it again."
                 )
-            maps = _regions(case_id, facts, predictions, after=any(record["postprocessing"].values()))
-            restored[case_id] = _restore(case_id, maps, _conformed(case_id, roots), source, out / case_id, options)
+            with explain_damage(f"Case {case_id}"):
+                maps = _regions(case_id, facts, predictions, after=any(record["postprocessing"].values()))
+                restored[case_id] = _restore(case_id, maps, _conformed(case_id, roots), source, out / case_id, options)
         except WriteError:
             raise
         except InputError as error:
             log.info(f"Left out: {error}")
             failures.append((case_id, str(error)))
-        except Exception as error:  # SimpleITK, pydicom and NumPy raise whatever a damaged series leads to.
-            log.debug("Where it happened:", exc_info=True)
-            sentence = f"Case {case_id}: its series could not be read: {in_one_line(error)}"
-            log.info(f"Left out: {sentence}")
-            failures.append((case_id, sentence))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RESTORED_FILE, {"networks": record["networks"], "cases": restored, "left_out": dict(failures)})
     log.info(f"{len(restored)} of {len(record['cases'])} label maps restored into {out}.")

@@ -69,7 +69,7 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
     convention, label_map = CONVENTIONS[options.convention], None
     if has_label_map(configs, forward, steps, options):
         label_map = {"labels": convention.labels, "mirror": forward.mirror, "drop_et_below_ml": steps.drop_et_below_ml}
-    check_together(configs)
+    check_averageable(configs)
     facts = describe(runs, members, checkpoint=checkpoint, forward=forward, steps=steps, options=options)
     if options.results:
         facts["scores"] = read_results(options.results, facts["networks"])
@@ -127,7 +127,7 @@ def _import(module, title):
         raise InputError(f"{title} needs the package {error.name}: pip install 'brats_tf[runtimes]'.") from None
 
 
-def check_together(configs):
+def check_averageable(configs):
     """Raises `InputError` unless the probabilities of networks can be averaged voxel by voxel."""
     seen = {
         "see volumes of the same size": [format_shape(one.input_shape[:3]) for one in configs],

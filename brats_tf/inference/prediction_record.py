@@ -153,9 +153,9 @@ def finished_cases(record, predictions, options=NO_OPTIONS):
         if options.save_uncertainty and len(facts.get("networks", ())) > 1:  # A single network has none.
             parts.append(UNCERTAINTY_FOLDER)
         paths = [Path(predictions) / part / f"{case}.nii.gz" for part in parts]
-        if all(path.is_file() for path in paths) and sha256_of(paths[0]) == facts["sha256"]:
+        if case not in record["pending"] and all(map(Path.is_file, paths)) and sha256_of(paths[0]) == facts["sha256"]:
             finished.add(case)
-    return finished - set(record.get("pending", ()))
+    return finished
 
 
 def check_same(record, made_by, out, remedy="name another folder with --out, or replace them with --replace"):

@@ -7,6 +7,7 @@ import keras
 from brats_tf.config.config import Config
 from brats_tf.models.precision import dtype_policy
 from brats_tf.models.registry import get_network
+from brats_tf.models.remat import classifiers
 
 
 def build_network(config: Config, *, precision: str = "float32") -> keras.Model:
@@ -27,8 +28,7 @@ def build_with_weights(config: Config) -> tuple[keras.Model, str]:
 
 def classifier_hash(network: keras.Model) -> str:
     """The SHA-256 of the weights of a network's classifier, the nested model; of the whole network without one."""
-    nested = [layer for layer in network.layers if isinstance(layer, keras.Model)]
     digest = hashlib.sha256()
-    for weight in (nested[0] if nested else network).get_weights():
+    for weight in next(iter(classifiers(network)), network).get_weights():
         digest.update(weight.tobytes())
     return digest.hexdigest()

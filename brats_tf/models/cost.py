@@ -2,10 +2,9 @@
 
 import math
 
-import keras
 from keras import layers
 
-from brats_tf.models.remat import repeats_itself
+from brats_tf.models.remat import classifiers, repeats_itself
 from brats_tf.models.slabs import BatchToSlabs
 
 # Peak memory: what TensorFlow itself takes; the weights, with gradients and two moments of the optimiser when they are
@@ -61,8 +60,7 @@ def _multiply_adds(layer):
 
 def training_bytes(model, *, batch_size, precision="float32", rematerialise=False):
     """Estimates the peak memory of a training step of `model` on a CPU."""
-    nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    of_classifier = KEPT_BY_CLASSIFIER[rematerialise and all(map(repeats_itself, nested))]
+    of_classifier = KEPT_BY_CLASSIFIER[rematerialise and all(map(repeats_itself, classifiers(model)))]
     of_others = KEPT_ACTIVATIONS[precision != "float32", rematerialise]
     kept = sum(size * (of_classifier if nested else of_others) for size, nested in _output_bytes(model))
     return TRAINING_BYTES + TRAINED_COPIES * _weight_bytes(model) + batch_size * kept

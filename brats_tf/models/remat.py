@@ -130,6 +130,12 @@ class Classifier(keras.layers.Layer):
         return self.pyramid.compute_output_spec(images)
 
 
+def classifiers(network):
+    """The nested models of a network: its classifier, if it embeds one, also where a training computes it again."""
+    layers = (layer.pyramid if isinstance(layer, Classifier) else layer for layer in network.layers)
+    return [layer for layer in layers if isinstance(layer, keras.Model)]
+
+
 def repeats_itself(classifier):
     """Whether a second pass of a training gives the same numbers, and leaves the same state."""
     for layer in classifier.layers:

@@ -31,10 +31,9 @@ INTER_OP_VARIABLE = "TF_NUM_INTEROP_THREADS"
 def import_tensorflow(*, find_gpus: bool = True) -> Any:
     """Imports TensorFlow with its start-up messages held back, and returns it.
 
-    Without `find_gpus` it does not look for GPUs yet, so that `CUDA_VISIBLE_DEVICES` may still be set afterwards.
-
     They come from C++ before any log level counts, so file descriptor 2 is redirected meanwhile; if the import fails,
-    what was held back is printed.
+    what was held back is printed. Without `find_gpus` it does not look for GPUs yet, so that `CUDA_VISIBLE_DEVICES` may
+    still be set afterwards.
     """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]

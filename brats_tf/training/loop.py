@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from brats_tf.models.registry import get_network
+from brats_tf.models.remat import classifiers
 from brats_tf.pipeline.stream import augment_and_encode
-from brats_tf.training.optimisation import classifiers, compile_network
+from brats_tf.training.optimisation import compile_network
 from brats_tf.training.pulse import Pulse
 
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from brats_tf.models.losses import make_loss, region_dice
 from brats_tf.models.registry import get_network
-from brats_tf.models.remat import Classifier as RecomputedClassifier
+from brats_tf.models.remat import classifiers
 from brats_tf.regions import REGIONS
 from brats_tf.runs.history import VALIDATION_DICE
 
@@ -89,12 +89,6 @@ def classifier_indices(network):
     """The indices of the classifier's variables among a network's trainable ones; empty without a classifier."""
     inside = {id(variable) for layer in classifiers(network) for variable in layer.trainable_variables}
     return frozenset(index for index, one in enumerate(network.trainable_variables) if id(one) in inside)
-
-
-def classifiers(network):
-    """The nested models of a network: its classifier, if it embeds one, also where a training computes it again."""
-    layers = (layer.pyramid if isinstance(layer, RecomputedClassifier) else layer for layer in network.layers)
-    return [layer for layer in layers if isinstance(layer, keras.Model)]
 
 
 def make_optimiser(config):

@@ -12,7 +12,7 @@ from brats_tf.cli.main import main
 from brats_tf.config.config import Config
 from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
 from brats_tf.errors import InputError
-from brats_tf.exporting.export import check_together, export_networks
+from brats_tf.exporting.export import check_averageable, export_networks
 from brats_tf.models.normalisation import GroupNormalization, one_form
 from brats_tf.runs.network import load_network
 
@@ -79,7 +79,7 @@ def test_networks_whose_probabilities_cannot_be_averaged_are_refused(changes, wo
     first = Config.from_preset("embedding", modalities=("flair",), crop=TINY_CROP)
     preset = {"preset": "embedding", "modalities": ("flair",), "crop": TINY_CROP} | changes
     with pytest.raises(InputError, match=f"exported together must {words}"):
-        check_together([first, Config.from_preset(preset.pop("preset"), **preset)])
+        check_averageable([first, Config.from_preset(preset.pop("preset"), **preset)])
 
 
 def test_a_conversion_that_fails_is_one_sentence(runs, tmp_path, monkeypatch):

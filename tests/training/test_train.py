@@ -23,6 +23,7 @@ from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.models.planes import with_planes
+from brats_tf.models.remat import classifiers
 from brats_tf.pipeline.stream import Order, training_dataset, training_stream
 from brats_tf.preprocessing.cache import Cache, CachedCase, CacheSettings
 from brats_tf.runs.network import load_network, load_weights
@@ -36,7 +37,6 @@ from brats_tf.training.optimisation import (
     EMA_MOMENTUM,
     FusedAdam,
     averaged_weights,
-    classifiers,
     compile_network,
     learning_rate_at,
     make_optimiser,
