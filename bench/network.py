@@ -23,7 +23,9 @@ MATRIX, PRODUCTS = 4096, 6  # Together about as much work as one pass at full si
 
 
 def bench_network(config, *, results):
-    """Measures one config's network, prints a table and writes `<results>/bench.json`, or `bench_<backbone>.json`.
+    """Measures one config's network, prints a table and writes `<results>/bench.json`.
+
+    Its name says preset and backbone where they are not the usual ones, for example `bench_embedding-plus.json`.
 
     Returns:
         What it wrote: machine, preset, backbone, crop, GFLOP a pass, GFLOP/s of the matrix product, seconds and peak GB
@@ -49,11 +51,17 @@ def bench_network(config, *, results):
         if isinstance(value, float):
             table.add_row(name, f"{value:.3g}")
     console.print(table)
-    backbone, usual = figures["backbone"], Config.from_preset(DEFAULT_PRESET).network.backbone
-    path = Path(results) / ("bench.json" if backbone == usual else f"bench_{backbone}.json")
+    path = Path(results) / _file_name(config)
     write_json(path, figures)
     log.info(f"Written to {path}.")
     return figures
+
+
+def _file_name(config):
+    usual = Config.from_preset(config.preset, modalities=config.data.modalities).network.backbone
+    names = [] if config.preset == DEFAULT_PRESET else [config.preset]
+    names += [] if config.network.backbone == usual else [config.network.backbone]
+    return f"{'_'.join(['bench', *names])}.json"
 
 
 def bench_backbones(names, *, results):

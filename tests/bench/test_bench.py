@@ -10,7 +10,7 @@ from bench import training as bench_training
 from bench.__main__ import main
 from bench.comparison import bench_comparison, with_ratios
 from bench.growth import bench_growth
-from bench.network import bench_backbones, bench_network
+from bench.network import _file_name, bench_backbones, bench_network
 from bench.timing import precisions
 from bench.windows import FIGURES, PEERS, _count, bench_windows
 from brats_tf.cli.backbones_table import BACKBONES_FILE
@@ -31,6 +31,20 @@ def test_the_bench_measures_and_writes(tmp_path):
     assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(figures))
     assert figures["step_s"] > figures["forward_s"] > 0
     assert 0 < figures["share_of_matrix_rate"] < 1
+
+
+def test_each_preset_and_backbone_has_a_results_file_of_its_own():
+    files = [
+        _file_name(Config.from_preset(preset, modalities=MODALITIES, **settings))
+        for preset in ("embedding", "embedding-plus")
+        for settings in ({}, {"backbone": "resnet34"})
+    ]
+    assert files == [
+        "bench.json",
+        "bench_resnet34.json",
+        "bench_embedding-plus.json",
+        "bench_embedding-plus_resnet34.json",
+    ]
 
 
 @pytest.mark.large
