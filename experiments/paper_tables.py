@@ -186,7 +186,7 @@ def albunet():
         f"ours, {run['length']}: {run['seeds']} runs, {run['cases']['training']} cases, "
         f"{run['cases']['validation']} validated"
     )
-    rows = {f"{method} (the paper, BraTS 2020 validation)": row for method, row in papers()["albunet"].items()}
+    rows = {f"{method} (the paper)": row for method, row in papers()["albunet"].items()}
     rows |= {f"{method} ({ours})": row for method, row in run["table"].items()}
     for title, row in rows.items():
         cells = [

@@ -4,7 +4,7 @@ from brats_tf.config.settings import CROP
 from brats_tf.regions import MODALITIES
 
 DEFAULT_PRESET = "embedding"
-WHOLE_VOLUME = (240, 240, 155)  # A BraTS volume: the AlbuNet paper's patches come from anywhere in it.
+WHOLE_VOLUME = (240, 240, 155)  # A BraTS volume: the AlbuNet paper's patches come from all of its brain.
 VALIDATION_FREQUENCY = 5  # Epochs, where cases validate and no frequency is set.
 
 _EMBEDDING_AUTHORS = {

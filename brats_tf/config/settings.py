@@ -84,7 +84,7 @@ class ClassifierSettings(Section):
     """A 2D ImageNet classifier inside a 3D network."""
 
     backbone: str = setting(
-        "efficientnetb0", "the embedded 2D classifier (see `brats-tf backbones`)", source="embedding paper, Section 2.2"
+        "efficientnetb0", "the embedded 2D classifier (see `brats-tf backbones`)", source="embedding paper, Section 2.1"
     )
     weights: str = setting(
         "imagenet", "initial weights of the classifier: imagenet, noisy-student, a file, or none for random weights"

@@ -5,7 +5,7 @@ from keras import layers
 from brats_tf.models.convolutions import Conv2D, Conv3D
 from brats_tf.models.normalisation import GroupNormalization
 
-GROUPS = 8  # Of a group normalisation, or one per channel where there are fewer (authors' code; Myronenko 2018).
+GROUPS = 8  # Of a group normalisation, or one per channel where there are fewer (8: authors' code).
 
 
 def conv(x, filters, *, kernel, name, convolution=None, **settings):

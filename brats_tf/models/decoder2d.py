@@ -8,7 +8,7 @@ from keras import layers
 from brats_tf.models.blocks import conv, residual_block
 from brats_tf.models.convolutions import Conv2DTranspose
 
-FILTERS = {"P4": 512, "P3": 256, "P2": 128, "P1": 64}  # Authors' code; the text: features change by a factor 2.
+FILTERS = {"P4": 512, "P3": 256, "P2": 128, "P1": 64}  # Authors' code; the text names a factor 2.
 FULL_SIZE_FILTERS = 32
 DECODED_PLANES_LAYER = "decoded_planes"  # What the 3D decoder sees.
 DROPOUT = 0.5  # Authors' code.
@@ -17,8 +17,9 @@ DROPOUT = 0.5  # Authors' code.
 def residual_decoder(pyramid, *, planes):
     """Goes up by homogeneous residual blocks: {"P1".."P5"} -> (B, H, W, planes).
 
-    A level: 1x1 convolution, bilinear upsampling by 2, join the pyramid's scale, residual block (embedding paper,
-    Figure 1 and Section 2.3; the widths: authors' code).
+    A level: 1x1 convolution, bilinear upsampling by 2, join the pyramid's scale, residual block. Source: embedding
+    paper, Figure 1 and Section 2.3; the upsampling: Myronenko 2018; widths and concatenation: authors' code; the level
+    at full size, which has no scale to join: ours.
     """
     x = pyramid[max(pyramid)]
     for scale, filters in _levels(pyramid):

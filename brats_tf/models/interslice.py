@@ -70,8 +70,8 @@ def check_depth_factors(depth_factors, depth, planes=PLANES):
 def pooled_encoder(volume, *, depth_factors):
     """Squeezes slices into planes by max-pooling: (B, D, H, W, C) -> (B, H, W, planes), skips fine to coarse.
 
-    The skips are (B, D, H, W, 16), (B, D/f1, H, W, 32), (B, D/(f1 f2), H, W, 64). Source: embedding paper, Section 2.2
-    and Table 1.
+    The skips are (B, D, H, W, 16), (B, D/f1, H, W, 32), (B, D/(f1 f2), H, W, 64). Source: embedding paper, Sections 2.2
+    and 4, Table 1.
     """
     x = conv(volume, FILTERS[0], kernel=3, name=STEM_LAYER)
     skips = []

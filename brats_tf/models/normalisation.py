@@ -35,8 +35,8 @@ class GroupNormalization(keras.layers.GroupNormalization):
     """Normalises the channels, the last axis, in groups: (B, ..., C) -> the same shape and type.
 
     Takes the arguments of Keras's layer but `axis`, and has its weights under its names. With `relu` a ReLU follows in
-    the same pass. Statistics are float32 in any precision. Source: Wu and He 2018; the embedding paper's Section 2.2
-    asks for both before each convolution.
+    the same pass. Statistics are float32 in any precision. Source: Wu and He 2018; both before
+    each convolution: the embedding paper's authors' code.
     """
 
     def __init__(self, *args, relu=False, **settings):

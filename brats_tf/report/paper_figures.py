@@ -27,10 +27,11 @@ SLICES = (0.3, 0.5, 0.7)  # Of the tumour's extent, or of the crop's where there
 def draw_figures(run, case, checkpoint="last"):
     """Writes pictures of one case into `<run>/figures`, as the run's network sees it.
 
-    `overlay-<case>.png` is the embedding paper's Figure 2 (truth and prediction, orthogonal views). For its networks
-    `planes-<case>.png` is its Figures 3 and 4: three axial slices, the planes from the 3D encoder, the planes into the
-    3D decoder, and the labels of those slices, from the truth where there is one and from the prediction. Of
-    `embedding-plus` it has the images that the classifier sees of those slices.
+    `overlay-<case>.png` is the embedding paper's Figure 2 (truth and prediction, orthogonal views), on the network's
+    first modality. For its networks `planes-<case>.png` is its Figures 3 and 4, in Figure 2's colours: three axial
+    slices, the planes from the 3D encoder, the planes into the 3D decoder, and the labels of those slices, from the
+    truth where there is one and from the prediction. Of `embedding-plus` it has the images that the classifier sees of
+    those slices.
 
     Returns:
         The paths written.
