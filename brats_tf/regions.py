@@ -106,5 +106,21 @@ def regions_to_classes(regions):
     return classes
 
 
+def classes_above_threshold(regions):
+    """Paints the regions whose probability is above `REGION_THRESHOLD`, see `regions_to_classes`."""
+    return regions_to_classes(regions > REGION_THRESHOLD)
+
+
+def likeliest_classes(regions):
+    """The likeliest class by the probabilities of regions that classes add up to: (H, W, D, 3) -> (H, W, D), uint8.
+
+    >>> likeliest_classes(np.array([[[[0.6, 0.3, 0.0], [0.9, 0.6, 0.5]]]])).tolist()
+    [[[0, 3]]]
+    """
+    whole, core, enhancing = (regions[..., number] for number in range(len(REGIONS)))
+    of_class = {"background": 1 - whole, "necrosis": core - enhancing, "edema": whole - core, "enhancing": enhancing}
+    return np.stack([of_class[name] for name in CLASSES]).argmax(axis=0).astype(np.uint8)
+
+
 def _listed(values):
     return ", ".join(str(value) for value in values)

@@ -112,7 +112,8 @@ def _predict_rest(given, cases, predictions):
     from brats_tf.data.notes import log_skipped
     from brats_tf.inference.ensemble import load_ensemble
     from brats_tf.inference.predict import predict_cases
-    from brats_tf.inference.prediction_record import finished_cases, how_made, is_made_so, read_prediction_record
+    from brats_tf.inference.prediction_record import finished_cases, is_made_so, read_prediction_record
+    from brats_tf.inference.recording import how_made
 
     runs = runs_given(given)
     steps = postprocessing_given(given, runs)

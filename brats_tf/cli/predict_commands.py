@@ -32,7 +32,7 @@ def predict(given):
     import_tensorflow()
     from brats_tf.inference.ensemble import load_ensemble
     from brats_tf.inference.predict import predict_cases
-    from brats_tf.inference.shards import Shard
+    from brats_tf.inference.shards import Shard, agree_on_cases
 
     runs = runs_given(given)
     postprocessing = postprocessing_given(given, runs)
@@ -44,6 +44,7 @@ def predict(given):
     data = given.data or cases[0].folder.parent  # That of the synthetic cases.
     if given.shard:
         shard = Shard(*given.shard)
+        agree_on_cases(out, [case.id for case in cases])
         cases, out = shard.of(cases), shard.folder(out)
     failures = predict_cases(
         predictors,

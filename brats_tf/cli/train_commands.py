@@ -17,6 +17,7 @@ from brats_tf.config.config import NETWORKS, SECTIONS, Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.config.fields import settings_of
 from brats_tf.config.settings import ComputeSettings, DataSettings
+from brats_tf.errors import InputError
 
 
 def train(given):
@@ -42,10 +43,14 @@ def train(given):
     configs = configs_from(given)
     training_options = section_given(given, TrainingOptions)
     configs[0].named(training_options.name)  # A wrong name shows before anything is read.
+    if training_options.minutes and given.epochs is not None:
+        raise InputError(f"--minutes chooses the number of epochs: leave --epochs out. Received also {given.epochs}.")
     gpus, runs = gpu_numbers(), folder(given, "runs")
     if given.modality == "all" and len(gpus) > 1 and training_options.devices == 1 and machines() == 1:
         arguments = sys.argv[1:] if given.arguments is None else given.arguments
-        return train_modalities(arguments, gpus, logs=runs, minutes=training_options.minutes)
+        names = [config.named(training_options.name) for config in configs] if training_options.restart else []
+        restarted = [runs / name for name in names]
+        return train_modalities(arguments, gpus, logs=runs, minutes=training_options.minutes, restarted=restarted)
     train_networks(
         configs,
         cases_from(given, "training", configs[0]),

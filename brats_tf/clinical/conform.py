@@ -12,9 +12,10 @@ from brats_tf.clinical.convert import converter_version
 from brats_tf.clinical.identify import identify
 from brats_tf.clinical.make_case import CHECKS_FOLDER, STEPS, make_case
 from brats_tf.clinical.patients import explain_damage
-from brats_tf.clinical.series import read_series
+from brats_tf.clinical.series import files_under, read_series
 from brats_tf.config.execution import ConformOptions
 from brats_tf.data.layouts import UNDERSCORED
+from brats_tf.data.volumes import read_volume
 from brats_tf.errors import InputError, WriteError
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.console import progress_bar
@@ -41,9 +42,12 @@ def conform_patients(patients, *, out, options=None, template=None, replace=Fals
         [(patient id, sentence)] of those that failed.
 
     Raises:
+        InputError: when the template cannot be read.
         WriteError: when the disk is full or the folder is read-only.
     """
     out, options = Path(out), options or ConformOptions()
+    if template:
+        read_volume(template, case_id="template")  # Before any work: it is wrong for all of them.
     out.mkdir(parents=True, exist_ok=True)
     remove_partial(out)
     failures = []
@@ -67,13 +71,17 @@ def conform_patients(patients, *, out, options=None, template=None, replace=Fals
     return failures
 
 
+_PARTS = "series grid reference brain_mask template seconds missing left_out fingerprint source".split()
+
+
 def read_conform(folder):
     """What `conform.json` in a case's folder says. Raises `InputError`."""
     path = Path(folder) / CONFORM_FILE
     try:
         record = read_json(path)
-        if not (isinstance(record, dict) and {"series", "grid", "fingerprint", "source"} <= set(record)):
-            raise ValueError("it lacks series, grid, fingerprint or source")
+        missing = [name for name in _PARTS if not isinstance(record, dict) or name not in record]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
         return record
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -103,6 +111,8 @@ def _conform(patient, out, options, template, replace, tell):
         log.info(line)
     if not chosen:
         raise InputError(f"Patient {patient.id}: no series of {', '.join(MODALITIES)} was found in {patient.folder}.")
+    if len(_examinations(chosen)) > 1:
+        log.info(f"Patient {patient.id}: its series are of {len(_examinations(chosen))} examinations.")
     if missing:
         log.info(f"Patient {patient.id}: no series shows {', '.join(missing)}; the networks go on without.")
     with atomic(folder) as temporary:
@@ -114,12 +124,16 @@ def _conform(patient, out, options, template, replace, tell):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _examinations(chosen):
+    """The examinations of the chosen series, those without a header aside."""
+    headers = [one.series.headers[0] for one in chosen.values() if one.series.is_dicom]
+    return {header.StudyInstanceUID for header in headers if header.get("StudyInstanceUID")}
+
+
 def _fingerprint(patient):
     """Tells whether files of a patient changed: a hash of the series list and of the files' names, sizes and times."""
     digest = hashlib.sha256(repr(sorted(patient.named.items())).encode())
-    for path in sorted(patient.folder.rglob("*")):
-        if not path.is_file() or path.name.startswith("."):  # Which `read_series` does not read either.
-            continue
+    for path in files_under(patient.folder):
         facts = path.stat()
         digest.update(f"{path.relative_to(patient.folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()

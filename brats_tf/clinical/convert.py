@@ -66,7 +66,7 @@ def _convert(series, grid, folder):
     written = sorted(target.glob("*.nii"))
     if not written:
         raise InputError(f"{series.name} could not be read by dcm2niix: {_complaint(done, series)}")
-    volumes = [read_volume(path, case_id=series.name) for path in written]
+    volumes = [_read(path, series) for path in written]
     for volume in volumes:
         if _same_place(grid_of_volume(volume), grid) or "_Tilt" in volume.path.name:
             return volume
@@ -74,6 +74,14 @@ def _convert(series, grid, folder):
         f"{series.name} has {grid.size[2]} slices of {grid.size[0]}x{grid.size[1]} pixels; dcm2niix made "
         f"{', '.join('x'.join(map(str, volume.voxels.shape)) for volume in volumes)} voxels of it, elsewhere"
     )
+
+
+def _read(path, series):
+    try:
+        return read_volume(path, case_id=series.name)
+    except InputError as error:  # Its path is a temporary one.
+        text = str(error).replace(f"Case {series.name}: {path}", f"{series.name}, converted by dcm2niix,")
+        raise InputError(text.rstrip(".")) from None
 
 
 def _same_place(one, other):

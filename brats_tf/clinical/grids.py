@@ -7,6 +7,7 @@ the first two round (RAS).
 import itertools
 from dataclasses import dataclass
 
+import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
@@ -138,3 +139,13 @@ def matrix_transform(matrix):
     transform.SetMatrix(matrix[:3, :3].ravel().tolist())
     transform.SetTranslation(matrix[:3, 3].tolist())
     return transform
+
+
+def header_on(grid):
+    """A NIfTI header that lies on a `Grid`, for `write_volume`."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(grid.size)
+    header.set_sform(grid.affine, code=1)
+    header.set_qform(grid.affine, code=1, strip_shears=True)
+    header.set_xyzt_units("mm", "sec")
+    return header

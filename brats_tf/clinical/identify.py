@@ -18,8 +18,9 @@ FLAIR = "flair tirm darkfluid dark-fluid t2f t2flair".split()
 T1 = "t1 t1w t1n mprage bravo spgr fspgr tfe vibe t1ce t1c t1gd t1km t1post".split()
 T2 = "t2 t2w".split()
 CONTRAST = (
-    "ce t1ce t1c gd t1gd gado gad km t1km post t1post contrast postcontrast +c c+ kontrast dotarem gadovist".split()
-)
+    "ce t1ce t1c gd t1gd gado gad km t1km post t1post contrast postcontrast +c c+ kontrast dotarem clariscan gadovist "
+    "gadavist prohance multihance magnevist omniscan primovist eovist vueway elucirem"
+).split()
 NO_CONTRAST = "pre native nativ noncontrast non-contrast no-contrast ohne without precontrast".split()
 NOT = ("no", "non", "wo", "w/o")  # Directly before a word of `CONTRAST`.
 OTHERS = (
@@ -27,8 +28,16 @@ OTHERS = (
     "loc localizer localiser scout survey aahead calib calibration fieldmap bold fmri mrs spectro sub subtraction "
     "t2star t2* hemo haemo flash2d medic rbv cbv cbf mtt ttp fa screenshot phase pd"
 ).split()
-_NONE = ("", "no", "non", "none", "not", "n", "nein", "0", "without", "ohne", "wo", "w/o")  # How an agent begins.
-_WORD = re.compile(r"t2\*|\+c\b|\bc\+|dark[-_ ]fluid|non?[-_ ]contrast|w/o\b|[a-z0-9]+")
+# How an agent begins that is none, or not known.
+_NONE = (
+    "",
+    *"nacl saline".split(),
+    *"no non none not n nein 0 without ohne wo w/o n/a na nil - -- unknown unbekannt".split(),
+    *"kein keine keiner keines keins".split(),
+)
+# Before or after a treatment, not contrast.
+_TREATMENT = r"(?:op|surgery|surgical|resection|rt|radio\w*|chemo\w*|treatment|therapy|biopsy)\b"
+_WORD = re.compile(rf"(?:pre|post)[-_ ]?{_TREATMENT}|t2\*|\+c\b|\bc\+|dark[-_ ]fluid|non?[-_ ]contrast|w/o\b|[a-z0-9]+")
 _BOTH = re.compile(r"\b(w[ /]+wo|wo[ /]+w|with (and|&) without)\b")  # Of the whole examination: it says nothing.
 
 
@@ -96,18 +105,22 @@ def _choose(series):
     if not series.is_dicom:
         return _by_file_name(series)
     tags = series.tags
-    image_type = {str(part).upper() for part in tags.get("ImageType", ())}
+    image_type = tags.get("ImageType", ())  # A string where it has one value.
+    image_type = {str(part).upper() for part in ([image_type] if isinstance(image_type, str) else image_type)}
     if tags.get("Modality", "MR") != "MR":
         return Choice(series, None, f"it is of modality {tags['Modality']}, not MR")
     if "LOCALIZER" in image_type:
         return Choice(series, None, "it is a localiser")
     if image_type & {"DERIVED", "SECONDARY"} and not image_type & {"MPR", "NORM", "DIS2D", "DIS3D"}:
         return Choice(series, None, "it is derived from other series")
-    words = _words(f"{tags.get('SeriesDescription', '')} {tags.get('ProtocolName', '')}")
+    said = [_words(str(tags.get(name, ""))) for name in ("SeriesDescription", "ProtocolName")]
+    words = [word for part in said for word in part]
     other = [word for word in words if word in OTHERS]
     if other:
         return Choice(series, None, f"{other[0]!r} in its description is of none of the four modalities")
-    return _by_words_and_times(series, words)
+    # A protocol is often called after the whole examination: of contrast it tells what the description leaves open.
+    about = said[0] if _says_without(said[0]) or _says_with(said[0]) else words
+    return _by_words_and_times(series, words, about)
 
 
 def _by_file_name(series):
@@ -124,7 +137,7 @@ def _by_file_name(series):
     return Choice(series, kind and _with_contrast(kind, words, ""), reason or "its name tells no modality")
 
 
-def _by_words_and_times(series, words):
+def _by_words_and_times(series, words, about_contrast):
     kind, reason = _kind(words)
     by_times, times = _kind_by_times(series.tags)
     if kind and by_times and kind != by_times:
@@ -133,7 +146,10 @@ def _by_words_and_times(series, words):
         return Choice(series, None, "neither its description nor its times tell a modality")
     agent = str(series.tags.get("ContrastBolusAgent", "")).strip().lower()
     agent = "" if re.split(r"[\s,;:]+", agent)[0] in _NONE else agent
-    modality = _with_contrast(kind or by_times, words, agent)
+    without, given = _says_without(about_contrast), "an agent" if agent else _says_with(about_contrast)
+    if given and without and (kind or by_times) == "t1":
+        return Choice(series, None, f"its description says {without!r}, but also {given!r}")
+    modality = _with_contrast(kind or by_times, about_contrast, agent)
     because = [part for part in (reason, times) if part]
     if modality in ("t1", "t1ce"):
         said = "an agent is named" if agent else "its description says so"
@@ -172,10 +188,20 @@ def _kind_by_times(tags):
 def _with_contrast(kind, words, agent):
     if kind != "t1":
         return kind
-    without = any(word in NO_CONTRAST for word in words)
-    without |= any(first in NOT and second in CONTRAST for first, second in itertools.pairwise(words))
-    says = any(word in CONTRAST for word in words) and not without
-    return "t1ce" if says or agent else "t1"
+    return "t1ce" if agent or (_says_with(words) and not _says_without(words)) else "t1"
+
+
+def _says_with(words):
+    """The first word that tells of contrast and is not denied, "" where there is none."""
+    denied = (*NOT, *NO_CONTRAST)
+    pairs = zip(["", *words], words, strict=False)
+    return next((word for before, word in pairs if word in CONTRAST and before not in denied), "")
+
+
+def _says_without(words):
+    """The words that deny contrast, "" where none do."""
+    denied = (f"{first} {second}" for first, second in itertools.pairwise(words) if first in NOT and second in CONTRAST)
+    return next(denied, next((word for word in words if word in NO_CONTRAST), ""))
 
 
 def _words(text):

@@ -2,7 +2,6 @@
 
 import time
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
@@ -14,6 +13,7 @@ from brats_tf.clinical.grids import (
     centre_of,
     grid_of,
     grid_of_volume,
+    header_on,
     matrix_transform,
     resample,
     to_array,
@@ -79,7 +79,7 @@ def make_case(patient, chosen, folder, options, template, tell):
         modality: _one_case(images[modality], grid, transforms[modality], brain, f"Patient {patient.id}: {modality}")
         for modality in images
     }
-    like = Volume(brain, _header(grid), folder)
+    like = Volume(brain, header_on(grid), folder)
     for modality, array in arrays.items():
         write_volume(folder / UNDERSCORED.file_name(patient.id, modality), array, like=like)
     done("resampling", "pictures")
@@ -170,12 +170,3 @@ def _without_bias(image):
     filter_.SetMaximumNumberOfIterations([30, 30, 20])
     filter_.Execute(small, mask)
     return image / sitk.Exp(filter_.GetLogBiasFieldAsImage(image))
-
-
-def _header(grid):
-    header = nib.Nifti1Header()
-    header.set_data_shape(grid.size)
-    header.set_sform(grid.affine, code=1)
-    header.set_qform(grid.affine, code=1)
-    header.set_xyzt_units("mm", "sec")
-    return header

@@ -39,8 +39,8 @@ class Patient:
 def find_patients(root, series_list=None):
     """The patients in a folder, sorted by id.
 
-    The folder is one patient where it holds images itself, or one series in each of its folders; else each of its
-    folders is a patient. An id is the folder's name, never one of a DICOM header.
+    The folder is one patient where it holds images itself, or one series of one examination in each of its folders;
+    else each of its folders is a patient. An id is the folder's name, never one of a DICOM header.
 
     Args:
         root: the folder.
@@ -71,13 +71,14 @@ def _is_patient(root, folders):
         return True
     if any(path.is_dir() for folder in folders for path in folder.iterdir()):
         return False
-    keys = set()
+    examinations = set()
     for folder in folders:
         found, _ = read_series(folder, folder.name)
         if len(found) != 1 or not found[0].is_dicom:
             return False
-        keys.add(found[0].patient)
-    return len(keys) == 1
+        # Not the patient's id: once it is removed, or one word for everybody, it tells nobody apart.
+        examinations.add(found[0].headers[0].get("StudyInstanceUID"))
+    return len(examinations) == 1 and all(examinations)
 
 
 def _read_list(path):

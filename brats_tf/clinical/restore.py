@@ -4,13 +4,12 @@ import itertools
 import logging
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from brats_tf.clinical.conform import CONFORM_FILE, read_conform
 from brats_tf.clinical.convert import read_image
 from brats_tf.clinical.dicom_seg import write_segmentation
-from brats_tf.clinical.grids import Grid, grid_of_volume, matrix_transform, resample, to_array, to_image
+from brats_tf.clinical.grids import Grid, grid_of_volume, header_on, matrix_transform, resample, to_array, to_image
 from brats_tf.clinical.patients import explain_damage
 from brats_tf.clinical.pictures import save_segments
 from brats_tf.clinical.series import read_series
@@ -20,8 +19,8 @@ from brats_tf.data.volumes import (
     TOLERANCE_MM,
     Volume,
     check_same_geometry,
+    read_probabilities,
     read_segmentation,
-    read_volume,
     write_volume,
 )
 from brats_tf.errors import InputError, WriteError
@@ -34,12 +33,12 @@ from brats_tf.inference.prediction_record import (
 from brats_tf.regions import (
     CONVENTIONS,
     MODALITIES,
-    REGION_THRESHOLD,
     REGIONS,
+    classes_above_threshold,
     classes_to_labels,
     classes_to_regions,
     labels_to_classes,
-    regions_to_classes,
+    likeliest_classes,
 )
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic, write_json
@@ -55,8 +54,9 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
 
     Beside it lie a picture, and for a DICOM series the DICOM SEG.
 
-    Each region is interpolated linearly, from its probability where `predict --save-probabilities` wrote them, and cut
-    at 0.5. `<out>/restored.json` has the volumes in ml, there.
+    Each region is interpolated linearly, from its probability where `predict --save-probabilities` wrote them, and then
+    decided as the label map was: cut at 0.5, or for networks of classes the likeliest class. `<out>/restored.json` has
+    the volumes in ml, there.
 
     Args:
         predictions: the folder that `predict` wrote.
@@ -103,7 +103,7 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
 
 
 def restore_regions(regions, case_grid, series_grid, matrix):
-    """Regions on the slices of a series.
+    """Regions, or their probabilities, on the slices of a series.
 
     Args:
         regions: (X, Y, Z, 3) on the case's grid, bool or probabilities.
@@ -111,7 +111,7 @@ def restore_regions(regions, case_grid, series_grid, matrix):
         matrix: (4, 4), points of the case to points of the series.
 
     Returns:
-        (X', Y', Z', 3) bool on `series_grid`.
+        (X', Y', Z', 3) float32 on `series_grid`, from 0 to 1.
     """
     back = matrix_transform(np.linalg.inv(matrix))
     parts = [
@@ -122,7 +122,7 @@ def restore_regions(regions, case_grid, series_grid, matrix):
         )
         for number in range(regions.shape[-1])
     ]
-    return np.stack(parts, axis=-1) > REGION_THRESHOLD
+    return np.stack(parts, axis=-1)
 
 
 def _conformed(case_id, roots):
@@ -136,7 +136,7 @@ def _conformed(case_id, roots):
 
 def _restore(case_id, maps, conformed, source, out, options):
     """Restores one case. Returns {modality: {"WT_ml", "TC_ml", "ET_ml", "files"}}."""
-    (labels, regions, convention), (folder, record) = maps, conformed
+    (labels, regions, decide, convention), (folder, record) = maps, conformed
     grid, there = Grid.from_dict(record["grid"]), grid_of_volume(labels)
     if there.size != grid.size or np.abs(there.corners() - grid.corners()).max() > TOLERANCE_MM:
         raise InputError(
@@ -151,9 +151,9 @@ def _restore(case_id, maps, conformed, source, out, options):
     done = {}
     for name in names:
         native, matrix = Grid.from_dict(record["series"][name]["grid"]), record["series"][name]["case_to_series"]
-        classes = regions_to_classes(restore_regions(regions, grid, native, np.array(matrix)))
+        classes = decide(restore_regions(regions, grid, native, np.array(matrix)))
         path = out / f"{case_id}_{name}_seg.nii.gz"
-        write_volume(path, classes_to_labels(classes, convention), like=_like(native, path))
+        write_volume(path, classes_to_labels(classes, convention), like=Volume(np.empty(0), header_on(native), path))
         nested = classes_to_regions(classes)
         ml = nested.sum(axis=(0, 1, 2)) * float(np.prod(native.spacing)) / 1000
         done[name] = {f"{region}_ml": round(float(one), 3) for region, one in zip(REGIONS, ml, strict=True)}
@@ -199,17 +199,26 @@ def _find_sources(case_id, names, record, source, *, must):
 
 
 def _regions(case_id, facts, predictions, *, after):
-    """(label map, regions: probabilities where they are there and nothing came `after` the networks, convention)."""
+    """(label map, its regions, the function that makes classes of restored ones, the convention of its labels).
+
+    Regions are probabilities where they are there and nothing came `after` the networks.
+    """
     convention = next(
         (one for one in CONVENTIONS.values() if one.name == facts.get("convention")), UNDERSCORED.convention
     )
     labels = read_segmentation(predictions / f"{case_id}.nii.gz", case_id=case_id)
     path = predictions / PROBABILITIES_FOLDER / f"{case_id}.nii.gz"
     if after or not path.is_file() or PROBABILITIES_FOLDER not in facts.get("beside", [PROBABILITIES_FOLDER]):
-        return labels, classes_to_regions(labels_to_classes(labels.voxels, convention)), convention
-    channels = [read_volume(path, case_id=case_id, channel=number) for number in range(len(REGIONS))]
-    check_same_geometry(labels.geometry, channels[0].geometry, case_id=case_id)
-    return labels, np.stack([one.voxels for one in channels], axis=-1), convention
+        return (
+            labels,
+            classes_to_regions(labels_to_classes(labels.voxels, convention)),
+            classes_above_threshold,
+            convention,
+        )
+    geometry, probabilities = read_probabilities(path, case_id=case_id, channels=len(REGIONS))
+    check_same_geometry(labels.geometry, geometry, case_id=case_id)
+    decide = likeliest_classes if facts.get("outputs") == "classes" else classes_above_threshold
+    return labels, probabilities, decide, convention
 
 
 def _beside(path, series, regions, grid, title, *, dicom_seg):
@@ -232,12 +241,3 @@ def _beside(path, series, regions, grid, title, *, dicom_seg):
     except InputError as error:
         raise InputError(f"Case {case_id}: {error}.") from None
     return [picture.name, target.name]
-
-
-def _like(grid, path):
-    header = nib.Nifti1Header()
-    header.set_data_shape(grid.size)
-    header.set_sform(grid.affine, code=1)
-    header.set_qform(grid.affine, code=1, strip_shears=True)
-    header.set_xyzt_units("mm", "sec")
-    return Volume(np.empty(0), header, path)

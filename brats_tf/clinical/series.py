@@ -6,6 +6,7 @@ file that has to name them, the DICOM SEG.
 """
 
 import hashlib
+import os
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ def read_series(folder, patient):
         (list of `Series`, list of sentences about files left out).
     """
     groups, found, left_out, others = {}, [], [], 0
-    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith(".")):
+    for path in files_under(folder):
         place = path.relative_to(folder).as_posix()
         if is_nifti(path.name):
             found.append(Series(place, (path,)))
@@ -93,6 +94,19 @@ def read_series(folder, patient):
     if others:
         left_out.append(f"Patient {patient}: {others} file(s) that are neither DICOM nor NIfTI were left out.")
     return sorted(found, key=lambda series: series.name), left_out
+
+
+def files_under(folder):
+    """The files in any depth of a folder, sorted; links are followed, hidden files left out."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # A link to a folder above it.
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
 
 
 def _header(path):

@@ -87,9 +87,9 @@ def check_value(setting: Setting, value: Any) -> None:
     if setting.choices:
         allowed = " or ".join(setting.choices) if len(setting.choices) < 4 else f"one of {', '.join(setting.choices)}"
         values = value if setting.kind == Names and isinstance(value, tuple) else (value,)
-        wrong = next((one for one in values if one not in setting.choices), None) if values else None
-        if wrong is not None or not isinstance(value, tuple if setting.kind == Names else str):
-            raise InputError(f"`{setting.name}` must be {allowed}. Received: {value if wrong is None else wrong!r}.")
+        wrong = [one for one in values if one not in setting.choices][:1]
+        if wrong or not isinstance(value, tuple if setting.kind == Names else str):
+            raise InputError(f"`{setting.name}` must be {allowed}. Received: {wrong[0] if wrong else value!r}.")
     elif not (_has_kind(setting, value) and _is_within(setting, value)):
         raise InputError(f"`{setting.name}` must be {allowed_values(setting)}. Received: {value!r}.")
 

@@ -18,7 +18,7 @@ from brats_tf.runtime.files import check_regular
 
 DEFLATE_LIMIT = 1032  # Deflate packs no better than this, so a larger size is a lie.
 TRAILING_BYTES = 2**20  # What may follow the voxels, and how much longer than they a packed file may be.
-EDGES_MM = (1e-3, 100)  # Of a voxel; others are metres, micrometres or nonsense.
+EDGES_MM = (0.05, 100)  # Of a voxel; others are metres, micrometres or nonsense.
 _HEADER_BYTES = 544  # Of NIfTI-2; NIfTI-1 has fewer.
 _FIRST_VOXEL = {348: 352, 540: 544}  # By the size of the header: NIfTI's least `vox_offset` of a single file.
 _GZIP = b"\x1f\x8b"

@@ -17,6 +17,7 @@ ISOTROPIC_MM = 1.0  # What every BraTS file has.
 FORMS_TOLERANCE_MM = 1e-2
 TOLERANCE_MM = 0.1  # How far a corner of one file may lie from the same corner of another.
 MAX_NONZERO_SHARE = 0.95  # Of the voxels of a file that shows a brain alone; one of BraTS has 0.15.
+ROUNDING = 1e-3  # Of a sum of probabilities.
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -85,6 +86,22 @@ def read_segmentation(path, *, case_id):
 def as_segmentation(file, *, case_id):
     """The label map that a `Nifti` holds, unchecked."""
     return _scaled(file, case_id=case_id, channel=None)
+
+
+def read_probabilities(path, *, case_id, channels):
+    """Reads a file of several channels, (X, Y, Z, C), float32: (its `Geometry`, the array).
+
+    Raises:
+        InputError: naming case and file, when the file is unreadable or truncated, or does not hold probabilities.
+    """
+    file = read_nifti(path, case_id=case_id)
+    parts = [_scaled(file, case_id=case_id, channel=number) for number in range(channels)]
+    voxels = np.stack([part.voxels for part in parts], axis=-1).astype(np.float32, copy=False)
+    if not (voxels.min() >= -ROUNDING and voxels.max() <= 1 + ROUNDING):
+        raise InputError(
+            f"Case {case_id}: {path} must hold probabilities, 0 to 1; received {voxels.min():g} to {voxels.max():g}."
+        )
+    return parts[0].geometry, voxels
 
 
 def check_same_geometry(expected, received, *, case_id):

@@ -19,8 +19,9 @@ from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.ensemble import predict_case, read_case
 from brats_tf.inference.ensemble_prediction import mean_uncertainty
 from brats_tf.inference.postprocessing import postprocess
-from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, PredictionRecord
+from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, source_files
 from brats_tf.inference.predictor import MIRRORED, Predictor
+from brats_tf.inference.recording import PredictionRecord
 from brats_tf.models.cost import prediction_bytes
 from brats_tf.models.outputs import to_classes
 from brats_tf.regions import classes_to_labels
@@ -62,10 +63,9 @@ def predict_cases(
     check_possible(predictors, options)
     with lock(out):
         remove_partial(out)
-        ids = [case.id for case in cases]
-        record = PredictionRecord(out, predictors, postprocessing, ids, data=data, options=options)
-        if len(record.wanted) < len(ids):
-            log.info(f"{len(ids) - len(record.wanted)} of {len(ids)} label maps are in {out} already.")
+        record = PredictionRecord(out, predictors, postprocessing, cases, data=data, options=options)
+        if len(record.wanted) < len(cases):
+            log.info(f"{len(cases) - len(record.wanted)} of {len(cases)} label maps are in {out} already.")
         wanted = set(record.wanted)
         cases = [case for case in cases if case.id in wanted]
         log.info(first_line(predictors, len(cases)))
@@ -136,7 +136,8 @@ def write_prediction(predicted, case, *, record, postprocessing, options):
     """Writes the prediction of a case and what the record says of it."""
     started = time.monotonic()
     prepared = predicted.prepared
-    facts = {"networks": predicted.networks, "convention": case.convention.name}
+    facts = {"networks": predicted.networks, "convention": case.convention.name, "files": source_files(case)}
+    facts["outputs"] = predicted.outputs
     reference = prepared.reference
     classes, changed = final_classes(predicted, postprocessing)
     if postprocessing:

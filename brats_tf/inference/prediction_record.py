@@ -1,21 +1,15 @@
-"""`prediction.json` beside the label maps: which networks made them from which data, and what is known of each map.
+"""`prediction.json` beside the label maps, for its readers: the networks, the data, and what is known of each map."""
 
-It is true at every moment: a map's SHA-256 is in the record before the map is in the folder. After a kill in between,
-the map in the folder is not the recorded one, and whoever reads it notices.
-"""
-
-from dataclasses import asdict
 from pathlib import Path
 
-from brats_tf import __version__
 from brats_tf.config.config import CONFIG_FILE
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.data.layouts import is_safe
 from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import CHECKPOINT_FILES
-from brats_tf.runs.record import check_kinds, git_commit
-from brats_tf.runtime.files import read_json, sha256_of, write_json
+from brats_tf.runs.record import check_kinds
+from brats_tf.runtime.files import read_json, sha256_of
 
 PREDICTION_FILE = "prediction.json"
 PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = "probabilities", "uncertainty"
@@ -26,104 +20,8 @@ NO_OPTIONS = PredictionOptions()
 _FACTS = {"checkpoint": str, "chosen_on": list, "initial_weights": str, "run": str}  # Of each network.
 
 
-class PredictionRecord:
-    """The record of a folder of predictions while they are made.
-
-    Args:
-        out: the folder.
-        predictors: the networks.
-        postprocessing: `PostProcessing`.
-        case_ids: of the cases to predict.
-        data: the folder or list of the cases; None where nobody said.
-        options: `PredictionOptions`: `replace`, whether predictions of other networks or steps in that folder give way,
-            and files that have no record; `resume`, whether those of the same networks and steps stay as they are.
-
-    Attributes:
-        wanted: the ids of the cases that are to be predicted.
-
-    Raises:
-        InputError: when the folder holds such predictions or files, or a damaged record, and `replace` is off.
-    """
-
-    def __init__(self, out, predictors, postprocessing, case_ids, *, data=None, options=NO_OPTIONS):
-        self.out, replace = Path(out), options.replace
-        before = {} if replace and not _is_readable(out) else read_prediction_record(out)
-        made_by = how_made(predictors, postprocessing)
-        if before and not replace:
-            check_same(before, made_by, out)
-        same, known = is_made_so(before, made_by), known_cases(before)
-        kept = before if same else {}
-        foreign = [case for case in case_ids if self.path(case).exists() and case not in known]
-        if foreign and not replace:
-            raise InputError(
-                f"{self.path(foreign[0])} is not of a prediction that {PREDICTION_FILE} records: name another folder "
-                f"with --out, or replace it with --replace. Received {len(foreign)} such label maps."
-            )
-        settled = {name: kept.get(name, {}) for name in ("cases", "left_out")}
-        finished = finished_cases(kept, out, options) if options.resume else ()
-        self.wanted = [case for case in case_ids if case not in finished]
-        folders = [*kept.get("data", []), *([str(Path(data).resolve())] if data else [])]
-        self.content = {
-            "brats_tf": __version__,
-            "commit": git_commit(),
-            **made_by,
-            "checkpoints": {one.name: one.facts for one in predictors},
-            "data": list(dict.fromkeys(folders)),
-            **settled,
-            "pending": list(dict.fromkeys([*kept.get("pending", []), *self.wanted])),
-        }
-        self._write()
-        for case in known if not same else ():
-            for folder in FOLDERS:
-                (self.out / folder / f"{case}.nii.gz").unlink(missing_ok=True)
-
-    def path(self, case_id):
-        """Where the label map of a case lies."""
-        return self.out / f"{case_id}.nii.gz"
-
-    def add(self, case_id, facts, label_map):
-        """Records a label map that is complete under a temporary name, before it gets its own."""
-        self.content["cases"][case_id] = facts | {"sha256": sha256_of(label_map)}
-        self.content["left_out"].pop(case_id, None)
-        self._done(case_id)
-
-    def leave_out(self, case_id, sentence):
-        """Records why a case has no prediction; a label map of an earlier one counts no more."""
-        self.content["cases"].pop(case_id, None)
-        self.content["left_out"][case_id] = sentence
-        self._done(case_id)
-
-    def written(self, case_ids):
-        """How many of the cases have their label map."""
-        return sum(case in self.content["cases"] and case not in self.content["pending"] for case in case_ids)
-
-    def _done(self, case_id):
-        if case_id in self.content["pending"]:
-            self.content["pending"].remove(case_id)
-        self._write()
-
-    def _write(self):
-        write_json(self.out / PREDICTION_FILE, self.content)
-
-
-def how_made(predictors, postprocessing):
-    """What predictions in one folder share, as their record holds it under `MADE_BY`.
-
-    Raises:
-        InputError: when two networks have the same name.
-    """
-    names = [one.name for one in predictors]
-    if len(set(names)) < len(names):
-        raise InputError(f"The networks of an ensemble must have different names. Received: {', '.join(names)}.")
-    return {
-        "networks": {one.name: one.weights_sha256 for one in predictors},
-        "postprocessing": asdict(postprocessing),
-        "forward": {"precision": predictors[0].precision, "mirror": predictors[0].mirror},
-    }
-
-
 def is_made_so(record, made_by):
-    """Whether a record's predictions were made as `how_made` says; those of an empty one were not."""
+    """Whether a record's predictions were made as `recording.how_made` says; those of an empty one were not."""
     return all(record.get(name) == value for name, value in made_by.items())
 
 
@@ -143,6 +41,12 @@ def read_prediction_record(predictions):
         return record
     except (OSError, ValueError) as error:
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error}.") from None
+
+
+def source_files(case):
+    """What tells the images of a `Case` from others of its name: {modality: [file's name, bytes, time in ns]}."""
+    facts = {modality: path.stat() for modality, path in case.volumes.items()}
+    return {modality: [case.volumes[modality].name, one.st_size, one.st_mtime_ns] for modality, one in facts.items()}
 
 
 def finished_cases(record, predictions, options=NO_OPTIONS):
@@ -193,14 +97,6 @@ def uncertainties(record):
     """The networks' uncertainty in each case that several predicted: {case id: {region: float}}."""
     cases = record.get("cases", {})
     return {case: facts["uncertainty"] for case, facts in cases.items() if facts.get("uncertainty")}
-
-
-def _is_readable(out):
-    try:
-        read_prediction_record(out)
-    except InputError:
-        return False
-    return True
 
 
 def known_cases(record):

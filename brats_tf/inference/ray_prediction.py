@@ -17,12 +17,12 @@ from brats_tf.data.notes import log_notes
 from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.ensemble import load_ensemble, predict_case, read_case
 from brats_tf.inference.predict import check_possible, first_line, write_prediction
-from brats_tf.inference.prediction_record import PredictionRecord
+from brats_tf.inference.recording import PredictionRecord
 from brats_tf.inference.shards import Shard, check_count, merge_shards
 from brats_tf.runtime.console import track
 from brats_tf.runtime.lock import LOCK_FILE, lock
 from brats_tf.runtime.ray_pool import TRIES, ProcessKilledError, plain_error, ray_session
-from brats_tf.runtime.tensorflow import import_tensorflow
+from brats_tf.runtime.tensorflow import import_tensorflow, run_one_operation_at_a_time
 
 log = logging.getLogger(__name__)
 AT_ONCE = 2  # Cases of a process: one reads or writes while the other computes.
@@ -62,19 +62,20 @@ class Worker:
         known = self.prediction
         with self._loading:
             if self._predictors is None:
+                run_one_operation_at_a_time(import_tensorflow())  # By now Ray has said which GPU is its own.
                 self._predictors = load_ensemble(known.runs, known.checkpoint, forward=known.forward)
         return self._predictors
 
-    def begin(self, case_ids, out):
+    def begin(self, cases, out):
         """Begins the record in `out`: the ids of the cases that are to be predicted, and the line to begin with."""
         check_possible(self.predictors, self.prediction.options)
-        wanted = self._record(case_ids, out, self.prediction.options).wanted
+        wanted = self._record(cases, out, self.prediction.options).wanted
         return wanted, first_line(self.predictors, len(wanted))
 
     def predict(self, case, folder):
         """Predicts one case, unless it is there and a prediction is resumed: what became of it."""
         with _own(folder):
-            record = self._record([case.id], folder, self.prediction.options)
+            record = self._record([case], folder, self.prediction.options)
             if not record.wanted:
                 return Predicted()
             try:
@@ -93,11 +94,11 @@ class Worker:
     def leave_out(self, case, folder, sentence):
         """Records that a case has no prediction."""
         with _own(folder):
-            self._record([case.id], folder, self.prediction.options).leave_out(case.id, sentence)
+            self._record([case], folder, self.prediction.options).leave_out(case.id, sentence)
 
-    def _record(self, case_ids, out, options):
+    def _record(self, cases, out, options):
         how = {"data": self.prediction.data, "options": options}
-        return PredictionRecord(out, self.predictors, self.prediction.postprocessing, case_ids, **how)
+        return PredictionRecord(out, self.predictors, self.prediction.postprocessing, cases, **how)
 
 
 @contextmanager
@@ -132,7 +133,7 @@ def predict_on_ray(cases, prediction, *, out, address=None, workers=None):
     with ray_session(address, setup=_import_tensorflow) as ray, lock(out):
         pool = _start_workers(ray, prediction, workers)
         try:
-            wanted, line = ray.get(pool[0].begin.remote([case.id for case in cases], out))
+            wanted, line = ray.get(pool[0].begin.remote(cases, out))
         except Exception as error:
             raise plain_error(error) from None
         if len(wanted) < len(cases):

@@ -17,11 +17,11 @@ from brats_tf.inference.prediction_record import (
     read_prediction_record,
 )
 from brats_tf.runtime.console import track
-from brats_tf.runtime.files import sha256_of, write_json
+from brats_tf.runtime.files import read_json, sha256_of, write_json
 from brats_tf.runtime.lock import check_unlocked, lock
 
 log = logging.getLogger(__name__)
-SHARDS_FOLDER = "shards"
+SHARDS_FOLDER, CASES_FILE = "shards", "cases.json"
 _MERGED = ".merged"
 _NAME = re.compile(r"(\d+)of(\d+)")
 
@@ -81,6 +81,27 @@ def merge_shards(out):
         shutil.rmtree(out / _MERGED)
     log.info(f"{len(content['cases'])} label maps of {len(folders)} shards are in {out}.")
     return len(content["cases"]), content["left_out"]
+
+
+def agree_on_cases(out, case_ids):
+    """Writes what all shards in `out` are shares of, into `<out>/shards/cases.json`, where another has not yet.
+
+    Raises:
+        InputError: when another shard began with other cases: the shares of two lists do not add up.
+    """
+    path = Path(out) / SHARDS_FOLDER / CASES_FILE
+    if not path.exists():
+        write_json(path, list(case_ids))
+    try:
+        before = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must list the cases of all shards: {error}.") from None
+    if before != list(case_ids):
+        count = len(before) if isinstance(before, list) else 0
+        raise InputError(
+            f"All shards must divide the same cases: another began with {count}, this one with {len(case_ids)}, or in "
+            f"another order. Predict with the cases of {path}, or remove {path.parent} and begin again."
+        )
 
 
 def check_count(out, count):

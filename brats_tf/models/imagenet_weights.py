@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from brats_tf.errors import InputError, in_one_line
 from brats_tf.models.backbones import (
@@ -24,6 +25,7 @@ from brats_tf.models.backbones import (
     get_backbone,
 )
 from brats_tf.models.random_weights import estimate_statistics
+from brats_tf.runtime.files import read_text
 
 FOLDER_VARIABLE = "BRATS_TF_WEIGHTS"
 HASHES = "SHA256SUMS"  # As `sha256sum * > SHA256SUMS` writes it, beside the files.
@@ -78,6 +80,8 @@ def fill_backbone(network, *, backbone, source):
         raise InputError(f"The weights of {backbone} are {', '.join(known)}, or a file. Received: {source}.")
     path = _find(backbone, source) if source in known else Path(source)
     classifier, origin = _published(backbone, source) if path is None else (_load(backbone, path), path.name)
+    if not all(np.isfinite(array).all() for array in classifier.get_weights()):
+        raise InputError(f"The weights of {backbone} must be finite; received NaN or infinity from {origin}.")
     _copy(classifier, network, backbone)
     return f"ImageNet weights from {origin}"
 
@@ -168,7 +172,10 @@ def check_hash(path):
             _compare(path, hashlib.md5(usedforsecurity=False), expected)
     sums = path.parent / HASHES
     if sums.is_file():
-        lines = (line.partition(" ") for line in sums.read_text().splitlines())
+        try:
+            lines = (line.partition(" ") for line in read_text(sums).splitlines())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{sums} must hold hashes of weights files: {in_one_line(error)}.") from None
         expected = {name.strip().removeprefix("*").removeprefix("./"): digest for digest, _, name in lines}
         if path.name not in expected:
             raise InputError(f"{sums} must have a line for {path.name}. Received: {', '.join(expected)}.")

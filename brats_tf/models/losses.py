@@ -128,11 +128,18 @@ class MultipleDice(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         first = 0 if self.background else 1
-        y_true, y_pred = ops.cast(y_true[..., first:], "float32"), ops.cast(y_pred[..., first:], "float32")
-        axes = (0, 1, 2, 3)
-        sizes = ops.sum(y_true, axis=axes) + ops.sum(y_pred, axis=axes)
-        loss = 1 - ops.mean(2 * ops.sum(y_true * y_pred, axis=axes) / (sizes + EPSILON))
-        return ops.broadcast_to(loss, ops.shape(y_true)[:1])  # Keras divides no scalar by the number of devices.
+        target, prediction = (_flat(ops.cast(values[..., first:], "float32")) for values in (y_true, y_pred))
+        # Means instead of sums: float32 cannot count the voxels of a batch. Cases are of one size.
+        both, sizes = (
+            ops.mean(means, axis=0)
+            for means in (
+                means_of_products(target, prediction),
+                means_over_space(target) + means_over_space(prediction),
+            )
+        )
+        cases = ops.shape(target)[:1]
+        smallest = EPSILON / (_size(target) * ops.cast(cases[0], "float32"))
+        return ops.broadcast_to(1 - ops.mean(2 * both / (sizes + smallest)), cases)  # Keras divides no scalar.
 
     def get_config(self):
         return super().get_config() | {"background": self.background}

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from brats_tf.regions import CLASSES, MEMBERSHIP, REGION_THRESHOLD, REGIONS, regions_to_classes
+from brats_tf.regions import CLASSES, MEMBERSHIP, REGIONS, classes_above_threshold
 
 # The probabilities outside the brain, by what the channels are.
 BACKGROUND = {"regions": np.zeros(len(REGIONS)), "classes": np.eye(len(CLASSES))[0]}
@@ -26,4 +26,4 @@ def to_classes(probabilities, outputs):
     """
     if outputs == "classes":
         return probabilities.argmax(axis=-1).astype(np.uint8)
-    return regions_to_classes(probabilities > REGION_THRESHOLD)
+    return classes_above_threshold(probabilities)

@@ -61,7 +61,7 @@ def fill_resnet34(network, *, source):
 
 
 def torchvision_names(layer):
-    """torchvision's names for the weights of a layer of `resnet.resnet34`, in Keras's order.
+    """torchvision's names for the weights of a layer of `resnet34.resnet34`, in Keras's order.
 
     Its layers are called as torchvision's modules, `_` for the dots: layer1_0_downsample_1 is layer1.0.downsample.1.
     """
@@ -81,7 +81,7 @@ def read_safetensors(path):
         header = json.loads(data[8 : 8 + size])
         body = memoryview(data)[8 + size :]
         return {name: _array(entry, body) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is no readable safetensors file: {error}.") from error
 
 
@@ -145,5 +145,7 @@ def _arrays(layer, state, path):
                 f"{path} must hold torchvision's ResNet34: {name} of {'x'.join(map(str, shape))}, in Keras's "
                 f"order. Received: {received}."
             )
+        if not np.isfinite(array).all():
+            raise InputError(f"{path} must hold finite weights; received NaN or infinity in {name}.")
         arrays.append(array.astype(np.float32))
     return arrays

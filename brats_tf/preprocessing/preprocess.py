@@ -11,7 +11,7 @@ from brats_tf.data.nifti import read_nifti
 from brats_tf.errors import InputError, format_shape
 from brats_tf.preprocessing.transforms import LINEAR, NEAREST, Grid, brain_statistics, z_score
 
-MAX_VOXELS = 1024**3  # Of a resampled volume; more is a spacing in other units than mm.
+MAX_VOXELS = 512**3  # Of a resampled volume; more is a spacing in other units than mm, or no memory.
 
 
 @dataclass(frozen=True)

@@ -10,30 +10,27 @@ from brats_tf.errors import InputError
 from brats_tf.runs.files import CHECKPOINTS_FOLDER, RECORD_FILE
 from brats_tf.runs.record import FINISHED, TRAINING, read_run_record
 from brats_tf.runtime.files import remove_partial
-from brats_tf.runtime.lock import check_unlocked, move_lock
+from brats_tf.runtime.lock import check_unlocked, lock, move_lock
 
 log = logging.getLogger(__name__)
 _REMEDY = "Choose another folder with --name or --runs, or train anew with --restart, which keeps the old run."
 
 
-def open_run(run: Path, identity: dict[str, Any], *, restart: bool = False) -> str:
+def open_run(run: Path, identity: dict[str, Any]) -> str:
     """Creates a run's folder, or finds the one of a training to resume, or of one that is finished.
 
     Args:
         run: the folder.
         identity: {"config", "data", "validation"}, what decides the numbers of the training, as JSON can hold it.
-        restart: move an existing run to <name>.1, <name>.2, ..., where it stays.
 
     Returns:
         `record.FINISHED` when there is nothing to do, else `record.TRAINING`.
 
     Raises:
-        InputError: when the folder holds another run, and `restart` is off.
+        InputError: when the folder holds another run.
     """
     if not (run / CONFIG_FILE).exists():
         return _create(run)
-    if restart:
-        return _create(_set_aside(run))
     record = _same_run(run, identity)
     for folder in (run, run / CHECKPOINTS_FOLDER):
         remove_partial(folder)
@@ -41,6 +38,27 @@ def open_run(run: Path, identity: dict[str, Any], *, restart: bool = False) -> s
         shutil.rmtree(run / CHECKPOINTS_FOLDER, ignore_errors=True)  # What a kill at the very end leaves.
         log.info(f"{run} is already trained with these settings and data. Use --restart to train it again.")
     return record["status"]
+
+
+def set_aside(run: Path) -> None:
+    """Moves a run that a folder holds to <name>.1, <name>.2, ..., where it stays.
+
+    Raises:
+        InputError: when it is in use, or cannot be renamed.
+    """
+    if not (run / CONFIG_FILE).exists():
+        return
+    number = 1
+    while (aside := run.with_name(f"{run.name}.{number}")).exists():
+        number += 1
+    with lock(run):
+        try:
+            run.rename(aside)
+            run.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"The run's folder {run} could not be renamed to {aside}: {error.strerror}.") from error
+        move_lock(aside, run)
+    log.info(f"The earlier run {run} was moved to {aside}.")
 
 
 def check_run(run: Path, settings: dict[str, Any], *, restart: bool = False) -> None:
@@ -87,17 +105,3 @@ def _create(run: Path) -> str:
     except OSError as error:
         raise InputError(f"The run's folder {run} could not be created: {error.strerror}.") from error
     return TRAINING
-
-
-def _set_aside(run: Path) -> Path:
-    number = 1
-    while (aside := run.with_name(f"{run.name}.{number}")).exists():
-        number += 1
-    try:
-        run.rename(aside)
-        run.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"The run's folder {run} could not be renamed to {aside}: {error.strerror}.") from error
-    move_lock(aside, run)
-    log.info(f"The earlier run {run} was moved to {aside}.")
-    return run

@@ -75,7 +75,7 @@ def atomic(path: str | Path, *, before_rename: Callable[[Path], None] | None = N
         WriteError: when the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f"{_partial()}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{temporary_prefix()}{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -95,7 +95,7 @@ def check_space(folder: str | Path, size: int) -> None:
     For libraries that do not survive a full disk: HDF5 ends the process in the middle of a file that it cannot finish.
     """
     folder = Path(folder)
-    temporary = folder / f"{_partial()}{os.getpid()}-space"
+    temporary = folder / f"{temporary_prefix()}{os.getpid()}-space"
     try:
         if hasattr(os, "posix_fallocate"):
             with open(temporary, "wb") as file:
@@ -118,8 +118,8 @@ def flush(folder: str | Path) -> None:
 
 def remove_partial(folder: str | Path) -> None:
     """Removes what killed processes of this machine left half-written in a folder; files of running ones stay."""
-    for path in Path(folder).glob(f"{_partial()}*"):
-        process = path.name.removeprefix(_partial()).partition("-")[0]
+    for path in Path(folder).glob(f"{temporary_prefix()}*"):
+        process = path.name.removeprefix(temporary_prefix()).partition("-")[0]
         if not (process.isdecimal() and _alive(int(process))):
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -147,9 +147,13 @@ def _int64(digits: str) -> int:
     return int(digits)
 
 
-def _partial() -> str:
-    """The prefix of temporary names; a folder may be shared by several machines."""
-    return f".partial-{platform.node()}-"
+def temporary_prefix() -> str:
+    """The prefix of temporary names; a folder may be shared by several machines, and by containers of one name."""
+    try:
+        namespace = "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
+    except OSError:
+        namespace = ""
+    return f".partial-{platform.node()}-{namespace}-"
 
 
 def _alive(process: int) -> bool:

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -41,10 +42,13 @@ def run_program(name: str, program: Callable[[], int | None], *, traceback: bool
 
 @contextmanager
 def catch_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Inside it, a scheduler's signals call `handle(number, frame)` instead of ending the process."""
+    """Inside it, a scheduler's signals call `handle(number, frame)` instead of ending the process.
+
+    Outside the main thread Python allows no handlers: there it changes nothing.
+    """
     before = {}
     try:
-        for number in SIGNALS:
+        for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
             before[number] = signal.signal(number, handle)
         yield
     finally:

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, in_one_line
 
 _FUNCTIONS: dict = {}  # Of this process, if it is one of Ray's.
 TRIES = 3  # Of a task whose process is killed.
@@ -55,7 +55,8 @@ def ray_session(address: str | None = None, setup: Callable[[], Any] | None = No
     try:
         ray.init(address=address, **quiet) if address else ray.init(include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"--address must be that of a Ray cluster. Received {address}: {error}") from None
+        what = f"--address must be that of a Ray cluster. Received {address}" if address else "Ray could not be started"
+        raise InputError(f"{what}: {in_one_line(error)}.") from None
     try:
         yield ray
     finally:

@@ -33,7 +33,7 @@ def import_tensorflow(*, find_gpus: bool = True) -> Any:
 
     They come from C++ before any log level counts, so file descriptor 2 is redirected meanwhile; if the import fails,
     what was held back is printed. Without `find_gpus` it does not look for GPUs yet, so that `CUDA_VISIBLE_DEVICES` may
-    still be set afterwards.
+    still be set afterwards; `run_one_operation_at_a_time` is then for the caller to call.
     """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
@@ -58,7 +58,8 @@ def import_tensorflow(*, find_gpus: bool = True) -> Any:
         finally:
             os.dup2(original, 2)
             os.close(original)
-    _run_one_operation_at_a_time(tensorflow)
+    if find_gpus:
+        run_one_operation_at_a_time(tensorflow)
     return tensorflow
 
 
@@ -69,7 +70,7 @@ def make_deterministic(seed: int) -> None:
 
     if not has_gpu():
         try:
-            _run_one_operation_at_a_time(tf)
+            run_one_operation_at_a_time(tf)
         except RuntimeError:
             log.warning(
                 "TensorFlow is already running several operations at once, so this training may not repeat byte for "
@@ -147,8 +148,12 @@ def device_name() -> str:
     return f"CPU with {os.process_cpu_count() if hasattr(os, 'process_cpu_count') else os.cpu_count()} cores"
 
 
-def _run_one_operation_at_a_time(tf: ModuleType) -> None:
-    """As fast as several at once, because each uses all cores. Raises `RuntimeError` when it is too late."""
+def run_one_operation_at_a_time(tf: ModuleType) -> None:
+    """As fast as several at once, because each uses all cores. Looks for GPUs, which keep their own order.
+
+    Raises:
+        RuntimeError: when it is too late.
+    """
     threading = tf.config.threading
     wanted = INTER_OP_VARIABLE not in os.environ and not tf.config.list_physical_devices("GPU")
     if wanted and threading.get_inter_op_parallelism_threads() != 1:

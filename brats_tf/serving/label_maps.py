@@ -59,4 +59,5 @@ class LabelMapper:
         classes, _ = final_classes(predict_case(ready), self.postprocessing)
         path = folder / "label_map.nii.gz"
         write_volume(path, classes_to_labels(classes, self.convention), like=ready.prepared.reference)
-        return Answer(path.read_bytes(), tuple(ready.messages))
+        notes = (f"Note: {note}." for note in ready.prepared.notes)
+        return Answer(path.read_bytes(), (*ready.messages, *notes))

@@ -98,7 +98,8 @@ def make_optimiser(config):
     if parts > 1:
         settings["gradient_accumulation_steps"] = parts
     if training.weight_averaging == "ema":
-        # Keras averages after every part of a batch; the root makes that one average per update.
+        # Keras averages after every part of a batch. With the root, the parts between two updates, in which the weights
+        # stay, together weigh as one average; at a save, the newest update counts by its first part alone.
         settings |= {"use_ema": True, "ema_momentum": EMA_MOMENTUM ** (1 / parts), "ema_overwrite_frequency": None}
     optimiser = OPTIMISERS[training.optimizer](training.learning_rate, **settings)
     if config.compute.precision == "float16":  # Its smallest gradients would be 0.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from brats_tf.errors import InputError, Preempted
 from brats_tf.regions import MODALITIES
+from brats_tf.runs.folder import set_aside
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.program import BAD_INPUT, TRY_AGAIN, catch_signals
 
@@ -94,18 +95,20 @@ class _Pool:
         self.failed[name] = code
         path = self.logs / f"{name}.log"
         lines = path.read_text().splitlines()
-        log.info(
-            f"{name} failed with exit code {code}: {lines[-1]} (see {path})"
-            if lines
-            else f"{name} failed with exit code {code} and printed nothing; see {path}."
-        )
+        how = "stopped and saved" if code == TRY_AGAIN else f"failed with exit code {code}"
+        said = f": {lines[-1]} (see {path})" if lines else f" and printed nothing; see {path}."
+        log.info(f"{name} {how}{said}")
 
 
-def train_modalities(arguments, gpus, *, logs, minutes=None):
+def train_modalities(arguments, gpus, *, logs, minutes=None, restarted=()):
     """Runs `train --modality all`, whose arguments are given, as one command per modality. Returns an exit code.
 
-    Where there are more networks than GPUs, each takes its share of the `minutes` of all.
+    Where there are more networks than GPUs, each takes its share of the `minutes` of all. The folders of runs that are
+    `restarted` are set aside before the first network trains, so that the same command, without --restart, resumes.
     """
+    for run in restarted:
+        set_aside(run)
+    arguments = [word for word in arguments if word != "--restart"]
     share = ["--minutes", f"{minutes / math.ceil(len(MODALITIES) / len(gpus)):g}"] if minutes else []
     commands = {name: [*for_one_modality(arguments, name), *share] for name in MODALITIES}
     log.info(f"{len(commands)} networks on {len(gpus)} GPUs; their output is in {logs}/<modality>.log.")

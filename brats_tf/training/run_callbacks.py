@@ -3,7 +3,10 @@
 import logging
 from functools import partial
 
+from brats_tf.errors import InputError
 from brats_tf.inference.predictor import Predictor
+from brats_tf.runs.files import CHECKPOINTS_FOLDER, RECORD_FILE
+from brats_tf.runs.record import read_run_record
 from brats_tf.runtime.tensorflow import device_name
 from brats_tf.training.callbacks import RunRecord, SaveCheckpoint, StopOnNonFinite, WarnOfDivergence
 from brats_tf.training.checkpoints import Checkpoints
@@ -32,7 +35,7 @@ class RunCallbacks:
         self.data, self.config, self.ready, self.run = data, data.config, ready, run
         self.predictor = Predictor(self.config, ready.network, ready.forward)
         self.devices = strategy.num_replicas_in_sync
-        averaged = partial(averaged_weights, ready.trainer.optimizer)
+        self.averaged = averaged = partial(averaged_weights, ready.trainer.optimizer)
         writes = is_first()
         self.checkpoints = Checkpoints(run, [one.value for one in ready.trainer.state], data.identity, writes=writes)
         self.saving = SaveCheckpoint(
@@ -53,7 +56,7 @@ class RunCallbacks:
         ]
         if data.validation:
             check = self.saving.stop_if_asked if machines() == 1 else lambda: None
-            validate = Validate(data, run, self.predictor, averaged=averaged, between_cases=check)
+            validate = Validate(data, run, self.predictor, averaged=averaged, between_cases=check, writes=writes)
             self.stateful.insert(0, validate)
             self.saving.is_long = validate.is_due  # Its scores take minutes: save before.
         self.saving.stateful = [callback for callback in self.stateful if hasattr(callback, "state")]
@@ -62,6 +65,7 @@ class RunCallbacks:
         """Restores variables and callbacks from the newest checkpoint. Returns its (epoch, step), or (0, 0)."""
         found = self.checkpoints.load()
         if found is None:
+            self._refuse_lost_epochs()
             return 0, 0
         epoch, step, states = found
         for callback in self.saving.stateful:
@@ -70,13 +74,25 @@ class RunCallbacks:
         log.info(f"Resuming {self.run} at epoch {epoch}, step {step}.")
         return epoch, step
 
+    def _refuse_lost_epochs(self):
+        """Raises `InputError` when a run that has epochs behind it has no checkpoint, instead of overwriting it."""
+        if not (self.run / RECORD_FILE).is_file():
+            return
+        before = read_run_record(self.run)
+        if before and before["epochs"] > 1:  # The record of the first is written before its checkpoint.
+            raise InputError(
+                f"{self.run} must hold a checkpoint to go on from after {before['epochs']} epochs; none can be used. "
+                f"Put its folder {CHECKPOINTS_FOLDER} back, or train anew with --restart, which keeps the old run."
+            )
+
     def in_order(self, bar, start):
         """The callbacks in the order in which they must run, from the place `start` on."""
         steps = self.data.length.steps
         first = [StopOnNonFinite(self.data.names(self.devices))]
         images = []
         if is_first():
-            images = [TensorBoardImages(self.run, self.predictor, self.ready.planes_of, self.data.displayed_case())]
+            how = {"planes_of": self.ready.planes_of, "averaged": self.averaged}
+            images = [TensorBoardImages(self.run, self.predictor, self.data.displayed_case(), **how)]
         done = start[0] * steps + start[1]
         progress = ShowProgress(self.run.name, bar, total=self.config.training.epochs * steps, done=done)
         return [*first, *self.stateful, *images, self.saving, progress]

@@ -3,7 +3,7 @@
 The log lies in the run's folder; `training.png` beside it shows its curves and last images without TensorBoard.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import keras
@@ -27,13 +27,15 @@ class TensorBoardImages(keras.callbacks.Callback):
     Args:
         run: the run's folder.
         predictor: a `Predictor` with the weights in training.
-        planes_of: see `predictor.compiled_planes`; None for a network without planes.
         case: (id, volume (H, W, D, C), classes (H, W, D)), prepared.
+        planes_of: see `predictor.compiled_planes`; None for a network without planes.
+        averaged: a context manager in which the predictor has the weights to show.
     """
 
-    def __init__(self, run, predictor, planes_of, case):
+    def __init__(self, run, predictor, case, *, planes_of, averaged):
         super().__init__()
         self.folder, self.predictor, self.planes_of = Path(run) / TENSORBOARD_FOLDER, predictor, planes_of
+        self.averaged = averaged
         self.case_id, self.volume, self.classes = case
         training = predictor.config.training
         self.every = training.validation_frequency or max(1, training.epochs // IMAGES_PER_TRAINING)
@@ -44,7 +46,8 @@ class TensorBoardImages(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         due = (epoch + 1) % self.every == 0 or epoch + 1 == self.predictor.config.training.epochs
-        images = list(self._images()) if due else []
+        with self.averaged() if due else nullcontext():
+            images = list(self._images()) if due else []
         with self._writing(), self.writer.as_default(step=epoch + 1):
             for name, value in logs.items():
                 tf.summary.scalar(name, value)

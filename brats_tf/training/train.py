@@ -17,24 +17,23 @@ import tensorflow as tf
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.case import Case
-from brats_tf.errors import InputError, Preempted, format_shape
+from brats_tf.errors import InputError, Preempted
 from brats_tf.inference.predictor import compiled_forward, compiled_planes
 from brats_tf.models.build import build_network, build_with_weights, classifier_hash
-from brats_tf.models.cost import training_bytes
 from brats_tf.models.planes import has_planes, with_planes
-from brats_tf.runs.folder import check_run, open_run
-from brats_tf.runs.network import explain_lack_of_memory, what_takes_memory
+from brats_tf.runs.folder import check_run, open_run, set_aside
+from brats_tf.runs.network import explain_lack_of_memory
 from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.lock import lock
-from brats_tf.runtime.system import memory_limit_gb
-from brats_tf.runtime.tensorflow import device_name, free_graphs, has_gpu, make_deterministic, resolved_precision
+from brats_tf.runtime.tensorflow import free_graphs, make_deterministic, resolved_precision
+from brats_tf.training.announcement import first_line, memory_gb, warn_of_costs
 from brats_tf.training.distribution import agree, check_devices, check_gradients, choose_strategy, is_first
 from brats_tf.training.loop import Trainer, fit, make_trainer
 from brats_tf.training.run_callbacks import RunCallbacks
 from brats_tf.training.tensorboard_images import draw_log
 from brats_tf.training.time_budget import epochs_for, with_epochs, with_saved_epochs
-from brats_tf.training.training_data import TrainingData, prepare_training_data
+from brats_tf.training.training_data import prepare_training_data
 
 log = logging.getLogger(__name__)
 CACHE_FOLDER = "cache"  # In the folder of runs, unless another one is named.
@@ -100,23 +99,26 @@ def train(
     strategy = choose_strategy(options.devices)
     check_devices(configs, strategy.num_replicas_in_sync)
     settled = [_settled(config, runs, options) for config in configs]
-    ready = _make_ready(settled[0] or configs[0], strategy, keep_start=len(configs) > 1 or not all(settled))
-    _warn_of_costs(ready, strategy)
+    with explain_lack_of_memory(configs[0]):
+        ready = _make_ready(settled[0] or configs[0], strategy, keep_start=len(configs) > 1 or not all(settled))
+    warn_of_costs(ready, strategy.num_replicas_in_sync)
     for config in filter(None, settled) if is_first() else ():
         check_run(runs / config.named(options.name), config.to_dict(), restart=options.restart)
     data = [prepare_training_data(config, cases, validation, cache_dir, options) for config in configs]
     if options.minutes and not all(settled):
         seconds = (60 * options.minutes - (time.monotonic() - started)) / len(configs)
-        with _explain_errors(data[0], _memory_gb(ready, strategy.num_replicas_in_sync)):
+        with _explain_errors(data[0], memory_gb(ready, strategy.num_replicas_in_sync)):
             epochs = epochs_for(seconds, data[0], ready, strategy)
         settled = [one or with_epochs(config, epochs) for one, config in zip(settled, configs, strict=True)]
         ready.config = settled[0]
     data = [dataclasses.replace(one, config=config) for one, config in zip(data, settled, strict=True)]
     folders = []
+    for config in settled if options.restart and is_first() else ():
+        set_aside(runs / config.named(options.name))  # All before the first trains: the same command then resumes.
     for one in data:
         run = runs / one.config.named(options.name)
         with lock(run) if is_first() else nullcontext():
-            unfinished = is_first() and open_run(run, one.identity, restart=options.restart) != FINISHED
+            unfinished = is_first() and open_run(run, one.identity) != FINISHED
             # All machines wait here for the first one, which knows whether there is anything to do.
             if agree(strategy, unfinished)[0]:
                 ready = _make_ready(one.config, strategy, ready)
@@ -137,7 +139,7 @@ def _settled(config, runs, options):
 def _train(data, ready, run, strategy, options):
     """Trains one network in its folder, from its last checkpoint on. Returns the signal that asks to stop, or None."""
     config, devices = data.config, strategy.num_replicas_in_sync
-    log.info(_first_line(run.name, data, ready, strategy))
+    log.info(first_line(run.name, data, ready, devices))
     with progress_bar() as bar:
         callbacks = RunCallbacks(data, ready, run, strategy=strategy, options=options)
         start = callbacks.resume()
@@ -145,7 +147,7 @@ def _train(data, ready, run, strategy, options):
             callbacks.record.write(start[0])
             data.split.save(run)
             config.save(run)  # Last: with it the folder holds a run.
-        with callbacks.saving.catch_signals(), _explain_errors(data, _memory_gb(ready, devices)):
+        with callbacks.saving.catch_signals(), _explain_errors(data, memory_gb(ready, devices)):
             batches = data.batches(strategy, start)
             fit(ready.trainer, batches, data.length, start=start, callbacks=callbacks.in_order(bar, start))
     if is_first():
@@ -216,35 +218,3 @@ def _built_alike(first, second):
     """Whether two configs describe the same network and training, whatever the modalities are called."""
     same_count = len(first.data.modalities) == len(second.data.modalities)
     return same_count and first == second.replace(modalities=first.data.modalities)
-
-
-def _warn_of_costs(ready, strategy):
-    """Logs an estimate where the memory may not suffice, and what is slow."""
-    config, needed = ready.config, _memory_gb(ready, strategy.num_replicas_in_sync)
-    if not has_gpu() and needed > memory_limit_gb():
-        log.warning(
-            f"This training may need about {needed:.0f} GB; {device_name()} has {memory_limit_gb():.0f} GB, for "
-            f"{what_takes_memory(config)}."
-        )
-    if config.compute.jit and not has_gpu():
-        log.warning("--jit: on a CPU, XLA is several times slower than TensorFlow for the embedding paper's network.")
-
-
-def _memory_gb(ready, devices):
-    training, compute = ready.config.training, ready.config.compute
-    batch_size = training.batch_size // training.gradient_accumulation_steps // devices
-    saved = {"precision": compute.precision, "rematerialise": compute.rematerialise}
-    return training_bytes(ready.network, batch_size=batch_size, **saved) / 1e9
-
-
-def _first_line(name: str, data: TrainingData, ready: ReadyNetwork, strategy: tf.distribute.Strategy) -> str:
-    config, devices = data.config, strategy.num_replicas_in_sync
-    seen = f"crop {format_shape(config.data.crop)}"
-    if config.data.patch_size:
-        seen = f"patches {format_shape(config.data.patch_size)}, batch {config.training.batch_size}"
-    several = f"{devices} devices, the first " if devices > 1 else ""
-    return (
-        f"Training {name} ({config.preset}, {config.network.encoder}): {len(data.stored)} cases, "
-        f"{seen}, {ready.network.count_params():,} parameters, {ready.origin}, "
-        f"on {several}{device_name()}, {config.compute.precision}, about {_memory_gb(ready, devices):.1f} GB of memory."
-    )

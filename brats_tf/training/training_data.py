@@ -1,6 +1,7 @@
 """The data of one training run: split, preprocessed cases, batches on one device or several."""
 
 import dataclasses
+import logging
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ from brats_tf.preprocessing.fill_cache import prepare_cases
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.runs.record import data_hash
 from brats_tf.training.validation import check_validation
+
+log = logging.getLogger(__name__)
 
 
 class Length(NamedTuple):
@@ -146,6 +149,11 @@ def _cases_to_validate(config, split, cases, validation, skip_invalid):
             raise InputError(
                 "Validation cases need --validation-frequency, the number of epochs between validations. "
                 "Received: none."
+            )
+        if split.validation:
+            log.info(
+                f"{len(split.validation)} case(s) neither train nor validate: `validation_frequency` would say how "
+                "often they are scored."
             )
         return []
     chosen = [case for case in cases if case.id in set(split.validation)] if validation is None else validation

@@ -33,15 +33,16 @@ class Validate(keras.callbacks.Callback):
         predictor: a `Predictor` with the weights in training.
         averaged: a context manager in which it has the weights to validate.
         between_cases: called after each case; may raise.
+        writes: whether this process writes; of several machines only one does.
     """
 
     name = "validation"
 
-    def __init__(self, data, run, predictor, *, averaged, between_cases):
+    def __init__(self, data, run, predictor, *, averaged, between_cases, writes=True):
         super().__init__()
         self.config, self.cases, self.path, self.rows = data.config, data.validation, run / VALIDATION_FILE, []
         self.averaged, self.between_cases = averaged, between_cases
-        self.predictor = predictor
+        self.predictor, self.writes = predictor, writes
 
     def is_due(self, epoch):
         """Whether the cases are scored after epoch number `epoch`, from 0."""
@@ -64,7 +65,8 @@ class Validate(keras.callbacks.Callback):
             for case in self.cases:
                 self.rows += [(done, case.id, region, score) for region, score in self._scores(case).items()]
                 self.between_cases()
-        self._write()
+        if self.writes:
+            self._write()
         means = {
             region: float(np.mean([score for when, _, name, score in self.rows if (when, name) == (done, region)]))
             for region in REGIONS

@@ -14,6 +14,7 @@ from brats_tf.cli.main import main
 from brats_tf.clinical import conform as conform_module
 from brats_tf.clinical.conform import read_conform
 from brats_tf.clinical.grids import grid_of
+from brats_tf.clinical.patients import find_patients
 from brats_tf.clinical.registration import register
 from brats_tf.clinical.series import read_series, stack
 from brats_tf.data.volumes import read_volume
@@ -395,3 +396,43 @@ def test_the_users_mask_is_taken_and_must_be_a_brain(conform, folder, tmp_path):
 def test_an_image_with_a_skull_is_not_taken_for_a_brain(conform, folder, tmp_path):
     write_series(folder, image=ball() + 10)
     assert_refused(conform, tmp_path, "--brain-mask nonzero takes images of a brain alone")
+
+
+def test_two_persons_without_a_name_are_two_patients(tmp_path):
+    """Anonymised: one word for everybody, or none."""
+    for number, words in enumerate((T1CE, T2), start=1):
+        write_dicom(ball(), tmp_path / "scanner" / f"P0{number}", person={"PatientID": ""}, **words)
+    assert [patient.id for patient in find_patients(tmp_path / "scanner")] == ["P01", "P02"]
+    examination = {"PatientID": "ANON", "StudyInstanceUID": "1.2.3"}
+    for number, words in enumerate((T1CE, T2), start=1):
+        write_dicom(ball(), tmp_path / "person" / f"series{number}", person=examination, **words)
+    assert [patient.id for patient in find_patients(tmp_path / "person")] == ["person"]
+
+
+def test_series_behind_links_are_found_and_circles_end(tmp_path):
+    write_dicom(ball(), tmp_path / "archive" / "a", **T2)
+    (tmp_path / "P1").mkdir()
+    (tmp_path / "P1" / "series").symlink_to(tmp_path / "archive")
+    (tmp_path / "archive" / "again").symlink_to(tmp_path / "P1")
+    found, _ = read_series(tmp_path / "P1", "P1")
+    assert [len(one.files) for one in found] == [12]
+
+
+def test_a_wrong_template_is_said_once_and_before_any_work(conform, folder, tmp_path):
+    write_series(folder)
+    code, said = conform("--template", str(tmp_path / "nowhere.nii.gz"))
+    assert code == 2 and "Case template:" in said and "nowhere.nii.gz" in said
+    assert "Patient P1" not in said
+
+
+def test_a_series_of_one_value_is_named_by_its_patient(conform, folder):
+    write_series(folder, image=0 * ball() + 7)
+    code, said = conform()
+    assert code == 2
+    assert "Patient P1: series 1 in a, converted by dcm2niix, must show a brain; received one value, 7" in said
+
+
+def test_a_record_of_a_case_that_lacks_a_part_is_refused(tmp_path):
+    (tmp_path / "conform.json").write_text('{"series": {}, "grid": {}, "fingerprint": "", "source": ""}')
+    with pytest.raises(InputError, match="it lacks reference, brain_mask, template, seconds, missing, left_out"):
+        read_conform(tmp_path)

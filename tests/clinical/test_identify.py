@@ -40,6 +40,18 @@ SE_T1, SE_T2, FLAIR, MPRAGE = (10, 550, None), (95, 5000, None), (120, 9000, 250
         ("t1_mprage_sag", MPRAGE, "Dotarem", "t1ce"),
         ("t1_mprage_sag", MPRAGE, "NONE", "t1"),
         ("t1_mprage_sag", MPRAGE, "NO CONTRAST", "t1"),
+        ("t1_mprage_sag", MPRAGE, "N/A", "t1"),
+        ("t1_mprage_sag", MPRAGE, "-", "t1"),
+        ("t1_mprage_sag", MPRAGE, "kein KM", "t1"),
+        ("t1_mprage_sag", MPRAGE, "NaCl", "t1"),
+        ("T1 without contrast", SE_T1, "Gadovist", None),
+        ("T1 MPRAGE pre", MPRAGE, "Gadovist", None),
+        ("AX T1 POST-OP", SE_T1, "", "t1"),
+        ("AX T1 post op Gd", SE_T1, "", "t1ce"),
+        ("T1 MPRAGE post resection", MPRAGE, "", "t1"),
+        ("T1 SE pre radiotherapy Gd", SE_T1, "", "t1ce"),
+        ("T1 MPRAGE +Gadavist", MPRAGE, "", "t1ce"),
+        ("T1 pre and post Gd", SE_T1, "", None),
         ("AX T1 W/O CONTRAST", SE_T1, "", "t1"),
         ("AX T1 WO CONTRAST", SE_T1, "", "t1"),
         ("AX T1 WO GAD", SE_T1, "", "t1"),
@@ -71,6 +83,17 @@ def test_words_and_times_tell_the_modality(words, times, agent, modality):
     assert all(one.reason for one in (*chosen.values(), *left_out))
 
 
+def test_the_description_counts_more_than_the_protocol_of_the_whole_examination():
+    for words, protocol, modality in (
+        ("AX T1 POST GD", "BRAIN WO CONTRAST", "t1ce"),
+        ("AX T1 GD", "Routine brain pre and post", "t1ce"),
+        ("AX T1", "Brain post RT follow up", "t1"),
+        ("AX T1", "T1 MPRAGE +C", "t1ce"),
+    ):
+        chosen, _ = identify([series(words, SE_T1, ProtocolName=protocol)], patient="P")
+        assert list(chosen) == [modality], (words, protocol)
+
+
 def test_words_against_times_are_told_both():
     _, (one,) = identify([series("t2_tse", SE_T1)], patient="P")
     assert one.reason == "its description says 't2', but TE 10, TR 550 ms, as t1 has"
@@ -81,6 +104,7 @@ def test_words_against_times_are_told_both():
     [
         ({"Modality": "CT"}, "not MR"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
+        ({"ImageType": "LOCALIZER"}, "localiser"),
         ({"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE"]}, "derived"),
     ],
 )

@@ -24,7 +24,14 @@ from brats_tf.config.config import Config
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.volumes import read_segmentation, read_volume, write_volume
 from brats_tf.models.build import build_network
-from brats_tf.regions import BRATS_2017, classes_to_labels, classes_to_regions, labels_to_classes, regions_to_classes
+from brats_tf.regions import (
+    BRATS_2017,
+    REGION_THRESHOLD,
+    classes_to_labels,
+    classes_to_regions,
+    labels_to_classes,
+    regions_to_classes,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +51,7 @@ def predicted(patient):
     folder, moves = patient
     _, classes, grid = head()
     case = Grid.from_dict(read_conform(folder / "cases" / "P1")["grid"])
-    regions = restore_regions(classes_to_regions(classes), grid, case, moves["t1ce"])
+    regions = restore_regions(classes_to_regions(classes), grid, case, moves["t1ce"]) > REGION_THRESHOLD
     labels = classes_to_labels(regions_to_classes(regions), BRATS_2017)
     assert labels.any()
     like = read_volume(folder / "cases" / "P1" / "P1_t1ce.nii.gz", case_id="P1")
@@ -115,7 +122,7 @@ def test_segments_lie_on_the_slices_of_the_source(patient, predicted):
         assert (out / "P1" / f"P1_{name}_seg.png").stat().st_size > 10_000
         image = sitk.ReadImage(str(out / "P1" / f"P1_{name}_seg.dcm"))
         assert image.GetSize()[:2] == grid.size[:2] and sitk.GetArrayFromImage(image).any()
-        truth = restore_regions(classes_to_regions(head()[1]), head()[2], grid, moves[name])
+        truth = restore_regions(classes_to_regions(head()[1]), head()[2], grid, moves[name]) > REGION_THRESHOLD
         dice = 2 * (truth[..., 0] & regions[..., 0]).sum() / (truth[..., 0].sum() + regions[..., 0].sum())
         assert dice > 0.85, (name, dice)
     volumes = json.loads((out / "restored.json").read_text())["cases"]["P1"]
@@ -214,6 +221,24 @@ def test_what_an_earlier_prediction_left_is_not_restored(predicted, tmp_path, ca
     write_volume(predictions / "P1.nii.gz", np.zeros_like(labels.voxels), like=labels)
     assert main(command) == 2
     assert "P1.nii.gz must be the label map that prediction.json records" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("outputs", "whole_tumour"), [("regions", False), ("classes", False), ("classes", True)])
+def test_probabilities_are_restored_as_the_label_map_was_decided(predicted, tmp_path, outputs, whole_tumour):
+    """Background 0.4, necrosis 0.3 and edema 0.3 is background for a network of classes, WT for one of regions."""
+    predictions = tmp_path / "predictions"
+    shutil.copytree(predicted / "predictions", predictions)
+    record = json.loads((predictions / "prediction.json").read_text())
+    record["cases"]["P1"] |= {"outputs": outputs, "beside": ["probabilities"]}
+    (predictions / "prediction.json").write_text(json.dumps(record))
+    labels = read_segmentation(predictions / "P1.nii.gz", case_id="P1")
+    regions = np.zeros((*labels.voxels.shape, 3), np.float32)
+    regions[80:160, 80:160, 60:100] = (0.7 if whole_tumour else 0.6, 0.3, 0)
+    write_volume(predictions / "probabilities" / "P1.nii.gz", regions, like=labels)
+    assert main(["restore", str(predictions), "--out", str(tmp_path / "out"), "--no-dicom-seg"]) == 0
+    volumes = json.loads((tmp_path / "out" / "restored.json").read_text())["cases"]["P1"]["t1ce"]
+    assert (volumes["WT_ml"] > 200) == (outputs == "regions" or whole_tumour)
+    assert volumes["TC_ml"] == volumes["ET_ml"] == 0  # All of whose probabilities are 0.3, and 0.
 
 
 def test_predictions_of_other_cases_cannot_be_restored(predicted, tmp_path, capsys):

@@ -172,6 +172,24 @@ def test_a_second_part_of_the_cases_joins_the_record_of_the_same_networks(runs, 
     assert list(recorded()["networks"]) == recorded()["cases"][phantoms[1].id]["networks"] == ["flair", "flair.1"]
 
 
+def test_a_kill_while_predictions_are_replaced_leaves_none_unknown(runs, members, phantoms, tmp_path, monkeypatch):
+    predict_cases(members[:1], phantoms[:2], out=tmp_path)
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    others, replace = load_ensemble([runs / "t2"]), PredictionOptions(replace=True)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("brats_tf.inference.recording.write_json", killed)
+        predict_cases(others, phantoms[:1], out=tmp_path, options=replace)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("brats_tf.inference.predict.predict_case", killed)
+        predict_cases(others, phantoms[:1], out=tmp_path, options=replace)
+    (tmp_path / f"{phantoms[0].id}.nii.gz").write_bytes(b"half of what the record says is pending")
+    assert predict_cases(others, phantoms[:1], out=tmp_path, options=PredictionOptions(resume=True)) == []
+    assert sorted(path.name for path in tmp_path.glob("*.nii.gz")) == [f"{phantoms[0].id}.nii.gz"]
+
+
 def test_bad_cases_are_left_out_and_the_others_go_on(members, phantoms, damaged, tmp_path, capsys):
     truncated = [case for case in damaged if case.id == "truncated"]
     ((case_id, sentence),) = predict_cases(members, [*truncated, phantoms[0]], out=tmp_path / "out")

@@ -29,8 +29,8 @@ def networks(tmp_path_factory):
 def predict(networks, phantom_folder):
     """A function that predicts: (out, further words) -> exit code."""
 
-    def run(out, *words, network="flair"):
-        given = ["predict", str(phantom_folder), "--runs", str(networks), "--networks", network, "--out", str(out)]
+    def run(out, *words, network="flair", data=phantom_folder):
+        given = ["predict", str(data), "--runs", str(networks), "--networks", network, "--out", str(out)]
         return main([*given, *words])
 
     return run
@@ -45,7 +45,7 @@ def test_merged_shards_are_what_one_process_writes(predict, tmp_path, capsys):
     assert predict(whole, "--save-probabilities") == 0
     for shard in ("2/3", "1/3", "3/3"):
         assert predict(parts, "--shard", shard, "--save-probabilities") == 0
-    assert sorted(path.name for path in (parts / "shards").iterdir()) == ["1of3", "2of3", "3of3"]
+    assert sorted(path.name for path in (parts / "shards").iterdir()) == ["1of3", "2of3", "3of3", "cases.json"]
     assert main(["merge", str(parts)]) == 0
     assert "4 label maps of 3 shards" in capsys.readouterr().out
     assert maps(parts) == maps(whole) and len(maps(parts)) == 8
@@ -171,6 +171,30 @@ def test_resume_predicts_again_what_lacks_a_file_that_is_asked_for_now(predict, 
     assert len(maps(tmp_path)) == 8
     assert predict(tmp_path, "--resume", "--save-probabilities") == 0
     assert "4 of 4 label maps are in" in capsys.readouterr().out
+
+
+def test_resume_predicts_again_what_has_other_images_now(predict, phantom_folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(phantom_folder, data)
+    predict(tmp_path / "out", data=data)
+    before = maps(tmp_path / "out")
+    source, target = (data / name / f"{name}_flair.nii.gz" for name in ("Phantom_001", "Phantom_002"))
+    shutil.copyfile(source, target)
+    capsys.readouterr()
+    assert predict(tmp_path / "out", "--resume", data=data) == 0
+    assert "3 of 4 label maps are in" in capsys.readouterr().out
+    after = maps(tmp_path / "out")
+    assert [name for name in before if before[name] != after[name]] == ["Phantom_002.nii.gz"]
+
+
+def test_shards_of_other_cases_are_refused(predict, phantom_folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(phantom_folder, data)
+    assert predict(tmp_path / "out", "--shard", "1/2", data=data) == 0
+    shutil.rmtree(data / "Phantom_001")
+    assert predict(tmp_path / "out", "--shard", "2/2", data=data) == 2
+    assert "All shards must divide the same cases: another began with 4, this one with 3" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "shards" / "2of2").exists()
 
 
 @pytest.mark.parametrize("words", ["0/3", "4/3", "3", "a/b", "1/0"])

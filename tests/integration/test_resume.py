@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_networks import TINY_CROP
+
+from brats_tf.config.config import Config
+from brats_tf.config.execution import TrainingOptions
+from brats_tf.runtime.files import sha256_of
+from brats_tf.training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -234,3 +241,37 @@ def test_the_history_has_a_line_an_epoch(straight):
     rows = list(csv.DictReader((straight / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(EPOCHS)]
     assert Path(straight / "training.png").is_file()
+
+
+def test_lost_checkpoints_are_not_taken_for_a_beginning(trainings, arguments, tmp_path):
+    log = tmp_path / "log"
+    stopped(trainings, arguments, tmp_path, log)
+    run = tmp_path / "embedding-flair"
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"epochs": 2}))
+    shutil.rmtree(run / "checkpoints")
+    before = {path: sha256_of(path) for path in run.glob("*.*")}
+    assert trainings.run([*arguments, "--runs", tmp_path], log) == 2
+    assert f"{run} must hold a checkpoint to go on from after 2 epochs; none can be used." in " ".join(
+        log.read_text().split()
+    )
+    assert {path: sha256_of(path) for path in run.glob("*.*")} == before
+
+
+def test_a_restart_sets_all_runs_aside_before_the_first_trains(phantoms, tmp_path, monkeypatch):
+    """So that the same command, without --restart, resumes after a signal, and keeps no network of before."""
+    configs = [
+        Config.from_preset("embedding", modalities=(name,), crop=TINY_CROP, backbone="tiny", weights="none", epochs=1)
+        for name in ("flair", "t2")
+    ]
+    train(configs, phantoms[:1], runs=tmp_path)
+
+    def killed(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("brats_tf.training.train._train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(configs, phantoms[:1], runs=tmp_path, options=TrainingOptions(restart=True))
+    for name in ("embedding-flair", "embedding-t2"):
+        assert not (tmp_path / name / "run.json").exists()
+        assert (tmp_path / f"{name}.1" / "network.weights.h5").is_file()

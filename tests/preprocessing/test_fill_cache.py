@@ -15,7 +15,7 @@ from brats_tf.errors import InputError, WriteError
 from brats_tf.preprocessing import fill_cache as preparing
 from brats_tf.preprocessing.cache import CacheSettings
 from brats_tf.preprocessing.fill_cache import prepare_cases, verify_cache
-from brats_tf.runtime.files import atomic
+from brats_tf.runtime.files import atomic, temporary_prefix
 
 PARTS = ("flair", "t1", "t1ce", "t2", "seg")
 SETTINGS = CacheSettings(TINY_CROP)
@@ -80,15 +80,15 @@ def test_a_killed_preparation_goes_on_and_ends_with_the_same_store(many, tmp_pat
     done = len(list(folder.glob("*.json")))
     assert 0 < done < 100  # Killed in the middle.
     # And what a kill in the middle of a file leaves behind.
-    (folder / f".partial-{os.uname().nodename}-{process.pid}-case_09-t1-0.volume").write_bytes(b"half")
+    (folder / f"{temporary_prefix()}{process.pid}-case_09-t1-0.volume").write_bytes(b"half")
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.count("are already there") == 1
     assert hashes(folder) == hashes(tmp_path / "at_once")
 
 
 def test_a_half_written_file_of_a_living_process_stays(many, tmp_path):
     cases, _ = find_cases(many)
-    mine = tmp_path / f".partial-{os.uname().nodename}-{os.getpid()}-x.volume"
-    others = tmp_path / ".partial-another_machine-1-x.volume"
+    mine = tmp_path / f"{temporary_prefix()}{os.getpid()}-x.volume"
+    others = tmp_path / ".partial-another_machine-4026531836-1-x.volume"
     for path in (mine, others):
         path.write_bytes(b"half")
     prepare(cases[:1], tmp_path)

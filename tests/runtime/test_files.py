@@ -1,10 +1,12 @@
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from brats_tf.errors import InputError
 from brats_tf.runtime.files import atomic, check_space, read_csv, read_json
+from brats_tf.runtime.program import catch_signals
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
@@ -67,3 +69,14 @@ def test_what_does_not_fit_is_said_before_it_is_written(tmp_path):
     with pytest.raises(InputError, match=r"1e\+12 MB could not be written to .*: "):
         check_space(tmp_path, 10**18)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+    """Where Python allows no handlers: a training in a notebook's or a server's thread."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def train():
+            with catch_signals(lambda number, frame: None):
+                return "trained"
+
+        assert pool.submit(train).result() == "trained"

@@ -1,5 +1,8 @@
 import errno
 import gc
+import os
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -73,3 +76,17 @@ def test_a_graph_is_freed_with_its_gradients_and_others_are_kept():
     with tf.GradientTape() as tape:
         value = kept()
     assert tape.gradient(value, variable).numpy() == 2
+
+
+def test_without_looking_for_gpus_none_is_found_yet():
+    """A process of Ray is told which GPU is its own only after it has begun."""
+    program = (
+        "from brats_tf.runtime.tensorflow import import_tensorflow, run_one_operation_at_a_time\n"
+        "tf = import_tensorflow(find_gpus=False)\n"
+        "from tensorflow.python.eager import context\n"
+        "assert context.context()._physical_devices is None\n"
+        "run_one_operation_at_a_time(tf)\n"
+        "assert tf.config.threading.get_inter_op_parallelism_threads() == 1\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTEROP_THREADS"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)

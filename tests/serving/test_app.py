@@ -59,6 +59,9 @@ def serve(mapper):
         thread.join(10)
 
 
+VOXELS = "Note: voxels of 6x6x6 mm, not resampled to 1 mm."
+
+
 def files_of(case, *modalities):
     return {name: (case.volumes[name].name, case.volumes[name].read_bytes()) for name in modalities}
 
@@ -78,13 +81,13 @@ def test_an_upload_gets_the_label_map_that_predict_writes(serve, predictors, pha
     affine, labels = labels_in(answer.content, tmp_path)
     np.testing.assert_array_equal(labels, np.asarray(written.dataobj))
     np.testing.assert_array_equal(affine, written.affine)
-    assert "x-messages" not in answer.headers
+    assert answer.headers["x-messages"] == VOXELS
 
 
 def test_a_missing_modality_is_said_in_a_header(serve, phantoms):
     answer = httpx.post(f"{serve()}/label-map", files=files_of(phantoms[0], "t1ce"), timeout=60)
     assert answer.status_code == 200
-    assert answer.headers["x-messages"] == "Case upload: flair missing, predicted from t1ce."
+    assert answer.headers["x-messages"] == f"Case upload: flair missing, predicted from t1ce. {VOXELS}"
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -28,9 +30,9 @@ def watched(tmp_path):
     config = Config.from_preset("embedding", modalities=("flair",), crop=(64, 64, 36), epochs=4)
     for epochs in ((0, 1, 2), (2, 3)):
         predictor = Predictor(config, network, compiled_forward(network))
-        watch = TensorBoardImages(
-            tmp_path, predictor, compiled_planes(with_planes(network)), ("Case_7", values, classes)
-        )
+        planes_of = compiled_planes(with_planes(network))
+        case = ("Case_7", values, classes)
+        watch = TensorBoardImages(tmp_path, predictor, case, planes_of=planes_of, averaged=nullcontext)
         watch.on_train_begin()
         for epoch in epochs:
             watch.on_epoch_end(epoch, {"loss": 1 / (epoch + 1), "dice_wt": epoch / 10, "learning_rate": 1e-4})
@@ -44,7 +46,8 @@ def test_a_full_disk_is_not_taken_for_too_little_memory(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tf.summary, "create_file_writer", fail)
     config = Config.from_preset("embedding", modalities=("flair",))
-    watch = TensorBoardImages(tmp_path, Predictor(config, None, None), None, ("Case_7", None, None))
+    predictor, case = Predictor(config, None, None), ("Case_7", None, None)
+    watch = TensorBoardImages(tmp_path, predictor, case, planes_of=None, averaged=nullcontext)
     with pytest.raises(WriteError, match="tensorboard could not be written: No space left on device"):
         watch.on_train_begin()
 
