@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from brats_tf.models.embedding import embedding_network
     from brats_tf.pipeline.stream import training_dataset
     from brats_tf.preprocessing.fill_cache import prepare_cases
+    from brats_tf.runs.network import load_network
     from brats_tf.training.train import train
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "evaluate",
     "find_cases",
     "load_ensemble",
+    "load_network",
     "predict_cases",
     "prepare_cases",
     "train",
@@ -38,6 +40,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "find_cases": "data.discovery",
     "load_ensemble": "inference.ensemble",
+    "load_network": "runs.network",
     "predict_cases": "inference.predict",
     "prepare_cases": "preprocessing.fill_cache",
     "train": "training.train",

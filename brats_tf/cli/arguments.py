@@ -7,7 +7,7 @@ from typing import Any
 
 from brats_tf.cli.options import FOLDERS, PHANTOMS
 from brats_tf.config.config import Config, all_settings, run_names
-from brats_tf.config.execution import EngineOptions, PostProcessing
+from brats_tf.config.execution import EngineOptions, PostProcessing, PredictionEngine
 from brats_tf.config.fields import settings_of
 from brats_tf.config.presets import (
     DEFAULT_PRESET,
@@ -133,6 +133,8 @@ def engine_given(given: Namespace, section: type = EngineOptions) -> Any:
         need_libraries("ray", "ray")
     elif engine.address:
         raise InputError(f"--address is for --engine ray. Received: --address {engine.address} without it.")
+    elif isinstance(engine, PredictionEngine) and engine.workers:
+        raise InputError(f"--workers is for --engine ray. Received: --workers {engine.workers} without it.")
     return engine
 
 

@@ -82,9 +82,12 @@ def segment(given):
     from brats_tf.clinical.conform import conform_patients
     from brats_tf.clinical.patients import find_patients
     from brats_tf.clinical.restore import restore_predictions
+    from brats_tf.config.config import Config
     from brats_tf.report.checking_page import write_checking_page
     from brats_tf.report.volumes_page import write_volumes_page
 
+    for run in runs_given(given):
+        Config.load(run)  # A network that is not there shows before the patients are conformed, for hours.
     cases, predictions, restored = (given.out / name for name in ("cases", "predictions", "restored"))
     failures = conform_patients(
         find_patients(given.input, given.series_list),

@@ -158,13 +158,14 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 def add_predictions(parser: argparse.ArgumentParser, *, truth: bool = True) -> None:
     """Adds PREDICTIONS, and what says where its truth is, unless its record does."""
+    others = ", or one of other label maps" if truth else ""
     parser.add_argument(
         "predictions",
         nargs="?",
         type=parse_path,
         metavar="PREDICTIONS",
         default=Path(FOLDERS["out"]),
-        help=f"folder that `brats-tf predict` wrote, or one of other label maps (default: {FOLDERS['out']})",
+        help=f"folder that `brats-tf predict` wrote{others} (default: {FOLDERS['out']})",
     )
     if truth:
         parser.add_argument(

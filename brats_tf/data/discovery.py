@@ -126,7 +126,8 @@ def _unnamed_segmentations(root):
     for path in sorted(root.iterdir()):
         if is_nifti(path.name) and path.is_file() and is_safe(case_id := stem(path.name)):
             layout = layout_named(case_id)
-            found[case_id] = Case(case_id, {}, path, ListLayout(layout.convention if layout else None), root)
+            known = {"note": layout.note} if layout else {}
+            found[case_id] = Case(case_id, {}, path, ListLayout(layout.convention if layout else None, **known), root)
     return found
 
 

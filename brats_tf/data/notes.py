@@ -6,6 +6,21 @@ log = logging.getLogger(__name__)
 NAMED_CASES = 5  # Case ids named in a note; more are counted.
 
 
+def misread(cases, failures):
+    """Where the labels of one case show that an ambiguous layout was misread: {id: sentence} of the others in it.
+
+    `failures` is {case id: sentence}.
+    """
+    ambiguous = {
+        case.layout.note for case in cases if case.layout.note and case.layout.note in failures.get(case.id, "")
+    }
+    return {
+        case.id: f"Case {case.id}: labels of other cases do not fit its layout: {case.layout.note}."
+        for case in cases
+        if case.layout.note in ambiguous and case.id not in failures
+    }
+
+
 def log_notes(notes):
     """Logs {note: case ids}, one line each."""
     for note, ids in notes.items():

@@ -1,5 +1,6 @@
 """Finds truth to score against: BraTS cases, or a folder or list of segmentations alone."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.volumes import read_segmentation
 from brats_tf.errors import InputError
 from brats_tf.regions import BRATS_2017, BRATS_2023, CONVENTIONS, Convention
+
+log = logging.getLogger(__name__)
 
 
 def find_truth(root: str | Path, labels: str | None = None) -> tuple[list[Case], list[tuple[Path, str]]]:
@@ -48,8 +51,14 @@ def convention_of(cases: list[Case], root: str | Path) -> Convention:
     """
     received: set[float] = set()
     for case in cases:
-        received |= set(np.unique(read_segmentation(case.require(SEGMENTATION), case_id=case.id).voxels).tolist())
+        try:
+            voxels = read_segmentation(case.require(SEGMENTATION), case_id=case.id).voxels
+        except InputError as error:
+            log.debug(error)  # Scoring it says so, and the others go on.
+            continue
+        received |= set(np.unique(voxels).tolist())
     if 4 in received and received <= set(BRATS_2017.labels):
+        log.info(f"Labels in {root}: 1, 2, 4 as in BraTS 2017-2021; --labels says otherwise.")
         return BRATS_2017
     possible = "brats2023 or msd" if 3 in received and received <= set(BRATS_2023.labels) else ", ".join(CONVENTIONS)
     listed = ", ".join(f"{label:g}" for label in sorted(received)[:10])

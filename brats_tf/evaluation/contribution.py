@@ -15,7 +15,7 @@ from brats_tf.evaluation.scores import format_score
 from brats_tf.evaluation.statistics import summarise, wilcoxon_p
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.inference.prediction_record import check_networks
+from brats_tf.inference.prediction_record import check_networks, origin_of
 from brats_tf.models.planes import has_planes
 from brats_tf.regions import REGIONS
 from brats_tf.runtime.console import console, track
@@ -42,8 +42,8 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats",
 
     Returns:
         What it wrote: {region: {"normal", "blinded", "difference" (normal minus blinded): `statistics.summarise`, "p"
-        of Wilcoxon's test}, "cases": {id: {region: {"normal", "blinded"}}}, "left_out": {id: why}, "networks": {name:
-        SHA-256 of its weights}, "empty_rule"}.
+        of Wilcoxon's test}, "cases": {id: {region: {"normal", "blinded"}}}, "left_out": {id: why}, "made_by":
+        `prediction_record.origin_of`, "empty_rule"}.
 
     Raises:
         InputError: when the predictions have no record or are of other networks, a network has no planes, or no case
@@ -75,7 +75,7 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats",
         for case, scores in blind.items()
     }
     found = {region: _compared([pair[region] for pair in pairs.values()]) for region in REGIONS}
-    found |= {"cases": pairs, "left_out": left_out | failed, "networks": record["networks"], "empty_rule": empty}
+    found |= {"cases": pairs, "left_out": left_out | failed, "made_by": origin_of(record, pairs), "empty_rule": empty}
     write_json(Path(results) / CONTRIBUTION_FILE, found)
     _show(found)
     log.info(f"Written to {Path(results) / CONTRIBUTION_FILE}; `brats-tf report` shows it.")
@@ -103,7 +103,7 @@ def read_contribution(results):
     try:
         found = read_json(path)
         if not all({"normal", "blinded", "difference", "p"} <= set(found[region]) for region in REGIONS) or not (
-            {"networks", "empty_rule"} <= set(found)
+            {"made_by", "cases", "empty_rule"} <= set(found)
         ):
             raise ValueError("another version")
         return found

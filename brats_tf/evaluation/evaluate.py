@@ -14,12 +14,13 @@ from rich.table import Table
 from brats_tf import __version__
 from brats_tf.config.execution import EvaluationOptions
 from brats_tf.data.case import Case
+from brats_tf.data.notes import misread
 from brats_tf.errors import InputError
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score, score_region
 from brats_tf.evaluation.statistics import format_correlation, spearman, summarise
-from brats_tf.inference.prediction_record import chosen_on, uncertainties
+from brats_tf.inference.prediction_record import chosen_on, origin_of, uncertainties
 from brats_tf.regions import REGIONS, Convention
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
@@ -66,6 +67,10 @@ def evaluate(
     with lock(results):
         pool = executor or ThreadPoolExecutor(options.workers or available_cores())
         scored = _score_all(cases, partial(score_case, maps=maps, empty=options.empty_masks), pool, failures)
+        for case_id, sentence in misread(cases, dict(failures)).items():
+            log.info(f"Left out: {sentence}")
+            failures.append((case_id, sentence))
+            del scored[case_id]
         if not scored:
             raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
         summary = _summarise(scored, failures, maps.record, options)
@@ -80,7 +85,7 @@ def _summarise(scored, failures, record, options):
         "empty_rule": options.empty_masks,
         "cases": len(scored),
         "left_out": dict(failures),
-        "made_by": _made_by(record),
+        "made_by": _made_by(record, scored),
         **{
             region: {metric: summarise([regions[region][metric] for regions in scored.values()]) for metric in METRICS}
             for region in REGIONS
@@ -97,12 +102,22 @@ def _summarise(scored, failures, record, options):
     return summary | ({"uncertainty": uncertainty} if uncertainty else {})
 
 
-def _made_by(record):
-    """The version and the commit, the networks with the SHA-256 of their weights, and where their training began."""
+def _made_by(record, scored):
+    """The version and the commit, what the predictions were made with, and where the networks' training began."""
     checkpoints = record.get("checkpoints", {})
     origins = sorted({facts["initial_weights"] for facts in checkpoints.values()})
     known = {"brats_tf": __version__, "commit": git_commit(), "machine": machine()}
-    return known | {"networks": record.get("networks", {}), "initial_weights": origins}
+    return known | {"networks": {}} | origin_of(record, scored) | {"initial_weights": origins}
+
+
+def check_origin(made_by, record, case_ids, results):
+    """Raises `InputError` when scores in `results` are not of the predictions that a record describes."""
+    expected = origin_of(record, case_ids)
+    if any(made_by.get(name) != value for name, value in expected.items()):
+        raise InputError(
+            f"{results} must hold the scores of these predictions; received those of earlier ones, or of an older "
+            "version: run `brats-tf evaluate` again."
+        )
 
 
 def _score_all(cases, score, pool, failures):

@@ -72,7 +72,7 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
     check_averageable(configs)
     facts = describe(runs, members, checkpoint=checkpoint, forward=forward, steps=steps, options=options)
     if options.results:
-        facts["scores"] = read_results(options.results, facts["networks"])
+        facts["scores"] = read_results(options.results, facts)
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
     with atomic(out) as temporary, tf.device("/cpu:0"):
         try:
@@ -124,7 +124,9 @@ def _import(module, title):
     try:
         return import_module(f"brats_tf.exporting.{module}")
     except ModuleNotFoundError as error:
-        raise InputError(f"{title} needs the package {error.name}: pip install 'brats_tf[runtimes]'.") from None
+        raise InputError(
+            f"{title} needs the package {error.name}: pip install '.[runtimes]' in this repository."
+        ) from None
 
 
 def check_averageable(configs):

@@ -107,10 +107,14 @@ def describe(runs, members, *, checkpoint, forward, steps, options):
     }
 
 
-def read_results(results, networks):
-    """The means with their intervals that `evaluate` found for these networks. Raises `InputError` for others'."""
+def read_results(results, facts):
+    """The means with their intervals that `evaluate` found for what a card's facts describe.
+
+    Raises:
+        InputError: when they are of other networks, steps, precision or mirroring.
+    """
     summary = read_summary(results)
-    expected = {one["name"]: one["weights_sha256"] for one in networks}
+    expected = {one["name"]: one["weights_sha256"] for one in facts["networks"]}
     received = summary["made_by"]["networks"]
     if received != expected:
         who = ", ".join(received) or "unknown networks"
@@ -119,6 +123,16 @@ def read_results(results, networks):
             f"{results} must hold the scores of {', '.join(expected)} with these weights. "
             f"Received those of {who}{weights}."
         )
+    how = {
+        "postprocessing": facts["postprocessing"],
+        "forward": {name: facts[name] for name in ("precision", "mirror")},
+    }
+    for name, value in how.items():
+        if summary["made_by"].get(name) != value:
+            raise InputError(
+                f"{results} must hold scores of predictions as the export makes them, with {name} {value}. Received: "
+                f"{summary['made_by'].get(name)}."
+            )
     figures = {region: {metric: summary[region][metric] for metric in SCORED} for region in REGIONS}
     known = {"cases": summary["cases"], "left_out": len(summary["left_out"]), "empty_rule": summary["empty_rule"]}
     chose = len(summary.get("chose_the_checkpoint", ()))

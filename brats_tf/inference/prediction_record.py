@@ -1,5 +1,6 @@
 """`prediction.json` beside the label maps, for its readers: the networks, the data, and what is known of each map."""
 
+import json
 from pathlib import Path
 
 from brats_tf.config.config import CONFIG_FILE
@@ -9,7 +10,7 @@ from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runs.record import check_kinds
-from brats_tf.runtime.files import read_json, sha256_of
+from brats_tf.runtime.files import read_json, sha256_of, sha256_of_text
 
 PREDICTION_FILE = "prediction.json"
 PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = "probabilities", "uncertainty"
@@ -23,6 +24,17 @@ _FACTS = {"checkpoint": str, "chosen_on": list, "initial_weights": str, "run": s
 def is_made_so(record, made_by):
     """Whether a record's predictions were made as `recording.how_made` says; those of an empty one were not."""
     return all(record.get(name) == value for name, value in made_by.items())
+
+
+def origin_of(record, case_ids):
+    """What tells the predictions of these cases from others in their place: `MADE_BY`, and a hash of the label maps.
+
+    Empty where there is no record.
+    """
+    if not record:
+        return {}
+    maps = {case: record["cases"].get(case, {}).get("sha256") for case in sorted(case_ids)}
+    return {name: record[name] for name in MADE_BY} | {"label_maps_sha256": sha256_of_text(json.dumps(maps))}
 
 
 def read_prediction_record(predictions):

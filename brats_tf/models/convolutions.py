@@ -7,6 +7,7 @@ sum of chunks, see `sums`, and a training adds the bias as a normalisation does 
 
 import math
 
+import keras
 from keras import layers, ops
 
 from brats_tf.models.normalisation import scale_and_shift
@@ -38,18 +39,22 @@ class _TransposedWithBias(_WithBias):
         return ops.conv_transpose(inputs, self.kernel, strides=list(self.strides), **settings)
 
 
+@keras.saving.register_keras_serializable("brats_tf")
 class Conv2D(_WithBias, layers.Conv2D):
     """(B, H, W, C) -> (B, h, w, filters)."""
 
 
+@keras.saving.register_keras_serializable("brats_tf")
 class Conv3D(_WithBias, layers.Conv3D):
     """(B, H, W, D, C) -> (B, h, w, d, filters)."""
 
 
+@keras.saving.register_keras_serializable("brats_tf")
 class Conv2DTranspose(_TransposedWithBias, layers.Conv2DTranspose):
     """(B, H, W, C) -> (B, h, w, filters)."""
 
 
+@keras.saving.register_keras_serializable("brats_tf")
 class Conv3DTranspose(_TransposedWithBias, layers.Conv3DTranspose):
     """(B, H, W, D, C) -> (B, h, w, d, filters)."""
 

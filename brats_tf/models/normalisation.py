@@ -31,6 +31,7 @@ def one_form():
         _ONE_FORM.reset(token)
 
 
+@keras.saving.register_keras_serializable("brats_tf")
 class GroupNormalization(keras.layers.GroupNormalization):
     """Normalises the channels, the last axis, in groups: (B, ..., C) -> the same shape and type.
 

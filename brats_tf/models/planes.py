@@ -43,6 +43,7 @@ def blinded(graph):
     return keras.models.clone_model(graph, clone_function=lambda layer: layer, call_function=call)
 
 
+@keras.saving.register_keras_serializable("brats_tf")
 class MeanOfPlanes(layers.Layer):
     """Replaces every pixel by the mean of its plane, and a slab's by that of all slabs: the shape stays."""
 

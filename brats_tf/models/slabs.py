@@ -21,6 +21,7 @@ DETAIL_FILTERS = 32
 WIDTHS = {"P1": 32, "P2": 64, "P3": 96, "P4": 128, "P5": 160}
 
 
+@keras.saving.register_keras_serializable("brats_tf")
 class SlabsToBatch(layers.Layer):
     """The images of all slabs as one batch: (B, H, W, N, 3) -> (B N, H, W, 3)."""
 
@@ -32,12 +33,16 @@ class SlabsToBatch(layers.Layer):
         return keras.KerasTensor((None, height, width, channels), images.dtype)
 
 
+@keras.saving.register_keras_serializable("brats_tf")
 class BatchToSlabs(layers.Layer):
     """The features of a batch of images in the order of their slabs: (B N, H, W, C) -> (B, H, W, N, C)."""
 
     def __init__(self, count, **settings):
         super().__init__(**settings)
         self.count = count
+
+    def get_config(self):
+        return super().get_config() | {"count": self.count}
 
     def call(self, features):
         return ops.transpose(ops.reshape(features, (-1, self.count, *features.shape[1:])), (0, 2, 3, 1, 4))
@@ -47,6 +52,7 @@ class BatchToSlabs(layers.Layer):
         return keras.KerasTensor((None, height, width, self.count, channels), features.dtype)
 
 
+@keras.saving.register_keras_serializable("brats_tf")
 class AlikeInBlock(keras.initializers.Initializer):
     """Kernels (k1, k2, k3, filters, C) with the same values at each place, so that upsampling begins as copying.
 

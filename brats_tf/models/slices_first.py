@@ -16,6 +16,7 @@ from brats_tf.models.blocks import residual_block as plain_residual_block
 from brats_tf.models.precision import on_gpu
 
 
+@keras.saving.register_keras_serializable("brats_tf", name="SlicesFirstConv3D")
 class Conv3D(convolutions.Conv3D):
     """(B, D, H, W, C) -> (B, d, h, w, filters), with the strides of its input but the kernel of (H, W, D).
 

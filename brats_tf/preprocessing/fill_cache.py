@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from brats_tf.data.case import Case
-from brats_tf.data.notes import log_notes
+from brats_tf.data.notes import log_notes, misread
 from brats_tf.errors import InputError, WriteError
 from brats_tf.preprocessing.cache import (
     Cache,
@@ -70,7 +70,7 @@ def prepare_cases(
     estimate = partial(_estimate, missing=len(pending), workers=count)
     cached, notes, failures = _add_all(add, ordered, pool, estimate)
     log_notes(notes)
-    _distrust_ambiguous_layouts(cases, failures)
+    failures |= misread(cases, failures)
     sentences = [failures[case.id] for case in cases if case.id in failures]
     if sentences and not (skip_invalid and len(sentences) < len(cases)):
         hint = "" if skip_invalid else " Fix them, or exclude them with --skip-invalid."
@@ -136,18 +136,6 @@ def _add_all(add, cases, pool, estimate):
             pool.shutdown(cancel_futures=True)
             raise
     return cached, notes, failures
-
-
-def _distrust_ambiguous_layouts(cases, failures):
-    """Where one case's labels show that an ambiguous layout was misread, rejects all cases of that layout."""
-    ambiguous = {
-        case.layout.note for case in cases if case.layout.note and case.layout.note in failures.get(case.id, "")
-    }
-    for case in cases:
-        if case.layout.note in ambiguous:
-            failures.setdefault(
-                case.id, f"Case {case.id}: labels of other cases do not fit its layout: {case.layout.note}."
-            )
 
 
 def _announce(cache, cases, parts, settings, workers):

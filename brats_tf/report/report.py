@@ -15,7 +15,7 @@ from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ReportOptions
 from brats_tf.config.settings import ClassifierSettings
 from brats_tf.data import volumes
-from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
+from brats_tf.evaluation.evaluate import TABLE_ORDER, check_origin, read_scores, read_summary
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.scores import format_score
 from brats_tf.inference.prediction_record import check_weights
@@ -69,6 +69,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
     record = maps.record
     if record:
         check_weights(record, runs, predictions)
+        check_origin(summary["made_by"], record, scored, results)
     configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / CONFIG_FILE).is_file()}
     order = sorted(scored, key=lambda case: _mean_dice(scored[case]))
     known = {case.id: case for case in cases}

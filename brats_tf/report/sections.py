@@ -12,7 +12,7 @@ from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.evaluation.statistics import format_correlation
 from brats_tf.inference.ensemble_prediction import POSSIBLE_PROBABILITY
-from brats_tf.inference.prediction_record import uncertainties
+from brats_tf.inference.prediction_record import origin_of, uncertainties
 from brats_tf.report.blocks import Image, Paragraph, Table
 from brats_tf.runs.files import HISTORY_FILE, VALIDATION_FILE
 from brats_tf.runs.history import read_history, read_validation
@@ -154,7 +154,8 @@ def contribution_section(results, summary, record):
     found = read_contribution(results)
     if found is None:
         return [Paragraph("Not measured: `brats-tf evaluate --blind-classifier` measures it.")]
-    if record and (found["networks"], found["empty_rule"]) != (record["networks"], summary["empty_rule"]):
+    origin = origin_of(record, found["cases"])
+    if record and (found["made_by"], found["empty_rule"]) != (origin, summary["empty_rule"]):
         return [Paragraph("Measured for other predictions: run `brats-tf evaluate --blind-classifier` again.")]
     rows = []
     for region in TABLE_ORDER:

@@ -24,7 +24,16 @@ HDF5_BYTES = 4096  # What HDF5 adds for a layer or a weight, at most.
 def load_network(
     run: str | Path, checkpoint: str = "last", *, precision: str = "float32"
 ) -> tuple[Config, keras.Model]:
-    """Loads a run: (config, network with its trained weights). Raises `InputError` as `load_weights` does."""
+    """Loads a run: (config, network with its trained weights).
+
+    Args:
+        run: its folder.
+        checkpoint: "last", or "best", the epoch with the best validation.
+        precision: in which the layers compute: "float32" or "bfloat16".
+
+    Raises:
+        InputError: when the weights are missing, of another network or not finite.
+    """
     config = Config.load(run)
     network = build_network(config, precision=precision)
     load_weights(network, run, checkpoint)
@@ -99,22 +108,27 @@ def save_as_runs(network: keras.Model, configs: Sequence[Config], folder: Path) 
 
 
 @contextmanager
-def explain_lack_of_memory(config: Config, needed_gb: float | None = None) -> Iterator[None]:
+def explain_lack_of_memory(config: Config, needed_gb: float | None = None, *, training: bool = True) -> Iterator[None]:
     """Turns running out of memory inside it, for a run of `config`, into one sentence, an `InputError`."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         needed = f", about {needed_gb:.1f} GB" if needed_gb else ""
-        raise InputError(f"{device_name()} has too little memory for {what_takes_memory(config)}{needed}.") from error
+        raise InputError(
+            f"{device_name()} has too little memory for {what_takes_memory(config, training)}{needed}."
+        ) from error
 
 
-def what_takes_memory(config: Config) -> str:
-    """What is too large, and which options make it smaller."""
-    half = ["--precision bfloat16"] if config.compute.precision == "float32" else []
-    patch, training = config.data.patch_size, config.training
+def what_takes_memory(config: Config, training: bool = True) -> str:
+    """What is too large for a training, or else a prediction, and which options make it smaller."""
+    half = ["--precision bfloat16"] if config.compute.precision == "float32" or not training else []
+    patch, settings = config.data.patch_size, config.training
+    if not training:
+        seen = f"windows of {format_shape(patch)}" if patch else f"the crop {format_shape(config.data.crop)}"
+        return f"{seen}; try {', '.join(half)}, or a machine with more"
     if patch is None:
         remedies = [*([] if config.compute.rematerialise else ["--rematerialise"]), *half, "a smaller --crop"]
         return f"the crop {format_shape(config.data.crop)}; try {', '.join(remedies)}"
     remedies = ["more --gradient-accumulation-steps", "a smaller --batch-size", "a smaller --patch-size", *half]
-    at_once = training.batch_size // training.gradient_accumulation_steps
+    at_once = settings.batch_size // settings.gradient_accumulation_steps
     return f"{at_once} patches of {format_shape(patch)} at once; try {', '.join(remedies)}"

@@ -141,6 +141,11 @@ def sha256_of(*paths: str | Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_text(text: str) -> str:
+    """The SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _int64(digits: str) -> int:
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError("a whole number has more than 64 bits")

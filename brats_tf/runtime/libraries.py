@@ -9,4 +9,4 @@ def need_libraries(extra: str, *names: str) -> None:
     """Raises `InputError` where a library of an extra of this package is not installed."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise InputError(f"{', '.join(missing)} is not installed: pip install 'brats_tf[{extra}]'.")
+        raise InputError(f"{', '.join(missing)} is not installed: pip install '.[{extra}]' in this repository.")

@@ -436,3 +436,11 @@ def test_a_record_of_a_case_that_lacks_a_part_is_refused(tmp_path):
     (tmp_path / "conform.json").write_text('{"series": {}, "grid": {}, "fingerprint": "", "source": ""}')
     with pytest.raises(InputError, match="it lacks reference, brain_mask, template, seconds, missing, left_out"):
         read_conform(tmp_path)
+
+
+def test_networks_that_are_not_there_show_before_patients_are_conformed(folder, tmp_path, capsys):
+    write_series(folder)
+    command = ["segment", str(tmp_path / "scanner"), "--runs", str(tmp_path / "runs"), "--networks", "nobody"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert "nobody" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

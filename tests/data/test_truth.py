@@ -49,6 +49,14 @@ def test_other_names_need_labels_that_tell_or_to_be_told(tmp_path):
         find_truth(tmp_path)
 
 
+def test_one_damaged_segmentation_does_not_hide_what_the_others_tell(tmp_path, capsys):
+    write(tmp_path / "p1.nii.gz", 1, 2, 4)
+    write(tmp_path / "p2.nii.gz", 1)
+    (tmp_path / "p2.nii.gz").write_bytes((tmp_path / "p2.nii.gz").read_bytes()[:60])
+    assert {case.convention for case in find_truth(tmp_path)[0]} == {BRATS_2017}
+    assert "1, 2, 4 as in BraTS 2017-2021; --labels says otherwise" in capsys.readouterr().out
+
+
 def test_a_list_may_name_segmentations_alone(tmp_path):
     write(tmp_path / "x.nii.gz", 1, 3)
     (tmp_path / "list.csv").write_text("id,seg,convention\np1,x.nii.gz,msd\n")

@@ -10,11 +10,13 @@ import pytest
 from prediction_records import write_record
 
 from brats_tf.data.splits import Split
+from brats_tf.data.truth import find_truth
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate, read_scores, score_case, show_table
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.scores import METRICS
 from brats_tf.evaluation.tune import tune_postprocessing
+from brats_tf.regions import CONVENTIONS
 
 
 def perfect(cases, folder):
@@ -151,6 +153,27 @@ def test_a_bad_prediction_is_left_out_and_the_others_are_scored(phantoms, tmp_pa
     assert sentence in received
     assert summary["WT"]["dice"]["n"] == summary["cases"] == 3
     assert summary["left_out"] == {case_id: received}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_cases_of_children_in_the_numbers_of_2024_are_not_scored_as_those_of_2023(tmp_path, alone):
+    """Only cases with edema, 4 there, show it: without them 3 would be scored as the enhancing tumour."""
+    predictions = tmp_path / "predictions"
+    for number, labels in enumerate(((1, 2, 3), (1, 2, 4), (1, 2)), start=1):
+        name = f"BraTS-PED-{number:05}-000"
+        voxels = np.zeros((6, 6, 6), np.uint8)
+        voxels.flat[: len(labels)] = labels
+        truth = tmp_path / "truth" / (f"{name}.nii.gz" if alone else f"{name}/{name}-seg.nii.gz")
+        for path in (truth, predictions / f"{name}.nii.gz"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    cases, _ = find_truth(tmp_path / "truth")
+    with pytest.raises(InputError, match="None of 3 cases could be scored"):
+        evaluate(cases, predictions=predictions, results=tmp_path / "results")
+    cases, _ = find_truth(tmp_path / "truth", labels="brats2024-ped")
+    given = {"predictions": predictions, "results": tmp_path / "results"}
+    summary, failures = evaluate(cases, convention=CONVENTIONS["brats2024-ped"], **given)
+    assert failures == [] and summary["cases"] == 3
 
 
 def test_a_prediction_elsewhere_and_a_case_without_truth_are_left_out(phantoms, tmp_path):

@@ -63,7 +63,7 @@ def test_what_a_format_cannot_hold_is_refused(asked, words, runs, tmp_path):
 def test_a_missing_library_is_named(runs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     monkeypatch.delitem(sys.modules, "brats_tf.exporting.onnx_file")
-    with pytest.raises(InputError, match=r"An ONNX file needs the package tf2onnx: pip install 'brats_tf\[runtimes\]'"):
+    with pytest.raises(InputError, match=r"An ONNX file needs the package tf2onnx: pip install '.\[runtimes\]'"):
         export_networks(runs[:1], out=tmp_path / "out", options=ExportOptions(format="onnx"))
 
 

@@ -101,6 +101,23 @@ def test_a_report_on_other_networks_than_those_that_predicted_is_refused(reporte
         write_report(phantoms, runs=[tmp_path / "flair", tmp_path / "gone"], **arguments)
 
 
+@pytest.mark.parametrize("change", ["postprocessing", "label map"])
+def test_a_report_on_the_scores_of_earlier_predictions_is_refused(reported, phantoms, tmp_path, change):
+    shutil.copytree(reported.parent.parent, tmp_path / "copy")
+    folder = tmp_path / "copy"
+    record = json.loads((folder / "predictions" / "prediction.json").read_text())
+    if change == "postprocessing":
+        record["postprocessing"] = {"drop_et_below_ml": 1.0}
+    else:
+        record["cases"][phantoms[1].id]["sha256"] = "0" * 64
+    (folder / "predictions" / "prediction.json").write_text(json.dumps(record))
+    with pytest.raises(
+        InputError, match="results must hold the scores of these predictions; received those of earlier"
+    ):
+        runs = [folder / "runs" / "flair", folder / "gone"]
+        write_report(phantoms, runs=runs, predictions=folder / "predictions", results=folder / "results")
+
+
 def test_without_scores_it_is_refused(phantoms, tmp_path):
     with pytest.raises(InputError, match=r"cases.csv is missing; `brats-tf evaluate` writes it"):
         write_report(phantoms, runs=[], predictions=tmp_path, results=tmp_path)
