@@ -7,7 +7,7 @@ import numpy as np
 from bench.timing import in_own_process, median_seconds
 from brats_tf.runtime.tensorflow import import_tensorflow
 
-PEERS = ("batchgenerators", "monai")  # Functions of `bench_peers`.
+PEERS = ("batchgenerators", "monai")  # Functions of `peers`.
 SLOW_S = 2  # A batch that takes longer is timed once.
 BATCH, REPEATS = 4, 7  # Crops a batch, and batches that are timed.
 # Each operation with one strength, about the middle of what presets draw.

@@ -17,6 +17,7 @@ from brats_tf.config.settings import CROP
 from brats_tf.errors import InputError
 from brats_tf.preprocessing.cache import CacheSettings
 from brats_tf.regions import MODALITIES
+from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.system import machine, resident_gb
@@ -46,7 +47,7 @@ def bench_data(cases, *, results, crop=CROP):
     if not cases:
         raise InputError("The measurement needs cases with all modalities and truth. Received: none.")
     log.info(f"Measuring preparation, streaming, memory and augmentation with {len(cases)} cases: about ten minutes.")
-    figures = {"machine": machine(), "crop": crop, "cases": len(cases)}
+    figures = {"machine": machine(), "commit": git_commit(), "crop": crop, "cases": len(cases)}
     with tempfile.TemporaryDirectory(dir=Path(results).resolve().parent) as folder:
         for measure in (_preparation, _streaming):
             log.info(f"{measure.__name__.strip('_').capitalize()} ...")

@@ -12,6 +12,7 @@ from bench.timing import in_own_process, median_seconds
 from bench.training import one_step, prepared_trainer
 from brats_tf.config.config import Config
 from brats_tf.config.presets import DEFAULT_PRESET
+from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.system import machine
@@ -37,6 +38,7 @@ def bench_network(config, *, results):
     )
     figures = {
         "machine": machine(),
+        "commit": git_commit(),
         "preset": config.preset,
         "backbone": config.network.backbone,
         "crop": config.data.crop,
@@ -84,7 +86,8 @@ def bench_backbones(names, *, results):
     names = names or tuple(BACKBONES)
     configs = [Config.from_preset("embedding", modalities=("flair",), backbone=name) for name in names]
     log.info(f"Measuring {len(configs)} backbones: about half a minute each at full size on two cores.")
-    figures = {"machine": machine(), "crop": configs[0].data.crop, "backbones": {}, "unfit": UNFIT}
+    figures = {"machine": machine(), "commit": git_commit(), "crop": configs[0].data.crop}
+    figures |= {"backbones": {}, "unfit": UNFIT}
     for config in track(configs, "Measuring"):
         figures["backbones"][config.network.backbone] = in_own_process(_backbone, config)
         write_json(path, figures)

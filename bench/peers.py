@@ -1,7 +1,7 @@
 """The same augmentations by batchgenerators and MONAI, for `python -m bench`; both are optional (extra `bench`).
 
 Every function takes a volume (1, H, W, D) and labels (1, H, W, D), NumPy arrays, and leaves them as they are: each
-library is measured from a crop to a new crop. Strengths are those of `bench_augmentation.OPERATIONS`; what a library
+library is measured from a crop to a new crop. Strengths are those of `augmentation.OPERATIONS`; what a library
 draws at random is drawn from a range of one value.
 """
 

@@ -16,6 +16,7 @@ from brats_tf.errors import InputError
 from brats_tf.inference.sliding_window import window_starts
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.preprocessing.transforms import brain_box
+from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.system import machine, peak_gb
@@ -57,6 +58,7 @@ def bench_windows(config, case, *, results):
         log.info("PyTorch, torchvision and MONAI (extra `bench`) are not all installed: only ours is measured.")
     figures = {
         "machine": machine(),
+        "commit": git_commit(),
         "preset": config.preset,
         "case": case.id,
         "shape": volume.shape,

@@ -24,6 +24,11 @@ class Preempted(Exception):
         super().__init__(f"{what} Run the same command, without --restart, to resume.")
 
 
+def about(case_id: str, error: InputError) -> str:
+    """The sentence of an error, with its case's name also where it has none, as of a process that was killed."""
+    return str(error) if case_id in str(error) else f"Case {case_id}: {error}"
+
+
 def in_one_line(error: BaseException) -> str:
     """The message of a library's error without its line breaks and its tail."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300] or 'no message'}"

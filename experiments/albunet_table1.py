@@ -42,6 +42,7 @@ from brats_tf.regions import (
     REGIONS,
 )
 from brats_tf.runs.history import read_validation
+from brats_tf.runs.record import FINISHED, read_run_record
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.program import run_program
 from brats_tf.runtime.tensorflow import device_name
@@ -150,8 +151,8 @@ def run_once(config, training, validation, runs, folder):
     run, results = runs / config.run_name, folder / runs.parent.name / runs.name
     if _is_done(config, training, validation, run, results):
         return
+    (results / CASES_FILE).unlink(missing_ok=True)  # Before the training: after an interruption it counts no more.
     train([config], training, runs=runs, cache_dir=runs.parents[1] / "cache", validation=validation)
-    (results / CASES_FILE).unlink(missing_ok=True)
     predict_cases(load_ensemble([run]), validation, out=runs / "predictions", options=PredictionOptions(replace=True))
     _, failures = evaluate(validation, predictions=runs / "predictions", results=results)
     if failures:
@@ -159,8 +160,10 @@ def run_once(config, training, validation, runs, folder):
 
 
 def _is_done(config, training, validation, run, results):
-    """Whether the same settings were trained on the same cases, and the same ones scored."""
+    """Whether the same settings were trained on the same cases to the end, and the same ones scored."""
     try:
+        if (read_run_record(run) or {}).get("status") != FINISHED:
+            return False
         scored, trained = read_scores(results), Split.load(run).training
         return (
             Config.load(run) == config

@@ -4,8 +4,9 @@ The cases of DATA are predicted under several names, so that the start counts li
 two, and by two of which one is killed with SIGKILL when a third of the label maps are there.
 
 Command:  python experiments/cohort_on_ray.py RUN DATA [--repeats 4]
-Time:     the first line says; for 8 cases and one network half an hour on two cores.
-Expected: equal label maps in all rows, one process of Ray at most 5 % slower than one without it.
+Time:     the first line says; for 8 cases and one network ten minutes on two cores.
+Expected: equal label maps in all rows where each process computes with as many cores; Ray's start and its copies cost
+          half a second a case.
 
 Needs the extra `ray`. Writes RESULTS/cohort_on_ray.json.
 """

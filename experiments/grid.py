@@ -58,7 +58,10 @@ def run(given):
     from brats_tf.training.distribution import gpu_numbers
 
     grid, options = read_grid(given.grids, given.name)
-    options |= dict(_setting(text) for text in given.set)
+    more = dict(_setting(text) for text in given.set)
+    if varied := sorted(set(more) & set(grid)):
+        raise InputError(f"--set must name options that the grid does not vary. Received: {', '.join(varied)}.")
+    options |= more
     folders = {"data": given.data, "runs": given.runs / given.name, "results": given.results / given.name}
     summary, failed = run_grid(cells_of(grid), options, folders, devices=gpu_numbers() or [None])
     show_grid(given.name, summary)

@@ -90,18 +90,6 @@ def planes():
     return lines
 
 
-def planes_small():
-    """Scalings and batch norms beside each other at reduced size."""
-    run = read_measured("living_planes-small")
-    lines = ["| scaling, batch norm | seed | deviation, least of its start | gradient, least | loss, last fifth |"]
-    lines.append("|---|--:|--:|--:|--:|")
-    for one in sorted(run["runs"], key=lambda one: (one["variant"], one["seed"])):
-        deviation, loss = one["planes_std"], one["loss"]
-        least = f"{min(deviation) / deviation[0]:.2f} | {min(one['squeeze_gradient']):.2g} | {_tail(loss):.3f}"
-        lines.append(f"| `{one['variant'].replace('-', '`, `')}` | {one['seed']} | {least} |")
-    return lines
-
-
 def _planes_row(modality, one):
     deviation = one["planes_std"]
     every = [deviation[0], *deviation[9::10]]

@@ -22,15 +22,16 @@ def continued(path, facts):
     """The `runs` of a results file that is to be continued; none where there is no file.
 
     Raises:
-        InputError: when it was measured with other settings than `facts`.
+        InputError: when it was measured with other settings than `facts`, or does not say with which.
     """
     if not path.is_file():
         return []
     before = json.loads(path.read_text())
-    others = [name for name, value in facts.items() if name in before and before[name] != value]
+    others = [name for name, value in facts.items() if before.get(name) != value]
     if others:
+        received = ", ".join(f"{name} {facts[name]}, there {before.get(name, 'not said')}" for name in others)
         raise InputError(
             f"{path} was measured with other {', '.join(others)}: name another one with --name, or delete it. "
-            f"Received: {', '.join(f'{name} {facts[name]}, there {before.get(name)}' for name in others)}."
+            f"Received: {received}."
         )
     return before["runs"]

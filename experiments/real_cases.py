@@ -125,12 +125,23 @@ def train(given):
     for seed, variant in itertools.product(range(given.seeds), given.variants):
         length = f"{given.minutes:g}min" if given.minutes else given.epochs
         path = given.out / f"{variant}-{length}-{given.learning_rate:g}-{seed}.npz"
-        if path.exists() or time.time() > given.until:
+        if path.exists():
+            _check_same_cases(path, given.cropped | {"training_cases": data["training"][2]})
+            continue
+        if time.time() > given.until:
             continue
         facts, maps = train_variant(given, variant, seed, data, begun)
         with atomic(path) as temporary:
             np.savez_compressed(temporary, facts=json.dumps(facts), **maps)
         log.info(f"{path.stem}: {1000 * facts['seconds_a_step']:.1f} ms a step, Dice {facts['curves']['dice'][-1]}")
+
+
+def _check_same_cases(path, facts):
+    """Raises `InputError` when the network in a file was trained on other volumes than are given now."""
+    with np.load(path) as file:
+        before = json.loads(str(file["facts"]))
+    if others := [name for name, value in facts.items() if before.get(name) != value]:
+        raise InputError(f"{path} was trained with other {', '.join(others)}: name another folder with --out.")
 
 
 @free_graphs()

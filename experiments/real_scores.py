@@ -72,6 +72,15 @@ def _devices(runs):
     return " and ".join(sorted({one["device"] for one in runs}))
 
 
+def _check_alike(group, runs):
+    """Raises `InputError` when the seeds of a row were trained in other ways; older files do not say all of it."""
+    for name in ("precision", "versions"):
+        known = [one["networks"][0][name] for one in runs if one.get("networks") and name in one["networks"][0]]
+        kinds = sorted({str(list(value) if isinstance(value, dict) else value) for value in known})
+        if len(kinds) > 1:
+            raise InputError(f"All seeds of {group[0]} must have the same {name}. Received: {' and '.join(kinds)}.")
+
+
 def _setting(one):
     """What tells one training from another."""
     return (*_group(one), one["seed"])
@@ -106,6 +115,7 @@ def compared(done):
         groups.setdefault(_group(one), {})[one["seed"]] = one
     rows = []
     for (variant, epochs, minutes, rate), its in groups.items():
+        _check_alike((variant, epochs, minutes, rate), list(its.values()))
         row = {"variant": variant, "epochs": epochs, "minutes": minutes, "learning_rate": rate, "seeds": sorted(its)}
         row["steps"] = int(np.mean([one["steps"] for one in its.values()]))
         runs = [its[seed] for seed in row["seeds"]]

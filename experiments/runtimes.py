@@ -8,7 +8,7 @@ a case's Dice over the regions, on the network's own voxels.
 Command:  python experiments/runtimes.py RUN DATA [--cases 8]
 Time:     about 5 minutes for `embedding-plus` at 96x96x72 on two CPU cores.
 Expected: equal Dice in float32, changes below 0.002 with weights in float16; the runtimes load in a fraction of the
-          time that TensorFlow takes, and a pass takes about as long.
+          time that TensorFlow takes, and a pass takes two to three times as long.
 
 Needs the extra `runtimes`. Writes RESULTS/runtimes.json.
 """

@@ -145,13 +145,22 @@ class Load:
                 answer = httpx.post(f"{self.address}/label-map", files=files, timeout=PATIENCE_SECONDS)
             except httpx.HTTPError:
                 answer = None
+            seconds = time.monotonic() - started
+            right = answer is not None and not bad and self.is_right(answer, case)
             with self.guard:
-                self.note(answer, case, bad, time.monotonic() - started)
+                self.note(answer, bad, right, seconds)
                 if first:
                     self.memory.append(self.process.memory_info().rss)
                     first = False
 
-    def note(self, answer, case, bad, seconds):
+    def is_right(self, answer, case):
+        """Whether an answer is the label map of a case; what cannot be read is not."""
+        try:
+            return answer.status_code == 200 and same(classes_in(answer.content, BRATS_2017), self.expected[case])
+        except Exception:  # Whatever a wrong answer leads nibabel and gzip to raise.
+            return False
+
+    def note(self, answer, bad, right, seconds):
         """Counts one answer."""
         if answer is None:
             self.lost += 1
@@ -161,7 +170,6 @@ class Load:
             self.wrong_refusals += answer.status_code != 422 or "damaged or truncated" not in answer.text
             return
         self.seconds.append(seconds)
-        right = answer.status_code == 200 and same(classes_in(answer.content, BRATS_2017), self.expected[case])
         self.wrong += not right
 
 

@@ -221,13 +221,6 @@ def parse_names(words: str) -> tuple[str, ...]:
     return names
 
 
-def parse_count(words: str) -> int:
-    """A whole number of at least 1."""
-    if not (words.isdecimal() and int(words) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, received {words!r}")
-    return int(words)
-
-
 def _metavar(setting: Setting) -> str:
     if setting.kind == Size:
         return "HxWxD" if setting.name != "depth_factors" else "AxBxC"

@@ -1,5 +1,6 @@
 """The commands that train and describe networks; see `commands`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from brats_tf.config.execution import TrainingOptions
 from brats_tf.config.fields import settings_of
 from brats_tf.config.settings import ComputeSettings, DataSettings
 from brats_tf.errors import InputError
+
+SUMMARY_WIDTH = 130  # Characters.
 
 
 def train(given):
@@ -88,7 +91,9 @@ def summary(given):
     from brats_tf.runtime.console import console
 
     network = build_network(displayed_config(given))
-    network.summary(line_length=130)
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", str(SUMMARY_WIDTH))  # Keras cuts the table at 80 columns in a pipe.
+    network.summary(line_length=SUMMARY_WIDTH)
     console.print(f"One pass over one volume: {2 * multiply_adds(network) / 1e9:.0f} GFLOP in convolutions.")
 
 

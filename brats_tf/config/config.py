@@ -218,7 +218,8 @@ def _sections(flat: dict[str, Any]) -> dict[str, Any]:
     network = flat.pop("network", "embedding")
     kinds = SECTIONS | {"network": _network_kind(network)}
     if not flat.get("modalities"):
-        raise InputError(f"`modalities` must name at least one of {', '.join(MODALITIES)}. Received: none.")
+        known = ", ".join(MODALITIES)
+        raise InputError(f"`modalities` must name what the network sees: {known} (--modality). Received: none.")
     sections: dict[str, Any] = {
         section: kind(**{name: flat.pop(name) for name in settings_of(kind) if name in flat}, **extra)
         for section, kind in kinds.items()

@@ -22,8 +22,8 @@ class TrainingOptions(Section):
     restart: bool = setting(False, "train from scratch; an existing run is renamed, not deleted")
     minutes: float | None = setting(
         None,
-        "end within about so many minutes, all networks together: a few steps are measured, and the epochs, over which "
-        "the learning rate falls, chosen to fit; a resumed run keeps its epochs",
+        "end within about so many minutes, all networks together: a few steps are measured, and the epochs chosen to "
+        "fit, so that a cosine schedule ends with them; a resumed run keeps its epochs",
         none="no limit; `epochs` decides",
         above=0,
         unit="min",

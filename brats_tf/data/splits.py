@@ -1,6 +1,7 @@
 """Splits cases into training and validation: by patient, stratified by layout and grade, seeded."""
 
 import logging
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from brats_tf.runtime.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 SPLIT_FILE = "split.json"
+_SHARED = re.compile(r"BraTS 20(17|18|19|20|21|23 GLI)|MSD Task01")  # Data sets of the same adults, numbered anew.
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ def split_cases(cases, data, *, seed):
         raise InputError(
             f"{how} leaves {len(training)} cases for training and {len(validation)} for validation; "
             f"received {len(cases)} cases of {len(order)} patients."
+        )
+    pooled = sorted({case.layout.name for case in cases if _SHARED.fullmatch(case.layout.name)})
+    if validation and len(pooled) > 1:
+        log.warning(
+            f"{', '.join(pooled)} have patients in common under other names: some may train and validate, and "
+            "the scores of the validation would be too good."
         )
     return Split(how, seed, training, validation)
 

@@ -15,7 +15,7 @@ from brats_tf import __version__
 from brats_tf.config.execution import EvaluationOptions
 from brats_tf.data.case import Case
 from brats_tf.data.notes import misread
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, about
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score, score_region
@@ -130,8 +130,8 @@ def _score_all(cases, score, pool, failures):
                 try:
                     scored[case.id] = started[case.id].result()
                 except InputError as error:
-                    failures.append((case.id, str(error)))
-                    log.info(f"Left out: {error}")
+                    failures.append((case.id, about(case.id, error)))
+                    log.info(f"Left out: {about(case.id, error)}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for all the others.
             raise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from brats_tf.data.case import Case
 from brats_tf.data.notes import log_notes, misread
-from brats_tf.errors import InputError, WriteError
+from brats_tf.errors import InputError, WriteError, about
 from brats_tf.preprocessing.cache import (
     Cache,
     CachedCase,
@@ -127,7 +127,7 @@ def _add_all(add, cases, pool, estimate):
                 except WriteError:
                     raise
                 except InputError as error:
-                    failures[case.id] = str(error)
+                    failures[case.id] = about(case.id, error)
                     continue
                 for note in notes_on_case:
                     notes.setdefault(note, []).append(case.id)

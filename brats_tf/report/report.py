@@ -15,6 +15,7 @@ from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ReportOptions
 from brats_tf.config.settings import ClassifierSettings
 from brats_tf.data import volumes
+from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER, check_origin, read_scores, read_summary
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.scores import format_score
@@ -75,7 +76,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
     known = {case.id: case for case in cases}
     viewer_cases = (options or ReportOptions()).viewer_cases
     chosen = _from_both_ends([case for case in order if case in known and known[case].volumes], viewer_cases)
-    views = {case: _view(known[case], maps) for case in track(chosen, "Reading cases")}
+    views, unshown = _views([known[case] for case in chosen], maps)
     pictures = results / PICTURES_FOLDER
     no_views = [Paragraph("There are no images of the scored cases to show.")]
     sections = {
@@ -88,7 +89,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
         "Uncertainty": uncertainty_section(summary, scored, record, pictures),
         **({CONTRIBUTION: contribution_section(results, summary, record)} if _has_planes(configs) else {}),
         "Training": training_section([Path(run) for run in runs], pictures),
-        "Left out": left_out_section(summary, record),
+        "Left out": left_out_section(summary, record, unshown),
         "How it was made": _provenance(configs, record, [known[case] for case in order if case in known], maps),
     }
     sheets = {
@@ -117,12 +118,27 @@ def _mean_dice(regions):
 
 @dataclasses.dataclass(frozen=True)
 class CaseView:
-    """What is shown of a case: a volume (H, W, D), two maps of classes, and all of it as a `SpriteSheet`."""
+    """What is shown of a case: a volume (H, W, D) and two maps of classes, where an overlay needs them, and a sheet."""
 
-    volume: np.ndarray
-    truth: np.ndarray
-    prediction: np.ndarray
+    volume: np.ndarray | None
+    truth: np.ndarray | None
+    prediction: np.ndarray | None
     sheet: SpriteSheet
+
+
+def _views(cases, maps):
+    """({case id: `CaseView`}, {case id: sentence} of what cannot be read). Only cases with an overlay keep volumes."""
+    views, unshown = {}, {}
+    large = {case.id for case in _from_both_ends(cases, 2 * OVERLAYS)}
+    for case in track(cases, "Reading cases"):
+        try:
+            view = _view(case, maps)
+        except InputError as error:
+            log.info(f"Not shown: {error}")
+            unshown[case.id] = str(error)
+            continue
+        views[case.id] = view if case.id in large else CaseView(None, None, None, view.sheet)
+    return views, unshown
 
 
 def _view(case, maps):
@@ -151,7 +167,7 @@ def _from_both_ends(order, count):
 
 def _worst_and_best(views, scored, folder):
     blocks = [Paragraph("By the mean Dice of ET, WT and TC, the worst first.")]
-    for number, case in enumerate(_from_both_ends(list(views), 2 * OVERLAYS)):
+    for number, case in enumerate(case for case, view in views.items() if view.volume is not None):
         view = views[case]
         dice = ", ".join(f"{region} {format_score('dice', scored[case][region]['dice'])}" for region in TABLE_ORDER)
         path = folder / f"case_{number + 1}.png"
@@ -163,11 +179,19 @@ def _worst_and_best(views, scored, folder):
     return blocks
 
 
+def _label_map(case, maps):
+    """The file of a case's label map; none where it is gone."""
+    try:
+        return [maps.path(case.id)]
+    except InputError:
+        return []
+
+
 def _provenance(configs, record, cases, maps):
     versions = {"brats_tf": __version__, "python": platform.python_version()} | {
         name: version(name) for name in PACKAGES
     }
-    files = [path for case in cases for path in (case.segmentation, maps.path(case.id))]
+    files = [path for case in cases for path in (case.segmentation, *_label_map(case, maps))]
     facts = {
         "machine": machine(),
         "versions": versions,

@@ -169,9 +169,10 @@ def contribution_section(results, summary, record):
     return [Paragraph(text), Table(("", "normal", "blinded", "difference", "p", "n"), rows)]
 
 
-def left_out_section(summary, record):
-    """Cases without prediction or without score, and why."""
-    rows = [(case, reason) for part in (record, summary) for case, reason in part.get("left_out", {}).items()]
+def left_out_section(summary, record, unshown):
+    """Cases without prediction, without score or, {case id: sentence}, without pictures, and why."""
+    parts = [record.get("left_out", {}), summary.get("left_out", {}), unshown]
+    rows = [(case, reason) for part in parts for case, reason in part.items()]
     return [Table(("case", "reason"), rows) if rows else Paragraph("No case was left out.")]
 
 

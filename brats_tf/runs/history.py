@@ -27,8 +27,8 @@ def read_validation(run):
     try:
         for row in read_csv(path):
             curves[row["region"]].setdefault(int(row["epoch"]), []).append(float(row["dice"]))
-        if len({tuple(map(len, curve.values())) for curve in curves.values()}) > 1:
-            raise ValueError("a region has fewer scores than another")
+        if len({tuple((epoch, len(dice)) for epoch, dice in curve.items()) for curve in curves.values()}) > 1:
+            raise ValueError("a region has other epochs, or fewer scores, than another")
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} must hold the columns {', '.join(VALIDATION_COLUMNS)}: {error}.") from None
     return curves

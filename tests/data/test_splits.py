@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,16 @@ def test_a_missing_or_damaged_split_is_refused(tmp_path):
         (tmp_path / "split.json").write_text(content)
         with pytest.raises(InputError, match="is no readable split"):
             Split.load(tmp_path)
+
+
+def test_data_sets_that_share_patients_are_warned_of(capsys):
+    pooled = [
+        case(f"{name}-{number}", layout=replace(UNDERSCORED, name=name))
+        for name in ("BraTS 2021", "BraTS 2023 GLI", "BraTS 2023 SSA")
+        for number in range(4)
+    ]
+    split(pooled, seed=0)
+    split(pooled[4:], seed=0, validation_split=0.5)
+    assert "in common" not in capsys.readouterr().out
+    split(pooled, seed=0, validation_split=0.5)
+    assert "BraTS 2021, BraTS 2023 GLI have patients in common under other names" in capsys.readouterr().out

@@ -118,6 +118,18 @@ def test_a_report_on_the_scores_of_earlier_predictions_is_refused(reported, phan
         write_report(phantoms, runs=runs, predictions=folder / "predictions", results=folder / "results")
 
 
+def test_a_file_that_is_gone_costs_its_own_pictures_alone(reported, phantoms, tmp_path, capsys):
+    shutil.copytree(reported.parent.parent, tmp_path / "copy")
+    folder = tmp_path / "copy"
+    (folder / "predictions" / f"{phantoms[1].id}.nii.gz").unlink()
+    runs = [folder / "runs" / "flair", folder / "gone"]
+    path = write_report(phantoms, runs=runs, predictions=folder / "predictions", results=folder / "results")
+    assert f"Not shown: Case {phantoms[1].id}: expected its label map" in " ".join(capsys.readouterr().out.split())
+    page = path.read_text()
+    assert f"Case {phantoms[1].id}: expected its label map" in page
+    assert page.count("truth, prediction and error") == 2 * 2  # Caption and description of the two others' pictures.
+
+
 def test_without_scores_it_is_refused(phantoms, tmp_path):
     with pytest.raises(InputError, match=r"cases.csv is missing; `brats-tf evaluate` writes it"):
         write_report(phantoms, runs=[], predictions=tmp_path, results=tmp_path)
