@@ -164,6 +164,11 @@ class AlbuNetSettings(Section):
 class TrainingSettings(Section):
     """Loss, optimiser, learning rate and length of a training."""
 
+    start_from: str | None = setting(
+        None,
+        "trained run whose last weights the training starts from, or a folder of runs with one of this run's name",
+        none="`weights`, the classifier's alone",
+    )
     epochs: int = setting(
         200, "passes over the training cases", minimum=1, source="the embedding paper gives no figure"
     )

@@ -71,6 +71,28 @@ def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last"
     return sha256
 
 
+def fill_from_run(network: keras.Model, config: Config) -> str:
+    """Fills a network with the weights of the run that its training starts from. Returns their origin, in words.
+
+    Raises:
+        InputError: when there is no such run, or it is of another network.
+    """
+    run = Path(config.training.start_from or "")
+    run = run if (run / CONFIG_FILE).is_file() else run / config.run_name
+    other = Config.load(run)
+    found, wanted = ({"network": one.network.name} | one.network_settings() for one in (other, config))
+    free = ("shape", "batch_norm", "stochastic_depth")  # They decide nothing of what the weights mean.
+    differing = [name for name, value in wanted.items() if name not in free and found.get(name) != value]
+    if differing or len(other.data.modalities) != len(config.data.modalities):
+        reason = f", with other {differing[0]}" if differing else ""
+        raise InputError(
+            f"`start_from` must be a run of the same network, for as many modalities. Received: {run}, of "
+            f"{other.preset} for {', '.join(other.data.modalities)}{reason}."
+        )
+    sha256 = load_weights(network, run)
+    return f"the weights of {run.name}, SHA-256 {sha256[:12]}"
+
+
 def not_finite(weights: Sequence[keras.Variable]) -> str | None:
     """The path of the first of these weights that holds NaN or infinity, if one does."""
     bad = (weight.path for weight in weights if not np.isfinite(keras.ops.convert_to_numpy(weight)).all())

@@ -22,7 +22,7 @@ from brats_tf.inference.predictor import compiled_forward, compiled_planes
 from brats_tf.models.build import build_network, build_with_weights, classifier_hash
 from brats_tf.models.planes import has_planes, with_planes
 from brats_tf.runs.folder import check_run, open_run, set_aside
-from brats_tf.runs.network import explain_lack_of_memory
+from brats_tf.runs.network import explain_lack_of_memory, fill_from_run
 from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.lock import lock
@@ -183,11 +183,18 @@ def _make_ready(config, strategy, before=None, *, keep_start=True):
     if before and _built_alike(before.config, config):
         for variable, value in zip(before.trainer.state if before.start else [], before.start, strict=True):
             variable.assign(value)
+        if config.training.start_from:  # Each modality from its own.
+            before.origin = fill_from_run(before.network, config)
+            before.classifier_sha256 = classifier_hash(before.network)
         return before
     keras.utils.clear_session()
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
-        network, origin = build_with_weights(config)
+        if config.training.start_from:
+            network = build_network(config, precision=config.compute.precision)
+            origin = fill_from_run(network, config)
+        else:
+            network, origin = build_with_weights(config)
         check_gradients(network)
         trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
     trainer.prepare(strategy, jit=config.compute.jit)

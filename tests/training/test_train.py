@@ -1,6 +1,7 @@
 import csv
 import errno
 import gc
+import json
 import math
 import os
 import re
@@ -30,6 +31,7 @@ from brats_tf.runs.network import load_network, load_weights
 from brats_tf.runs.record import read_run_record
 from brats_tf.runtime import tensorflow
 from brats_tf.runtime.console import progress_bar
+from brats_tf.runtime.files import sha256_of
 from brats_tf.training.callbacks import StopOnNonFinite
 from brats_tf.training.epoch_files import SaveWeights, ShowProgress
 from brats_tf.training.loop import make_trainer
@@ -493,3 +495,23 @@ def test_the_best_epoch_of_the_validation_is_kept_beside_the_last(phantoms, tmp_
         load_network(
             train([tiny(epochs=1)], phantoms[:1], runs=tmp_path / "b", cache_dir=tmp_path / "cache")[0], "best"
         )
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_a_trained_network_of_its_own_modality(phantoms, tmp_path):
+    settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none", "epochs": 1}
+    configs = [Config.from_preset("embedding", modalities=(name,), **settings) for name in ("flair", "t2")]
+    first = train(configs, phantoms[:1], runs=tmp_path / "first")
+    still = {"start_from": str(tmp_path / "first"), "learning_rate": 1e-12}
+    again = train([config.replace(**still) for config in configs], phantoms[:1], runs=tmp_path / "again")
+    for before, after in zip(first, again, strict=True):
+        pairs = [load_network(run)[1].get_weights() for run in (before, after)]
+        for old, new in zip(*pairs, strict=True):
+            np.testing.assert_allclose(new, old, atol=1e-9)
+        origin = json.loads((after / "run.json").read_text())["initial_weights"]["origin"]
+        assert origin == f"the weights of {before.name}, SHA-256 {sha256_of(before / 'network.weights.h5')[:12]}"
+    other = Config.from_preset("embedding", modalities=("t1",), **settings | {"input_scaling": "none"})
+    with pytest.raises(InputError, match="must be a run of the same network.*with other input_scaling"):
+        train([other.replace(start_from=str(first[0]))], phantoms[:1], runs=tmp_path / "other")
+    with pytest.raises(InputError, match="nowhere"):
+        train([configs[0].replace(start_from=str(tmp_path / "nowhere"))], phantoms[:1], runs=tmp_path / "other")
