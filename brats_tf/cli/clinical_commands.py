@@ -191,7 +191,9 @@ def _segment_options(parser):
     options.add_settings(parser, ForwardOptions)
     options.add_settings(parser, PostProcessing)
     options.add_tuned(parser)
-    options.add_settings(parser, PredictionOptions, ("replace",))
+    parser.add_argument(
+        "--replace", action="store_true", help="replace cases and predictions made of other files, networks or options"
+    )
     options.add_settings(parser, RestoreOptions)
     parser.set_defaults(phantoms=False, save_probabilities=None, save_uncertainty=None)
 

@@ -17,7 +17,7 @@ WORST_MM = round(math.hypot(240, 240, 155), 2)  # 373.13: across a BraTS volume,
 
 @dataclass(frozen=True)
 class EmptyMaskRule:
-    """Scores of a region without voxels in truth, prediction or both; overlap with one empty mask is always 0."""
+    """Scores of a region without voxels in truth, prediction or both; Dice with one empty mask is always 0."""
 
     sentence: str
     share_both: float

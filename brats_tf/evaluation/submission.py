@@ -52,6 +52,8 @@ def package_submission(predictions, archive, *, cases=None, skipped=()):
         if name not in {path.name for path in paths}
     ]
     unfinished = [*maps.record.get("left_out", {}), *maps.record.get("pending", [])]
+    known = {f"{case_id}.nii.gz" for case_id in unfinished}
+    objections = [(name, sentence) for name, sentence in objections if name not in known]  # Which say why.
     objections += [(f"{case_id}.nii.gz", _complaint(maps, case_id)) for case_id in unfinished]
     objections += [(str(path), f"was skipped, so its prediction may be missing: {reason}.") for path, reason in skipped]
     for path in track(paths, "Checking"):

@@ -6,12 +6,11 @@ The paper's 1 x k x k is k x k x 1 here, because D comes last; its 3 x 1 x 1 dep
 import keras
 from keras import initializers, layers
 
-from brats_tf.errors import InputError
 from brats_tf.models.convolutions import Conv3D, Conv3DTranspose
+from brats_tf.models.feature_pyramid import check_height_and_width
 from brats_tf.models.resnet34 import batch_norm, resnet34
 from brats_tf.regions import CLASSES
 
-MULTIPLE = 32  # Of H and W: the encoder's coarsest scale.
 # {block: (features of its convolution, features of its transposed convolution, the scale it joins)}; authors' code.
 CENTRE = 128
 DECODER = {
@@ -37,7 +36,7 @@ def albunet(shape: tuple[int, int, int, int], *, depth_layers: bool = True) -> k
     Source: AlbuNet paper, Section 2.1 and Figure 2; widths, order and the single convolution in the centre: authors'
     code. Weights are random until `torchvision_weights` fills the encoder.
     """
-    check_shape(shape)
+    check_height_and_width(shape, "patch")
     depth = _see_neighbours if depth_layers else _leave
     volume = keras.Input(shape, name="volume")
     pyramid = resnet34(volume)
@@ -54,16 +53,6 @@ def albunet(shape: tuple[int, int, int, int], *, depth_layers: bool = True) -> k
     x = Conv3D(len(CLASSES), 1, kernel_initializer=_initial(), name="classes_conv")(x)
     classes = layers.Activation("softmax", dtype="float32", name="classes")(x)
     return keras.Model(volume, classes, name="albunet")
-
-
-def check_shape(shape):
-    """Raises `InputError` when H or W of a patch (H, W, D, C) is no multiple of 32."""
-    height, width, depth, _ = shape
-    if height % MULTIPLE or width % MULTIPLE:
-        raise InputError(
-            f"Height and width of a patch must be multiples of {MULTIPLE}. Received: {height}x{width}x{depth} "
-            "(H x W x D)."
-        )
 
 
 def _see_neighbours(x, *, name):

@@ -8,8 +8,8 @@ from keras import layers
 
 from brats_tf.config.presets import PRESETS
 from brats_tf.config.settings import EmbeddingSettings
-from brats_tf.errors import InputError
 from brats_tf.models import backbones, decoder2d, interslice
+from brats_tf.models.feature_pyramid import check_height_and_width
 from brats_tf.models.slices_first import conv, slices_first, slices_last
 
 REGION_CHANNELS = 3  # WT, TC, ET
@@ -107,9 +107,5 @@ def check_shape(shape, depth_factors=None, planes=interslice.PLANES):
     Raises:
         InputError: when H or W is no multiple of 32, or D does not squeeze into the planes.
     """
-    height, width, depth, _ = shape
-    if height < 32 or width < 32 or height % 32 or width % 32:
-        raise InputError(
-            f"Height and width of a volume must be multiples of 32. Received: {height}x{width}x{depth} (H x W x D)."
-        )
-    return interslice.check_depth_factors(depth_factors, depth, planes)
+    check_height_and_width(shape)
+    return interslice.check_depth_factors(depth_factors, shape[2], planes)

@@ -10,9 +10,22 @@ import re
 import keras
 from keras import layers
 
+from brats_tf.errors import InputError
+
 SCALES = ("P1", "P2", "P3", "P4", "P5")
+COARSEST = 2 ** len(SCALES)  # How many times smaller the last features are.
 # What classifiers do to an image before their first convolution: here the planes are the image, see `backbones`.
 INPUT_SCALING = (layers.Rescaling, layers.Normalization, layers.BatchNormalization)
+
+
+def check_height_and_width(shape, what="volume"):
+    """Raises `InputError` when H or W of (H, W, D, C) is no multiple of 32, as the scales must be."""
+    height, width, depth, _ = shape
+    if min(height, width) < COARSEST or height % COARSEST or width % COARSEST:
+        raise InputError(
+            f"Height and width of a {what} must be multiples of {COARSEST}. Received: {height}x{width}x{depth} "
+            "(H x W x D)."
+        )
 
 
 def cut(classifier, *, name):

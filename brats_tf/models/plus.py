@@ -14,10 +14,10 @@ from brats_tf.config.settings import PlusSettings
 from brats_tf.errors import InputError
 from brats_tf.models import backbones, slabs
 from brats_tf.models.embedding import REGION_CHANNELS
+from brats_tf.models.feature_pyramid import check_height_and_width
 from brats_tf.models.precision import float32_on_cpu
 
 DEFAULTS = PlusSettings()
-COARSEST = 32  # How many times smaller a classifier's last features are.
 
 
 def plus_network(
@@ -59,11 +59,7 @@ def plus_network(
 
 def check_shape(shape, slab):
     """Raises `InputError` when H or W is no multiple of 32, or D none of the slab."""
-    height, width, depth, _ = shape
-    if min(height, width) < COARSEST or height % COARSEST or width % COARSEST:
-        raise InputError(
-            f"Height and width of a volume must be multiples of {COARSEST}. Received: {height}x{width}x{depth} "
-            "(H x W x D)."
-        )
+    check_height_and_width(shape)
+    depth = shape[2]
     if depth % slab:
         raise InputError(f"The depth of a volume must be a multiple of `slab`. Received: depth={depth}, slab={slab}.")
