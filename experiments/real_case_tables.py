@@ -2,7 +2,7 @@
 
 from results_files import MODALITIES, REGIONS, interval, read
 
-from brats_tf.errors import format_shape
+from brats_tf.errors import InputError, format_shape
 
 NETWORKS = {
     "plus": "`embedding-plus`",
@@ -116,6 +116,9 @@ def plus_on_cpu_fine():
 def _on_cpu(name):
     run, scores, averaged = read(f"{name}_run"), read(name), read(f"{name}_averaged")
     data, blinded = run["settings"]["data"], read(f"{name}_classifier")
+    networks = [one.get("made_by", one)["networks"] for one in (scores, averaged, blinded)]
+    if networks.count(networks[0]) < len(networks):
+        raise InputError(f"The files of {name} must be of one network. Received those of {networks}.")
     size = format_shape(data["crop"])
     lines = [
         f"Measured on {run['machine']}, commit {run['git_commit']}: {run['cases']} training cases, {size} at "

@@ -38,7 +38,7 @@ PUBLISHED = {
     "bench.json": "experiments/results/bench.json",
     "bench_efficientnetb7.json": "experiments/results/bench_efficientnetb7.json",
     "bench_training-float32.json": "experiments/results/bench_training-float32.json",
-    "bench_training-embedding-plus-float32.json": "experiments/results/bench_training-embedding-plus.json",
+    "bench_training-embedding-plus-float32.json": "experiments/results/bench_training-embedding-plus-float32.json",
     "bench_training-embedding-plus.json": "experiments/results/bench_training-embedding-plus.json",
     "bench_comparison.json": "experiments/results/bench_comparison.json",
     "bench_comparison-float32.json": "experiments/results/bench_comparison-float32.json",
