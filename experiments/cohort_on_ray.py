@@ -5,8 +5,8 @@ two, and by two of which one is killed with SIGKILL when a third of the label ma
 
 Command:  python experiments/cohort_on_ray.py RUN DATA [--repeats 4]
 Time:     the first line says; for 8 cases and one network ten minutes on two cores.
-Expected: equal label maps in all rows where each process computes with as many cores; Ray's start and its copies cost
-          half a second a case.
+Expected: equal label maps in all rows where each process computes with as many cores; Ray's copies cost 0.4 s a case,
+          besides its start.
 
 Needs the extra `ray`. Writes RESULTS/cohort_on_ray.json.
 """

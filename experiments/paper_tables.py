@@ -174,7 +174,7 @@ def albunet():
         f"ours, {run['length']}: {run['seeds']} runs, {run['cases']['training']} cases, "
         f"{run['cases']['validation']} validated"
     )
-    rows = {f"{method} (the paper)": row for method, row in papers()["albunet"].items()}
+    rows = {f"the paper: {method}": row for method, row in papers()["albunet"].items()}
     rows |= {f"{method} ({ours})": row for method, row in run["table"].items()}
     for title, row in rows.items():
         cells = [

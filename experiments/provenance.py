@@ -31,7 +31,7 @@ def continued(path, facts):
     if others:
         received = ", ".join(f"{name} {facts[name]}, there {before.get(name, 'not said')}" for name in others)
         raise InputError(
-            f"{path} was measured with other {', '.join(others)}: name another one with --name, or delete it. "
+            f"{path} must be of the same settings to be continued: name another one with --name, or delete it. "
             f"Received: {received}."
         )
     return before["runs"]

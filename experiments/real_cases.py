@@ -140,7 +140,7 @@ def _check_same_cases(path, facts):
     """Raises `InputError` when the network in a file was trained on other volumes than are given now."""
     with np.load(path) as file:
         before = json.loads(str(file["facts"]))
-    if others := [name for name, value in facts.items() if before.get(name) != value]:
+    if others := [name for name, value in facts.items() if name in before and before[name] != value]:
         raise InputError(f"{path} was trained with other {', '.join(others)}: name another folder with --out.")
 
 

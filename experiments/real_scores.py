@@ -74,11 +74,11 @@ def _devices(runs):
 
 def _check_alike(group, runs):
     """Raises `InputError` when the seeds of a row were trained in other ways; older files do not say all of it."""
-    for name in ("precision", "versions"):
+    for name, title in (("precision", "precision"), ("versions", "libraries")):
         known = [one["networks"][0][name] for one in runs if one.get("networks") and name in one["networks"][0]]
         kinds = sorted({str(list(value) if isinstance(value, dict) else value) for value in known})
         if len(kinds) > 1:
-            raise InputError(f"All seeds of {group[0]} must have the same {name}. Received: {' and '.join(kinds)}.")
+            raise InputError(f"All seeds of {group[0]} must have the same {title}. Received: {' and '.join(kinds)}.")
 
 
 def _setting(one):

@@ -38,7 +38,7 @@ PUBLISHED = {
     "bench.json": "experiments/results/bench.json",
     "bench_efficientnetb7.json": "experiments/results/bench_efficientnetb7.json",
     "bench_training-float32.json": "experiments/results/bench_training-float32.json",
-    "bench_training-embedding-plus-float32.json": "experiments/results/bench_training-embedding-plus-float32.json",
+    "bench_training-embedding-plus-float32.json": "experiments/results/bench_training-embedding-plus.json",
     "bench_training-embedding-plus.json": "experiments/results/bench_training-embedding-plus.json",
     "bench_comparison.json": "experiments/results/bench_comparison.json",
     "bench_comparison-float32.json": "experiments/results/bench_comparison-float32.json",
@@ -49,10 +49,7 @@ PUBLISHED = {
     "backbones.json": "brats_tf/models/backbones.json",
     "overfit_one_case/summary.json": "experiments/results/overfit_one_case.json",
     "scaling_and_batch_norm/summary.json": "experiments/results/scaling_and_batch_norm.json",
-    **{
-        f"living_planes-{name}.json": f"experiments/results/living_planes-{name}.json"
-        for name in ("flair", "t1ce", "small")
-    },
+    **{f"living_planes-{name}.json": f"experiments/results/living_planes-{name}.json" for name in ("flair", "t1ce")},
     **{
         f"classifier_contribution-{name}.json": f"experiments/results/classifier_contribution-{name}.json"
         for name in ("variants", "gpu")

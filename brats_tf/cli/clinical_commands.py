@@ -51,7 +51,7 @@ def restore(given):
 
     Takes label maps of cases that `conform` made. Writes OUT/<case>/<case>_<modality>_seg.nii.gz and, for a DICOM
     series, _seg.dcm, whose segments WT, TC and ET lie on the slices of the source; and OUT/restored.json with the
-    volumes in ml. Predictions with --save-probabilities are interpolated before they are cut at 0.5. Needs the extra
+    volumes in ml. Predictions with --save-probabilities are interpolated before they become labels. Needs the extra
     `clinical`.
 
     brats-tf restore predictions --out restored
@@ -85,9 +85,12 @@ def segment(given):
     from brats_tf.config.config import Config
     from brats_tf.report.checking_page import write_checking_page
     from brats_tf.report.volumes_page import write_volumes_page
+    from brats_tf.runs.files import CHECKPOINT_FILES
 
-    for run in runs_given(given):
-        Config.load(run)  # A network that is not there shows before the patients are conformed, for hours.
+    for run in runs_given(given):  # A network that is not there shows before the patients are conformed, for hours.
+        Config.load(run)
+        if not (run / CHECKPOINT_FILES[given.checkpoint]).is_file():
+            raise InputError(f"{run} must hold {CHECKPOINT_FILES[given.checkpoint]} of a trained network.")
     cases, predictions, restored = (given.out / name for name in ("cases", "predictions", "restored"))
     failures = conform_patients(
         find_patients(given.input, given.series_list),

@@ -19,6 +19,7 @@ from brats_tf.config.execution import TrainingOptions
 from brats_tf.config.fields import settings_of
 from brats_tf.config.settings import ComputeSettings, DataSettings
 from brats_tf.errors import InputError
+from brats_tf.runtime.lock import check_unlocked
 
 SUMMARY_WIDTH = 130  # Characters.
 
@@ -41,6 +42,7 @@ def train(given):
     import_tensorflow()
     from brats_tf.training.distribution import gpu_numbers, machines
     from brats_tf.training.parallel import train_modalities
+    from brats_tf.training.train import check_start
     from brats_tf.training.train import train as train_networks
 
     configs = configs_from(given)
@@ -51,8 +53,13 @@ def train(given):
     gpus, runs = gpu_numbers(), folder(given, "runs")
     if given.modality == "all" and len(gpus) > 1 and training_options.devices == 1 and machines() == 1:
         arguments = sys.argv[1:] if given.arguments is None else given.arguments
-        names = [config.named(training_options.name) for config in configs] if training_options.restart else []
-        restarted = [runs / name for name in names]
+        restarted = []
+        if training_options.restart:  # Nothing is set aside for a training that would be refused.
+            cases_from(given, "training", configs[0])
+            restarted = [runs / config.named(training_options.name) for config in configs]
+            for config, run in zip(configs, restarted, strict=True):
+                check_unlocked(run)
+                check_start(config, run)
         return train_modalities(arguments, gpus, logs=runs, minutes=training_options.minutes, restarted=restarted)
     train_networks(
         configs,

@@ -17,10 +17,11 @@ from brats_tf.regions import MODALITIES
 FLAIR = "flair tirm darkfluid dark-fluid t2f t2flair".split()
 T1 = "t1 t1w t1n mprage bravo spgr fspgr tfe vibe t1ce t1c t1gd t1km t1post".split()
 T2 = "t2 t2w".split()
-CONTRAST = (
-    "ce t1ce t1c gd t1gd gado gad km t1km post t1post contrast postcontrast +c c+ kontrast dotarem clariscan gadovist "
-    "gadavist prohance multihance magnevist omniscan primovist eovist vueway elucirem"
-).split()
+AGENTS = (
+    *"dotarem clariscan gadovist gadavist prohance multihance magnevist".split(),
+    *"omniscan primovist eovist vueway elucirem".split(),
+)
+CONTRAST = (*"ce t1ce t1c gd t1gd gado gad km t1km post t1post contrast postcontrast +c c+ kontrast".split(), *AGENTS)
 NO_CONTRAST = "pre native nativ noncontrast non-contrast no-contrast ohne without precontrast".split()
 NOT = ("no", "non", "wo", "w/o")  # Directly before a word of `CONTRAST`.
 OTHERS = (
@@ -32,11 +33,13 @@ OTHERS = (
 _NONE = (
     "",
     *"nacl saline".split(),
-    *"no non none not n nein 0 without ohne wo w/o n/a na nil - -- unknown unbekannt".split(),
+    *"no non none not n nein 0 without ohne wo w/o n/a na nil - -- ? n.a. unknown unbekannt".split(),
     *"kein keine keiner keines keins".split(),
 )
 # Before or after a treatment, not contrast.
-_TREATMENT = r"(?:op|surgery|surgical|resection|rt|radio\w*|chemo\w*|treatment|therapy|biopsy)\b"
+_TREATMENT = (
+    r"(?:op|oper\w*|surg\w*|resect\w*|rt\w?|rct|radi\w*|irradi\w*|chemo\w*|treat\w*|therap\w*|biops\w*|crani\w*|tmz)\b"
+)
 _WORD = re.compile(rf"(?:pre|post)[-_ ]?{_TREATMENT}|t2\*|\+c\b|\bc\+|dark[-_ ]fluid|non?[-_ ]contrast|w/o\b|[a-z0-9]+")
 _BOTH = re.compile(r"\b(w[ /]+wo|wo[ /]+w|with (and|&) without)\b")  # Of the whole examination: it says nothing.
 
@@ -145,10 +148,12 @@ def _by_words_and_times(series, words, about_contrast):
     if not (kind or by_times):
         return Choice(series, None, "neither its description nor its times tell a modality")
     agent = str(series.tags.get("ContrastBolusAgent", "")).strip().lower()
-    agent = "" if re.split(r"[\s,;:]+", agent)[0] in _NONE else agent
-    without, given = _says_without(about_contrast), "an agent" if agent else _says_with(about_contrast)
-    if given and without and (kind or by_times) == "t1":
-        return Choice(series, None, f"its description says {without!r}, but also {given!r}")
+    first, *others = re.split(r"[\s,;:]+", agent)
+    agent = "" if first in _NONE and not set(others) & set(AGENTS) else agent
+    without, given = _says_without(about_contrast), _says_with(about_contrast)
+    if without and (agent or given) and (kind or by_times) == "t1":
+        other = "an agent is named" if agent else f"also {given!r}"
+        return Choice(series, None, f"its description says {without!r}, but {other}")
     modality = _with_contrast(kind or by_times, about_contrast, agent)
     because = [part for part in (reason, times) if part]
     if modality in ("t1", "t1ce"):

@@ -6,17 +6,16 @@ file that has to name them, the DICOM SEG.
 """
 
 import hashlib
-import os
 import re
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 
 from brats_tf.clinical.grids import Grid
+from brats_tf.data.discovery import walk
 from brats_tf.data.layouts import is_nifti
 from brats_tf.errors import InputError, in_one_line
 from brats_tf.runtime.files import sha256_of
@@ -97,15 +96,8 @@ def read_series(folder, patient):
 
 
 def files_under(folder):
-    """The files in any depth of a folder, sorted; links are followed, hidden files left out."""
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # A link to a folder above it.
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [Path(place, name) for name in names if not name.startswith(".")]
+    """The files in any depth of a folder, sorted; links are followed, hidden files and folders left out."""
+    found = [place / name for place, _, names in walk(folder, []) for name in names if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
 
 

@@ -100,7 +100,7 @@ class PredictionOptions(Section):
         False, "also write OUT/uncertainty/<case>.nii.gz: the networks' standard deviation, 0 to 0.5"
     )
     replace: bool = setting(False, "replace the predictions of other networks or steps that OUT holds")
-    resume: bool = setting(False, "leave out cases that OUT holds already, from the same networks and steps")
+    resume: bool = setting(False, "leave out cases that OUT holds already, from the same networks, steps and images")
 
 
 @dataclass(frozen=True)

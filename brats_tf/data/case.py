@@ -33,8 +33,8 @@ class Case:
         return self.layout.convention
 
     def with_convention(self, convention):
-        """The same case with another `regions.Convention`."""
-        return replace(self, layout=replace(self.layout, convention=convention))
+        """The same case with a `regions.Convention` that is certain, whatever its layout's note says."""
+        return replace(self, layout=replace(self.layout, convention=convention, note=""))
 
     def require(self, part):
         """The path of a modality, or of "seg". Raises `InputError` when the case has no such file."""
@@ -46,6 +46,22 @@ class Case:
                 f"found {', '.join(there)}."
             )
         return path
+
+
+def source_files(case):
+    """What tells the images of a `Case` from others of its name: {modality: [file's name, bytes, time in ns]}.
+
+    Raises:
+        InputError: when one of them is gone.
+    """
+    facts = {}
+    for modality, path in case.volumes.items():
+        try:
+            one = path.stat()
+        except OSError as error:
+            raise InputError(f"Case {case.id}: {path} could not be read: {error.strerror}.") from None
+        facts[modality] = [path.name, one.st_size, one.st_mtime_ns]
+    return facts
 
 
 def patient_of(case_id):

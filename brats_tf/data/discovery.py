@@ -50,7 +50,7 @@ def find_cases(root: str | Path, *, images: bool = True) -> tuple[list[Case], li
     found: list[Case] = []
     grades: dict[str, str] = {}
     skipped: list[tuple[Path, str]] = []
-    for folder, folders, files in _walk(root, skipped):
+    for folder, folders, files in walk(root, skipped):
         if "dataset.json" in files:
             found += read_msd(folder / "dataset.json", skipped)
             folders[:] = [name for name in folders if name not in MSD_FOLDERS]
@@ -81,7 +81,7 @@ def find_cases(root: str | Path, *, images: bool = True) -> tuple[list[Case], li
     return [cases[key] for key in sorted(cases)], skipped
 
 
-def _walk(root, skipped):
+def walk(root, skipped):
     """Yields (folder, folder names, file names) below `root`, through links, each real folder once, hidden ones not."""
     seen = set()
     unreadable = lambda error: skipped.append((Path(error.filename), f"it cannot be read: {error.strerror}"))  # noqa: E731

@@ -50,13 +50,16 @@ def convention_of(cases: list[Case], root: str | Path) -> Convention:
     parts otherwise; both together are the years after.
     """
     received: set[float] = set()
+    damage = None
     for case in cases:
         try:
             voxels = read_segmentation(case.require(SEGMENTATION), case_id=case.id).voxels
         except InputError as error:
-            log.debug(error)  # Scoring it says so, and the others go on.
+            damage = damage or error  # Scoring it says so, and the others go on.
             continue
         received |= set(np.unique(voxels).tolist())
+    if damage and not received:
+        raise damage
     if 4 in received and received <= set(BRATS_2017.labels):
         log.info(f"Labels in {root}: 1, 2, 4 as in BraTS 2017-2021; --labels says otherwise.")
         return BRATS_2017

@@ -71,9 +71,7 @@ class LabelMaps:
         labels = self.read(case.id)
         recorded = self.record["cases"][case.id].get("convention") if self.record else None
         convention = self.convention or next((one for one in CONVENTIONS.values() if one.name == recorded), None)
-        if convention:
-            case = case.with_convention(convention)
-        return volumes.read_label_classes(labels, case), labels.geometry
+        return volumes.read_label_classes(labels, case.with_convention(convention or case.convention)), labels.geometry
 
     def check_recorded(self, case_id):
         """Raises `InputError` where there is a record that says nothing good of a case."""
@@ -120,9 +118,9 @@ def read_pair(case, maps):
     """The `Pair` of a case, read and checked."""
     maps.check_recorded(case.id)
     truth = volumes.read_segmentation(case.require(SEGMENTATION), case_id=case.id)
+    expected = volumes.read_label_classes(truth, case)  # First: its labels tell about other cases, too.
     predicted, geometry = maps.read_classes(case)
     volumes.check_same_geometry(truth.geometry, geometry, case_id=case.id)
-    expected = volumes.read_label_classes(truth, case)
     found = brain_box((expected != 0) | (predicted != 0))
     box = with_margin(found or (slice(0, 1),) * expected.ndim, expected.shape)
     pairs = [np.moveaxis(classes_to_regions(np.asarray(one[box])), -1, 0) for one in (expected, predicted)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ForwardOptions
+from brats_tf.data.case import source_files
 from brats_tf.errors import InputError
 from brats_tf.inference.ensemble_prediction import EnsemblePrediction
 from brats_tf.inference.predictor import Predictor, compiled_forward
@@ -83,6 +84,7 @@ class ReadyCase:
         modalities: the channels of the prepared volume, in order.
         messages: what a person should know about the choice.
         seconds: what reading took.
+        files: what `source_files` told before they were read.
     """
 
     id: str
@@ -91,6 +93,7 @@ class ReadyCase:
     modalities: list
     messages: list
     seconds: float
+    files: dict
 
     def volume(self, modalities):
         """What a network of these modalities sees: (H, W, D, C) float32, 0 where the case lacks one."""
@@ -113,7 +116,7 @@ def read_case(predictors, case):
     Raises:
         InputError: when no network fits, or the case is bad.
     """
-    started = time.monotonic()
+    started, files = time.monotonic(), source_files(case)
     usable = [one for one in predictors if set(one.config.data.modalities) <= set(case.volumes)]
     wanted = _modalities(predictors)
     missing, messages = [modality for modality in wanted if modality not in case.volumes], []
@@ -132,7 +135,7 @@ def read_case(predictors, case):
         messages.append(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
     settings = predictors[0].config.preprocessing() | {"modalities": modalities}
     prepared = prepare_case(case, **settings, with_truth=False)
-    return ReadyCase(case.id, prepared, usable, modalities, messages, time.monotonic() - started)
+    return ReadyCase(case.id, prepared, usable, modalities, messages, time.monotonic() - started, files)
 
 
 def predict_case(ready):
@@ -152,7 +155,7 @@ def predict_case(ready):
                 f"Case {ready.id}: {predictor.name} must predict finite probabilities; received NaN or infinity."
             )
         predicted.add(predictor, probabilities)
-    predicted.seconds = ready.seconds + time.monotonic() - started
+    predicted.seconds, predicted.files = ready.seconds + time.monotonic() - started, ready.files
     return predicted
 
 

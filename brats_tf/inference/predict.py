@@ -19,7 +19,7 @@ from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.ensemble import predict_case, read_case
 from brats_tf.inference.ensemble_prediction import mean_uncertainty
 from brats_tf.inference.postprocessing import postprocess
-from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, source_files
+from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER
 from brats_tf.inference.predictor import MIRRORED, Predictor
 from brats_tf.inference.recording import PredictionRecord
 from brats_tf.models.cost import prediction_bytes
@@ -136,7 +136,7 @@ def write_prediction(predicted, case, *, record, postprocessing, options):
     """Writes the prediction of a case and what the record says of it."""
     started = time.monotonic()
     prepared = predicted.prepared
-    facts = {"networks": predicted.networks, "convention": case.convention.name, "files": source_files(case)}
+    facts = {"networks": predicted.networks, "convention": case.convention.name, "files": predicted.files}
     facts["outputs"] = predicted.outputs
     reference = prepared.reference
     classes, changed = final_classes(predicted, postprocessing)

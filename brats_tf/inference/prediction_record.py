@@ -55,12 +55,6 @@ def read_prediction_record(predictions):
         raise InputError(f"{path} must hold what `brats-tf predict` writes: {error}.") from None
 
 
-def source_files(case):
-    """What tells the images of a `Case` from others of its name: {modality: [file's name, bytes, time in ns]}."""
-    facts = {modality: path.stat() for modality, path in case.volumes.items()}
-    return {modality: [case.volumes[modality].name, one.st_size, one.st_mtime_ns] for modality, one in facts.items()}
-
-
 def finished_cases(record, predictions, options=NO_OPTIONS):
     """The ids of the cases of a record whose label map is there, and the recorded one, with what `options` ask for."""
     finished = set()

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from brats_tf import __version__
+from brats_tf.data.case import source_files
 from brats_tf.errors import InputError
 from brats_tf.inference.prediction_record import (
     FOLDERS,
@@ -18,7 +19,6 @@ from brats_tf.inference.prediction_record import (
     is_made_so,
     known_cases,
     read_prediction_record,
-    source_files,
 )
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.files import sha256_of, write_json
@@ -126,7 +126,7 @@ def _is_of(case, facts):
     """Whether a recorded label map was predicted from the images that a `Case` has now."""
     try:
         return facts.get("files") == source_files(case)
-    except OSError:  # Whoever reads them says what is wrong.
+    except InputError:  # Whoever reads them says so.
         return False
 
 

@@ -17,8 +17,8 @@ from brats_tf.inference.prediction_record import (
     read_prediction_record,
 )
 from brats_tf.runtime.console import track
-from brats_tf.runtime.files import read_json, sha256_of, write_json
-from brats_tf.runtime.lock import check_unlocked, lock
+from brats_tf.runtime.files import read_json, sha256_of, temporary_prefix, write_json
+from brats_tf.runtime.lock import check_unlocked, linked, lock
 
 log = logging.getLogger(__name__)
 SHARDS_FOLDER, CASES_FILE = "shards", "cases.json"
@@ -91,7 +91,10 @@ def agree_on_cases(out, case_ids):
     """
     path = Path(out) / SHARDS_FOLDER / CASES_FILE
     if not path.exists():
-        write_json(path, list(case_ids))
+        mine = path.with_name(f"{temporary_prefix()}{os.getpid()}-{path.name}")
+        write_json(mine, list(case_ids))
+        linked(mine, path)  # Unless another shard was faster.
+        mine.unlink()
     try:
         before = read_json(path)
     except (OSError, ValueError) as error:

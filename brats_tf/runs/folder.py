@@ -87,7 +87,7 @@ def describe_differences(existing: dict[str, Any], wanted: dict[str, Any]) -> st
     return ", ".join(
         f"{name} {existing.get(name)} instead of {wanted.get(name)}"
         for name in names
-        if existing.get(name, "") != wanted.get(name, "")
+        if existing.get(name) != wanted.get(name)  # A setting that was not there before is None unless it is used.
     )
 
 

@@ -71,17 +71,21 @@ def load_weights(network: keras.Model, run: str | Path, checkpoint: str = "last"
     return sha256
 
 
-def fill_from_run(network: keras.Model, config: Config) -> str:
-    """Fills a network with the weights of the run that its training starts from. Returns their origin, in words.
+def run_to_start_from(config: Config) -> Path:
+    """The trained run that a config's training starts from: the one it names, or the one of its own name in a folder.
 
     Raises:
-        InputError: when there is no such run, or it is of another network.
+        InputError: when there is none, or it is of another network.
     """
-    run = Path(config.training.start_from or "")
-    run = run if (run / CONFIG_FILE).is_file() else run / config.run_name
+    given = Path(config.training.start_from or "")
+    run = next((one for one in (given, given / config.run_name) if (one / CONFIG_FILE).is_file()), None)
+    if run is None:
+        raise InputError(
+            f"`start_from` must be a trained run, or a folder that holds {config.run_name}. Received: {given}."
+        )
     other = Config.load(run)
     found, wanted = ({"network": one.network.name} | one.network_settings() for one in (other, config))
-    free = ("shape", "batch_norm", "stochastic_depth")  # They decide nothing of what the weights mean.
+    free = ("shape", "depth_factors", "batch_norm", "stochastic_depth")  # They decide nothing of what the weights are.
     differing = [name for name, value in wanted.items() if name not in free and found.get(name) != value]
     if differing or len(other.data.modalities) != len(config.data.modalities):
         reason = f", with other {differing[0]}" if differing else ""
@@ -89,8 +93,7 @@ def fill_from_run(network: keras.Model, config: Config) -> str:
             f"`start_from` must be a run of the same network, for as many modalities. Received: {run}, of "
             f"{other.preset} for {', '.join(other.data.modalities)}{reason}."
         )
-    sha256 = load_weights(network, run)
-    return f"the weights of {run.name}, SHA-256 {sha256[:12]}"
+    return run
 
 
 def not_finite(weights: Sequence[keras.Variable]) -> str | None:

@@ -43,7 +43,7 @@ def lock(folder: str | Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(mine))
-        while not _linked(temporary, path):
+        while not linked(temporary, path):
             _take_over(path)
     except OSError as error:
         raise WriteError(f"{path} could not be written: {error.strerror or error}.") from error
@@ -78,7 +78,7 @@ def is_locked(folder: str | Path) -> bool:
 def move_lock(old: Path, new: Path) -> None:
     """Takes this process's lock from a folder that was renamed to the one that is new in its place."""
     if (old / LOCK_FILE).is_file():
-        if not _linked(old / LOCK_FILE, new / LOCK_FILE):
+        if not linked(old / LOCK_FILE, new / LOCK_FILE):
             raise _in_use(new / LOCK_FILE, _read(new / LOCK_FILE) or {})
         (old / LOCK_FILE).unlink()
 
@@ -117,7 +117,7 @@ def _start_of(process: int) -> float | None:
         return float("nan")  # It runs, and is somebody else's.
 
 
-def _linked(temporary: Path, path: Path) -> bool:
+def linked(temporary: Path, path: Path) -> bool:
     """Whether `path` is now a link to `temporary`; without hard links, a copy that nobody else made."""
     try:
         os.link(temporary, path)
@@ -144,7 +144,7 @@ def _take_over(path: Path) -> None:
     with suppress(FileNotFoundError):
         path.rename(aside)
         if _read(aside) != holder:
-            _linked(aside, path)
+            linked(aside, path)
         else:
             log.info(f"The process that wrote into {path.parent}, {_words(holder)}, is gone; its lock is taken over.")
         aside.unlink()

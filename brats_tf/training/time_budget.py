@@ -70,7 +70,7 @@ def measured(data, ready, strategy):
     if not data.validation:
         return step, 0.0
     predictor = Predictor(data.config, ready.network, ready.forward)
-    predictor.predict(np.zeros(data.config.input_shape, np.float32))  # Traces.
+    predictor.predict(np.ones(data.config.input_shape, np.float32))  # Traces; windows without any brain are left out.
     started = time.monotonic()
     _, volume, _ = data.displayed_case()  # Of validation, whose cases are read anew each time.
     predictor.predict(volume)

@@ -14,16 +14,17 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from brats_tf.config.config import Config
+from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.case import Case
 from brats_tf.errors import InputError, Preempted
 from brats_tf.inference.predictor import compiled_forward, compiled_planes
 from brats_tf.models.build import build_network, build_with_weights, classifier_hash
 from brats_tf.models.planes import has_planes, with_planes
+from brats_tf.runs.files import CHECKPOINTS_FOLDER
 from brats_tf.runs.folder import check_run, open_run, set_aside
-from brats_tf.runs.network import explain_lack_of_memory, fill_from_run
-from brats_tf.runs.record import FINISHED
+from brats_tf.runs.network import explain_lack_of_memory, load_weights, run_to_start_from
+from brats_tf.runs.record import FINISHED, read_run_record
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.lock import lock
 from brats_tf.runtime.tensorflow import free_graphs, make_deterministic, resolved_precision
@@ -103,7 +104,10 @@ def train(
         ready = _make_ready(settled[0] or configs[0], strategy, keep_start=len(configs) > 1 or not all(settled))
     warn_of_costs(ready, strategy.num_replicas_in_sync)
     for config in filter(None, settled) if is_first() else ():
-        check_run(runs / config.named(options.name), config.to_dict(), restart=options.restart)
+        run = runs / config.named(options.name)
+        check_run(run, config.to_dict(), restart=options.restart)
+        if options.restart or not (run / CONFIG_FILE).is_file():
+            check_start(config, run)
     data = [prepare_training_data(config, cases, validation, cache_dir, options) for config in configs]
     if options.minutes and not all(settled):
         seconds = (60 * options.minutes - (time.monotonic() - started)) / len(configs)
@@ -114,7 +118,7 @@ def train(
     data = [dataclasses.replace(one, config=config) for one, config in zip(data, settled, strict=True)]
     folders = []
     for config in settled if options.restart and is_first() else ():
-        set_aside(runs / config.named(options.name))  # All before the first trains: the same command then resumes.
+        set_aside(runs / config.named(options.name))  # All before the first trains: without --restart it then resumes.
     for one in data:
         run = runs / one.config.named(options.name)
         with lock(run) if is_first() else nullcontext():
@@ -122,6 +126,7 @@ def train(
             # All machines wait here for the first one, which knows whether there is anything to do.
             if agree(strategy, unfinished)[0]:
                 ready = _make_ready(one.config, strategy, ready)
+                _start(ready, one.config, run)
                 stopped_by = _train(one, ready, run, strategy, options)
                 if stopped_by and one is not data[-1]:
                     raise Preempted(f"Stopped by {stopped_by} after {run.name}.")
@@ -134,6 +139,26 @@ def _settled(config, runs, options):
     if options.minutes is None:
         return config
     return None if options.restart else with_saved_epochs(config, runs / config.named(options.name))
+
+
+def check_start(config, run):
+    """Raises `InputError` unless the run that a new training starts from is there, and another one than its own."""
+    if config.training.start_from and run_to_start_from(config).resolve() == run.resolve():
+        raise InputError(f"`start_from` must be another run than the one to train: --name names it. Received: {run}.")
+
+
+def _start(ready, config, run):
+    """Fills in the weights of the run to start from; a training that goes on from a checkpoint has them in it."""
+    if not config.training.start_from:
+        return
+    record = read_run_record(run) if any((run / CHECKPOINTS_FOLDER).glob("*")) else None
+    if record:
+        known = record["initial_weights"]
+        ready.origin, ready.classifier_sha256 = known["origin"], known["classifier_sha256"]
+        return
+    other = run_to_start_from(config)
+    ready.origin = f"the weights of {other.name}, SHA-256 {load_weights(ready.network, other)[:12]}"
+    ready.classifier_sha256 = classifier_hash(ready.network)
 
 
 def _train(data, ready, run, strategy, options):
@@ -183,16 +208,12 @@ def _make_ready(config, strategy, before=None, *, keep_start=True):
     if before and _built_alike(before.config, config):
         for variable, value in zip(before.trainer.state if before.start else [], before.start, strict=True):
             variable.assign(value)
-        if config.training.start_from:  # Each modality from its own.
-            before.origin = fill_from_run(before.network, config)
-            before.classifier_sha256 = classifier_hash(before.network)
         return before
     keras.utils.clear_session()
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
-        if config.training.start_from:
-            network = build_network(config, precision=config.compute.precision)
-            origin = fill_from_run(network, config)
+        if config.training.start_from:  # Which `_start` fills in.
+            network, origin = build_network(config, precision=config.compute.precision), ""
         else:
             network, origin = build_with_weights(config)
         check_gradients(network)

@@ -57,6 +57,13 @@ def test_one_damaged_segmentation_does_not_hide_what_the_others_tell(tmp_path, c
     assert "1, 2, 4 as in BraTS 2017-2021; --labels says otherwise" in capsys.readouterr().out
 
 
+def test_truth_of_which_nothing_can_be_read_says_why(tmp_path):
+    write(tmp_path / "p1.nii.gz", 1)
+    (tmp_path / "p1.nii.gz").write_bytes((tmp_path / "p1.nii.gz").read_bytes()[:60])
+    with pytest.raises(InputError, match="p1.nii.gz is damaged or truncated"):
+        find_truth(tmp_path)
+
+
 def test_a_list_may_name_segmentations_alone(tmp_path):
     write(tmp_path / "x.nii.gz", 1, 3)
     (tmp_path / "list.csv").write_text("id,seg,convention\np1,x.nii.gz,msd\n")

@@ -174,6 +174,13 @@ def test_cases_of_children_in_the_numbers_of_2024_are_not_scored_as_those_of_202
     given = {"predictions": predictions, "results": tmp_path / "results"}
     summary, failures = evaluate(cases, convention=CONVENTIONS["brats2024-ped"], **given)
     assert failures == [] and summary["cases"] == 3
+    for case in cases:  # A fault of one prediction says nothing of the truth.
+        for copy in (case.segmentation, predictions / f"{case.id}.nii.gz"):
+            copy.write_bytes(cases[2].segmentation.read_bytes())
+    voxels[0, 0, 0] = 9
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    summary, failures = evaluate(find_truth(tmp_path / "truth")[0], **given)
+    assert [case for case, _ in failures] == [cases[2].id]
 
 
 def test_a_prediction_elsewhere_and_a_case_without_truth_are_left_out(phantoms, tmp_path):

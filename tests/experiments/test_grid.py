@@ -12,6 +12,7 @@ import time
 import grid as grids
 import pytest
 from grid import cells_of, read_grid, run_grid
+from provenance import continued
 
 from brats_tf.cli.main import parser
 from brats_tf.errors import InputError, Preempted
@@ -166,3 +167,21 @@ def test_a_grid_runs_what_is_missing_and_sums_up_over_folds_and_seeds(program, t
     assert summary["rows"][0]["seconds"] == 30
     assert json.loads((tmp_path / "results" / "folds" / "summary.json").read_text()) == summary
     grids.show_grid("folds", summary)
+
+
+def test_an_option_that_a_grid_varies_cannot_be_set(tmp_path, capsys):
+    (tmp_path / "seeds.json").write_text(json.dumps({"about": "x", "grid": {"seed": [0, 1]}}))
+    code = grids.main(["seeds", str(tmp_path), "--grids", str(tmp_path), "--set", "seed=7", "--set", "epochs=1"])
+    assert code == 2
+    assert "--set must name options that the grid does not vary. Received: seed." in capsys.readouterr().err
+
+
+def test_a_file_of_other_settings_or_that_names_none_is_not_continued(tmp_path):
+    path = tmp_path / "measured.json"
+    assert continued(path, {"crop": "64x64x36"}) == []
+    path.write_text(json.dumps({"crop": "64x64x36", "runs": [1]}))
+    assert continued(path, {"crop": "64x64x36"}) == [1]
+    with pytest.raises(InputError, match="Received: crop 32x32x24, there 64x64x36"):
+        continued(path, {"crop": "32x32x24"})
+    with pytest.raises(InputError, match="Received: weights none, there not said"):
+        continued(path, {"crop": "64x64x36", "weights": "none"})

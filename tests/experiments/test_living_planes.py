@@ -45,5 +45,5 @@ def test_a_results_file_of_other_settings_is_not_continued(tmp_path):
     assert continued(path, facts) == []
     path.write_text(json.dumps(facts | {"runs": [{"seed": 0}]}))
     assert continued(path, facts) == [{"seed": 0}]
-    with pytest.raises(InputError, match="measured with other steps.* Received: steps 100, there 40"):
+    with pytest.raises(InputError, match="must be of the same settings.* Received: steps 100, there 40"):
         continued(path, facts | {"steps": 100})

@@ -84,7 +84,7 @@ def test_a_results_file_is_continued(given):
     assert row["device"] == "another GPU" and row["dice"]["normal"]["WT"]["mean"] > 0.6
     assert second["differences"][0]["second"] == "segresnet" and second["differences"][0]["dice"]["WT"]["mean"] == 0
     write(given, "plus", 0, {"normal": classes}, ids, cases=5)
-    with pytest.raises(InputError, match="measured with other cases"):
+    with pytest.raises(InputError, match="must be of the same settings to be continued.*Received: cases"):
         experiment.score(given)
 
 
@@ -225,6 +225,24 @@ def test_networks_trained_on_other_cases_are_not_compared(given):
     (given.networks.parent / "kept.npz").rename(given.networks / "segresnet-0.npz")
     with pytest.raises(InputError, match="trained on the same cases"):  # As those that the results file holds.
         experiment.score(given)
+
+
+def test_seeds_of_one_row_are_trained_alike(given):
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    for seed, precision in enumerate(("float32", "bfloat16")):
+        write(given, "plus", seed, {"normal": classes}, ids, networks=[{"precision": precision}])
+    with pytest.raises(
+        InputError, match="All seeds of plus must have the same precision. Received: bfloat16 and float32"
+    ):
+        experiment.score(given)
+
+
+def test_networks_of_other_volumes_in_the_same_folder_are_refused(tmp_path):
+    path = tmp_path / "plus-1-0.001-0.npz"
+    np.savez_compressed(path, facts=json.dumps({"crop": "32x32x24", "spacing_mm": 6.0}))
+    experiment._check_same_cases(path, {"crop": "32x32x24", "training_cases": ["a"]})
+    with pytest.raises(InputError, match="was trained with other crop: name another folder with --out"):
+        experiment._check_same_cases(path, {"crop": "64x64x24"})
 
 
 def test_every_variant_is_a_config():

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import keras
 import nibabel as nib
@@ -20,6 +21,7 @@ from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.inference import predict
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
+from brats_tf.inference.prediction_record import read_prediction_record
 from brats_tf.models.build import build_network
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
@@ -175,16 +177,24 @@ def test_a_second_part_of_the_cases_joins_the_record_of_the_same_networks(runs, 
 def test_a_kill_while_predictions_are_replaced_leaves_none_unknown(runs, members, phantoms, tmp_path, monkeypatch):
     predict_cases(members[:1], phantoms[:2], out=tmp_path)
 
-    def killed(*arguments):
+    remove = Path.unlink
+
+    def killed(path, **how):
+        if str(path).endswith(".nii.gz"):
+            raise KeyboardInterrupt
+        remove(path, **how)
+
+    def predicting(ready):
         raise KeyboardInterrupt
 
     others, replace = load_ensemble([runs / "t2"]), PredictionOptions(replace=True)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("brats_tf.inference.recording.write_json", killed)
-        predict_cases(others, phantoms[:1], out=tmp_path, options=replace)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("brats_tf.inference.predict.predict_case", killed)
-        predict_cases(others, phantoms[:1], out=tmp_path, options=replace)
+    moments = (("pathlib.Path.unlink", killed), ("brats_tf.inference.predict.predict_case", predicting))
+    for target, function in moments:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(target, function)
+            predict_cases(others, phantoms[:1], out=tmp_path, options=replace)
+        known = {*read_prediction_record(tmp_path)["cases"], *read_prediction_record(tmp_path)["pending"]}
+        assert {path.name.removesuffix(".nii.gz") for path in tmp_path.glob("*.nii.gz")} <= known
     (tmp_path / f"{phantoms[0].id}.nii.gz").write_bytes(b"half of what the record says is pending")
     assert predict_cases(others, phantoms[:1], out=tmp_path, options=PredictionOptions(resume=True)) == []
     assert sorted(path.name for path in tmp_path.glob("*.nii.gz")) == [f"{phantoms[0].id}.nii.gz"]

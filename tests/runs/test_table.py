@@ -79,7 +79,7 @@ def test_a_validation_that_is_cut_off_is_named_and_the_others_are_shown(two, cap
         file.write("\n5,a,WT,0.8")
     show_runs(two, as_json=True)
     said = capsys.readouterr()
-    assert "a region has fewer scores than another" in said.err
+    assert "a region has other epochs, or fewer scores, than another" in said.err
     assert [row["run"] for row in json.loads(said.out)] == ["old/flair"]
 
 

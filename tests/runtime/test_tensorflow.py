@@ -78,6 +78,7 @@ def test_a_graph_is_freed_with_its_gradients_and_others_are_kept():
     assert tape.gradient(value, variable).numpy() == 2
 
 
+@pytest.mark.slow
 def test_without_looking_for_gpus_none_is_found_yet():
     """A process of Ray is told which GPU is its own only after it has begun."""
     program = (

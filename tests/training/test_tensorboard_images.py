@@ -1,4 +1,4 @@
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import keras
 import numpy as np
@@ -83,3 +83,22 @@ def test_a_picture_of_the_log_lies_in_the_run(watched):
     picture = tf.io.decode_png((run / "training.png").read_bytes()).numpy()
     assert picture.shape[0] > 500 and picture.shape[1] > 800
     assert np.ptp(picture[..., 0].astype(int)) > 200
+
+
+def test_the_images_are_those_of_the_weights_that_are_saved(tmp_path, monkeypatch):
+    inside, seen = [], []
+
+    @contextmanager
+    def averaged():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    config = Config.from_preset("embedding", modalities=("flair",), epochs=1)
+    case = ("Case_7", None, None)
+    watch = TensorBoardImages(tmp_path, Predictor(config, None, None), case, planes_of=None, averaged=averaged)
+    monkeypatch.setattr(watch, "_images", lambda: seen.append(bool(inside)) or [])
+    watch.on_train_begin()
+    watch.on_epoch_end(0, {"loss": 1.0})
+    watch.on_train_end()
+    assert seen == [True] and inside == []

@@ -513,5 +513,14 @@ def test_a_training_starts_from_a_trained_network_of_its_own_modality(phantoms, 
     other = Config.from_preset("embedding", modalities=("t1",), **settings | {"input_scaling": "none"})
     with pytest.raises(InputError, match="must be a run of the same network.*with other input_scaling"):
         train([other.replace(start_from=str(first[0]))], phantoms[:1], runs=tmp_path / "other")
-    with pytest.raises(InputError, match="nowhere"):
+    with pytest.raises(InputError, match="must be another run than the one to train"):
+        train(
+            [configs[0].replace(**still)], phantoms[:1], runs=tmp_path / "first", options=TrainingOptions(restart=True)
+        )
+    assert (first[0] / "network.weights.h5").is_file()
+    shutil.rmtree(tmp_path / "first")  # A run that is finished, or goes on, needs it no more.
+    assert train([configs[0].replace(**still)], phantoms[:1], runs=tmp_path / "again") == again[:1]
+    with pytest.raises(
+        InputError, match="must be a trained run, or a folder that holds embedding-flair. Received: .*nowhere"
+    ):
         train([configs[0].replace(start_from=str(tmp_path / "nowhere"))], phantoms[:1], runs=tmp_path / "other")
