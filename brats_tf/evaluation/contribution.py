@@ -103,7 +103,7 @@ def read_contribution(results):
     try:
         found = read_json(path)
         if not all({"normal", "blinded", "difference", "p"} <= set(found[region]) for region in REGIONS) or not (
-            {"made_by", "cases", "empty_rule"} <= set(found)
+            isinstance(found["cases"], dict) and isinstance(found["made_by"], dict) and "empty_rule" in found
         ):
             raise ValueError("another version")
         return found

@@ -190,7 +190,8 @@ def read_summary(results):
         expected = summary["cases_sha256"]
         if expected != sha256_of(Path(results) / CASES_FILE):
             raise ValueError(f"{CASES_FILE} is of another evaluation")
-        if summary["empty_rule"] not in EMPTY_MASK_RULES or not isinstance(summary["left_out"], dict) or not figures:
+        kinds = all(isinstance(summary[name], dict) for name in ("left_out", "made_by"))
+        if summary["empty_rule"] not in EMPTY_MASK_RULES or not kinds or not figures:
             raise ValueError("scores of another version")
     except FileNotFoundError:
         raise InputError(f"{path} is missing; `brats-tf evaluate` writes it.") from None

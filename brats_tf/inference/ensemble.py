@@ -93,7 +93,7 @@ class ReadyCase:
     modalities: list
     messages: list
     seconds: float
-    files: dict
+    files: dict = dataclasses.field(default_factory=dict)
 
     def volume(self, modalities):
         """What a network of these modalities sees: (H, W, D, C) float32, 0 where the case lacks one."""

@@ -21,7 +21,10 @@ def write(folder, scores, rule="brats"):
         for case, (dice, hd95_mm) in scores.items():
             for number, region in enumerate(("WT", "TC", "ET")):
                 writer.writerow((case, region, dice - 0.01 * number, hd95_mm, *[0.5] * (len(METRICS) - 2)))
-    said = {region: {metric: {"n": 1} for metric in METRICS} for region in ("WT", "TC", "ET")} | {"left_out": {}}
+    said = {region: {metric: {"n": 1} for metric in METRICS} for region in ("WT", "TC", "ET")} | {
+        "left_out": {},
+        "made_by": {},
+    }
     (folder / "summary.json").write_text(
         json.dumps(said | {"empty_rule": rule, "cases_sha256": sha256_of(folder / "cases.csv")})
     )

@@ -190,11 +190,16 @@ def json_readers(folder):
     summary |= {
         "empty_rule": "brats",
         "left_out": {"b": "bad"},
+        "made_by": {"networks": {}},
         "cases": 1,
         "cases_sha256": sha256_of(folder / "cases.csv"),
     }
     kinds = {"normal": figures, "blinded": figures, "difference": figures, "p": 0.5}
-    contribution = dict.fromkeys(REGIONS, kinds) | {"networks": {"flair": "0"}, "empty_rule": "brats", "cases": {}}
+    contribution = dict.fromkeys(REGIONS, kinds) | {
+        "made_by": {"networks": {"flair": "0"}},
+        "empty_rule": "brats",
+        "cases": {},
+    }
     tuned = {"drop_et_below_ml": 0.5, "networks": [folder.name], "weights": {folder.name: "0"}}
     tuned |= {"steps": {"remove_below_ml": 0.0, "fill_holes": False}}
     (folder / "a.nii.gz").write_bytes(b"x")
