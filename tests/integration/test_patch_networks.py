@@ -20,7 +20,7 @@ from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
 from brats_tf.runs.history import read_validation
 from brats_tf.runs.network import explain_lack_of_memory
-from brats_tf.training import train as trainings
+from brats_tf.training import announcement
 from brats_tf.training.optimisation import compile_network
 from brats_tf.training.train import train
 
@@ -148,7 +148,7 @@ def test_patches_train(preset, phantoms, tmp_path, untraced):
 
 @pytest.mark.slow
 def test_a_batch_that_may_not_fit_into_memory_is_announced_and_tried(phantoms, tmp_path, monkeypatch, capsys, untraced):
-    monkeypatch.setattr(trainings, "memory_limit_gb", lambda: 1.0)
+    monkeypatch.setattr(announcement, "memory_limit_gb", lambda: 1.0)
     config = Config.from_preset("albunet3d", **SMALL, batch_size=2, steps_per_epoch=1, epochs=1)
     train([config], phantoms[:1], runs=tmp_path, cache_dir=tmp_path / "cache")
     said = " ".join(capsys.readouterr().out.split())
