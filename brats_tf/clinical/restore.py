@@ -209,12 +209,8 @@ def _regions(case_id, facts, predictions, *, after):
     labels = read_segmentation(predictions / f"{case_id}.nii.gz", case_id=case_id)
     path = predictions / PROBABILITIES_FOLDER / f"{case_id}.nii.gz"
     if after or not path.is_file() or PROBABILITIES_FOLDER not in facts.get("beside", [PROBABILITIES_FOLDER]):
-        return (
-            labels,
-            classes_to_regions(labels_to_classes(labels.voxels, convention)),
-            classes_above_threshold,
-            convention,
-        )
+        regions = classes_to_regions(labels_to_classes(labels.voxels, convention))
+        return labels, regions, classes_above_threshold, convention
     geometry, probabilities = read_probabilities(path, case_id=case_id, channels=len(REGIONS))
     check_same_geometry(labels.geometry, geometry, case_id=case_id)
     decide = likeliest_classes if facts.get("outputs") == "classes" else classes_above_threshold

@@ -54,14 +54,16 @@ def source_files(case):
     Raises:
         InputError: when one of them is gone.
     """
-    facts = {}
-    for modality, path in case.volumes.items():
-        try:
-            one = path.stat()
-        except OSError as error:
-            raise InputError(f"Case {case.id}: {path} could not be read: {error.strerror}.") from None
-        facts[modality] = [path.name, one.st_size, one.st_mtime_ns]
-    return facts
+    return {modality: [path.name, *size_and_time(path, case_id=case.id)] for modality, path in case.volumes.items()}
+
+
+def size_and_time(path, *, case_id):
+    """The bytes of a case's file, and when it was changed, ns. Raises `InputError` when it is gone."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise InputError(f"Case {case_id}: {path} could not be read: {error.strerror}.") from error
+    return stat.st_size, stat.st_mtime_ns
 
 
 def patient_of(case_id):

@@ -16,8 +16,8 @@ import numpy as np
 from isal import isal_zlib
 
 from brats_tf.data import volumes
+from brats_tf.data.case import size_and_time
 from brats_tf.data.layouts import SEGMENTATION
-from brats_tf.errors import InputError
 from brats_tf.preprocessing.preprocess import Reader, grid_of, prepare_volume
 from brats_tf.preprocessing.transforms import brain_box
 from brats_tf.runtime.files import atomic, read_json, write_json
@@ -185,11 +185,7 @@ def damage(folder, record):
 def _stat(case, part):
     """(path, size, time) of a part's file."""
     path = case.require(part)
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise InputError(f"Case {case.id}: {path} could not be read: {error.strerror}.") from error
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+    return str(path.resolve()), *size_and_time(path, case_id=case.id)
 
 
 def is_complete(path, part, crop):

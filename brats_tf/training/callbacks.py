@@ -23,6 +23,7 @@ from brats_tf.runtime.files import write_json
 from brats_tf.runtime.system import machine, peak_gb
 
 log = logging.getLogger(__name__)
+FROM_THE_START = ("began", "initial_weights")  # What a resumed training says as the first process did.
 LIBRARIES = ("tensorflow", "keras", "numpy")
 
 
@@ -140,13 +141,14 @@ class RunRecord(keras.callbacks.Callback):
     def state(self):
         """What a checkpoint keeps of it."""
         peak = max(self.peak, peak_gb())
-        began = self.facts["began"]
-        return {"seconds": self.seconds, "starts": self.starts, "peak": peak, "began": began, "last": self.last}
+        known = {name: self.facts[name] for name in FROM_THE_START if name in self.facts}
+        return {"seconds": self.seconds, "starts": self.starts, "peak": peak, "last": self.last} | known
 
     def restore(self, state):
         """The counterpart of `state`, in another process."""
         self.seconds_before, self.starts, self.peak = state["seconds"], state["starts"] + 1, state["peak"]
-        self.facts["began"], self.last = state["began"], state["last"]
+        self.last = state["last"]
+        self.facts |= {name: state[name] for name in FROM_THE_START if name in state}
 
 
 class SaveCheckpoint(keras.callbacks.Callback):

@@ -5,7 +5,7 @@ from functools import partial
 
 from brats_tf.errors import InputError
 from brats_tf.inference.predictor import Predictor
-from brats_tf.runs.files import CHECKPOINTS_FOLDER, RECORD_FILE
+from brats_tf.runs.files import CHECKPOINTS_FOLDER
 from brats_tf.runs.record import read_run_record
 from brats_tf.runtime.tensorflow import device_name
 from brats_tf.training.callbacks import RunRecord, SaveCheckpoint, StopOnNonFinite, WarnOfDivergence
@@ -76,8 +76,6 @@ class RunCallbacks:
 
     def _refuse_lost_epochs(self):
         """Raises `InputError` when a run that has epochs behind it has no checkpoint, instead of overwriting it."""
-        if not (self.run / RECORD_FILE).is_file():
-            return
         before = read_run_record(self.run)
         if before and before["epochs"] > 1:  # The record of the first is written before its checkpoint.
             raise InputError(

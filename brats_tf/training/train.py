@@ -21,10 +21,9 @@ from brats_tf.errors import InputError, Preempted
 from brats_tf.inference.predictor import compiled_forward, compiled_planes
 from brats_tf.models.build import build_network, build_with_weights, classifier_hash
 from brats_tf.models.planes import has_planes, with_planes
-from brats_tf.runs.files import CHECKPOINTS_FOLDER
 from brats_tf.runs.folder import check_run, open_run, set_aside
 from brats_tf.runs.network import explain_lack_of_memory, load_weights, run_to_start_from
-from brats_tf.runs.record import FINISHED, read_run_record
+from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.lock import lock
 from brats_tf.runtime.tensorflow import free_graphs, make_deterministic, resolved_precision
@@ -126,7 +125,6 @@ def train(
             # All machines wait here for the first one, which knows whether there is anything to do.
             if agree(strategy, unfinished)[0]:
                 ready = _make_ready(one.config, strategy, ready)
-                _start(ready, one.config, run)
                 stopped_by = _train(one, ready, run, strategy, options)
                 if stopped_by and one is not data[-1]:
                     raise Preempted(f"Stopped by {stopped_by} after {run.name}.")
@@ -147,18 +145,11 @@ def check_start(config, run):
         raise InputError(f"`start_from` must be another run than the one to train: --name names it. Received: {run}.")
 
 
-def _start(ready, config, run):
-    """Fills in the weights of the run to start from; a training that goes on from a checkpoint has them in it."""
-    if not config.training.start_from:
-        return
-    record = read_run_record(run) if any((run / CHECKPOINTS_FOLDER).glob("*")) else None
-    if record:
-        known = record["initial_weights"]
-        ready.origin, ready.classifier_sha256 = known["origin"], known["classifier_sha256"]
-        return
-    other = run_to_start_from(config)
-    ready.origin = f"the weights of {other.name}, SHA-256 {load_weights(ready.network, other)[:12]}"
-    ready.classifier_sha256 = classifier_hash(ready.network)
+def _fill_from_run(ready, config):
+    """Fills in the weights of the run to start from. Returns what `run.json` says of them."""
+    run = run_to_start_from(config)
+    origin = f"the weights of {run.name}, SHA-256 {load_weights(ready.network, run)[:12]}"
+    return {"origin": origin, "classifier_sha256": classifier_hash(ready.network)}
 
 
 def _train(data, ready, run, strategy, options):
@@ -168,6 +159,8 @@ def _train(data, ready, run, strategy, options):
     with progress_bar() as bar:
         callbacks = RunCallbacks(data, ready, run, strategy=strategy, options=options)
         start = callbacks.resume()
+        if config.training.start_from and start == (0, 0):  # A checkpoint has the weights that came of them.
+            callbacks.record.facts["initial_weights"] = _fill_from_run(ready, config)
         if is_first():
             callbacks.record.write(start[0])
             data.split.save(run)
@@ -212,8 +205,9 @@ def _make_ready(config, strategy, before=None, *, keep_start=True):
     keras.utils.clear_session()
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
-        if config.training.start_from:  # Which `_start` fills in.
-            network, origin = build_network(config, precision=config.compute.precision), ""
+        if config.training.start_from:  # Which `_train` fills in.
+            network = build_network(config, precision=config.compute.precision)
+            origin = f"the weights of {config.training.start_from}"
         else:
             network, origin = build_with_weights(config)
         check_gradients(network)

@@ -510,6 +510,12 @@ def test_a_training_starts_from_a_trained_network_of_its_own_modality(phantoms, 
             np.testing.assert_allclose(new, old, atol=1e-9)
         origin = json.loads((after / "run.json").read_text())["initial_weights"]["origin"]
         assert origin == f"the weights of {before.name}, SHA-256 {sha256_of(before / 'network.weights.h5')[:12]}"
+    (tmp_path / "damaged" / "embedding-flair" / "checkpoints" / "epoch-00000-step-000001").mkdir(parents=True)
+    (run,) = train(
+        [configs[0].replace(**still)], phantoms[:1], runs=tmp_path / "damaged"
+    )  # It begins anew, from there.
+    for old, new in zip(load_network(first[0])[1].get_weights(), load_network(run)[1].get_weights(), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-9)
     other = Config.from_preset("embedding", modalities=("t1",), **settings | {"input_scaling": "none"})
     with pytest.raises(InputError, match="must be a run of the same network.*with other input_scaling"):
         train([other.replace(start_from=str(first[0]))], phantoms[:1], runs=tmp_path / "other")
