@@ -137,7 +137,7 @@ if words[0] == 'evaluate':
     scores = {{metric: dict(mean=score, n=3) for metric in {sorted(METRICS)!r}}}
     scores = {{region: scores for region in ('WT', 'TC', 'ET')}}
     (results / 'cases.csv').write_text('')
-    more = dict(empty_rule='brats', left_out={{}}, cases_sha256='{hashlib.sha256().hexdigest()}')
+    more = dict(empty_rule='brats', left_out={{}}, made_by={{}}, cases_sha256='{hashlib.sha256().hexdigest()}')
     (results / 'summary.json').write_text(json.dumps(scores | more))
 """
 
