@@ -36,7 +36,8 @@ class Training:
         self.graph = with_planes(network)
         warmup = {"warmup_target": recipe.learning_rate, "warmup_steps": recipe.warmup} if recipe.warmup else {}
         first = 0.0 if recipe.warmup else recipe.learning_rate
-        schedule = keras.optimizers.schedules.CosineDecay(first, recipe.steps - recipe.warmup, **warmup)
+        steps = recipe.steps - recipe.warmup
+        schedule = keras.optimizers.schedules.CosineDecay(first, steps, alpha=recipe.final_rate, **warmup)
         self.optimiser = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
         self.optimiser.build(self.graph.trainable_variables)
         nested = [layer for layer in network.layers if isinstance(layer, keras.Model)]

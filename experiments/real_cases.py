@@ -117,6 +117,8 @@ def train(given):
         from brats_tf.runtime.tensorflow import import_tensorflow
 
         import_tensorflow()
+    from plus_parts import replaced
+
     data = {part: packed_cases.unpack(given.folder, part) for part in packed_cases.PARTS}
     given.cropped = packed_cases.cropped(given.folder)
     check_variants(given.variants, given.cropped["crop"])
@@ -130,7 +132,8 @@ def train(given):
             continue
         if time.time() > given.until:
             continue
-        facts, maps = train_variant(given, variant, seed, data, begun)
+        with replaced(variant):
+            facts, maps = train_variant(given, variant, seed, data, begun)
         with atomic(path) as temporary:
             np.savez_compressed(temporary, facts=json.dumps(facts), **maps)
         log.info(f"{path.stem}: {1000 * facts['seconds_a_step']:.1f} ms a step, Dice {facts['curves']['dice'][-1]}")

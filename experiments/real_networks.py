@@ -21,12 +21,14 @@ PAPERS = {
     "albunet3d": ("albunet3d", ALBUNET),
     "albunet3d-random": ("albunet3d", ALBUNET | {"weights": "none"}),
 }
-# Settings of the preset, and what of the recipe differs.
+RANDOM = {"weights": "none", "classifier_rate": 1.0}
+# Settings of the preset, and what of the recipe differs (of `loss`, the settings of `plus_parts.RegionLoss`). Where
+# `plus_parts.PARTS` has the variant, parts of the network differ.
 PLUS = {
     "plus": ({}, {}),
     "full-rate": ({"classifier_rate": 1.0}, {}),
     "random": ({"weights": "none"}, {}),
-    "random-full-rate": ({"weights": "none", "classifier_rate": 1.0}, {}),
+    "random-full-rate": (RANDOM, {}),
     "slab2": ({"slab": 2}, {}),
     "slab3": ({"slab": 3}, {}),
     "slab6": ({"slab": 6}, {}),
@@ -40,7 +42,22 @@ PLUS = {
         {"mirror": (), "brightness": False},
     ),
     "nnunet-augmentation": ({"augmentation": "nnunet-like"}, {"mirror": (), "brightness": False}),
-    "averaged-weights": ({}, {"ema": 0.99}),
+    "averaged-weights": ({}, {"ema": 0.98}),
+    "constant-rate": ({}, {"final_rate": 1.0}),
+    "dice-loss": ({}, {"loss": {"entropy": 0.0}}),
+    "cross-entropy": ({}, {"loss": {"dice": 0.0}}),
+    "background-dice": ({}, {"loss": {"background": True}}),
+    "weighted-regions": ({}, {"loss": {"weights": (1, 2, 3)}}),
+    "mean-images": ({}, {}),
+    "block-images": ({}, {}),
+    "coarse-scales": ({}, {}),
+    "no-detail": ({}, {}),
+    "full-size": ({}, {}),
+    "deep-supervision": ({}, {"loss": {"heads": (1.0, 0.5, 0.25)}}),
+    **{
+        f"random-{backbone}": (RANDOM | {"backbone": backbone}, {})
+        for backbone in ("efficientnetb2", "efficientnetv2b0", "convnext_tiny")
+    },
 }
 
 
@@ -85,6 +102,7 @@ def _torch_training(variant, seed, settings):
 
 def _own_training(variant, modalities, seed, settings, cropped, begun):
     import keras
+    from plus_parts import RegionLoss
 
     from brats_tf.models.build import build_with_weights, classifier_hash
     from brats_tf.models.losses import make_loss
@@ -94,7 +112,8 @@ def _own_training(variant, modalities, seed, settings, cropped, begun):
     if keras.backend.backend() == "jax" and config.data.augmentation != "none":
         raise InputError(f"The augmentation {config.data.augmentation} needs KERAS_BACKEND=tensorflow here.")
     outputs = get_network(config.network.name).outputs
-    recipe = Recipe(make_loss(config.training, outputs), outputs, **settings | differences)
+    loss = RegionLoss(**differences.pop("loss")) if "loss" in differences else make_loss(config.training, outputs)
+    recipe = Recipe(loss, outputs, **settings | differences)
     keras.utils.set_random_seed(seed)
     network, origin = build_with_weights(config)
     about = {"weights": origin, "classifier_sha256": classifier_hash(network), "parameters": network.count_params()}

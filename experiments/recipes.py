@@ -15,7 +15,8 @@ class Recipe:
     Attributes:
         loss: a `keras.losses.Loss` of targets and probabilities.
         outputs: "regions" or "classes", see `registry.Network`.
-        steps: of the whole training; the rate follows a cosine to 0 over them, after a warm-up.
+        steps: of the whole training; the rate follows a cosine to `final_rate` over them, after a warm-up.
+        final_rate: the factor of the learning rate at the end; 1 keeps it constant after the warm-up.
         classifier_rate: the factor of the learning rate for the classifier.
         ema: momentum of a moving average of the weights, taken for prediction; 0 for none.
         mirror: axes of (H, W, D) that are mirrored in half of the steps each.
@@ -34,6 +35,7 @@ class Recipe:
     mirror: tuple = ()
     brightness: bool = False
     modality_dropout: float = 0.0
+    final_rate: float = 0.0
 
 
 def shuffled(count, steps, seed):

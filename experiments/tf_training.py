@@ -5,31 +5,40 @@ import numpy as np
 import tensorflow as tf
 from recipes import BRIGHTNESS
 
-from brats_tf.errors import InputError
 from brats_tf.inference.predictor import compiled_forward
 from brats_tf.models.build import build_network
+from brats_tf.models.losses import region_dice
 from brats_tf.models.planes import blinded, with_planes
+from brats_tf.regions import REGIONS
 from brats_tf.training.loop import make_trainer
+from brats_tf.training.optimisation import averaged_weights
 
 
 class TfTraining:
-    """A network in training by the steps of `brats-tf train`; augmentation and rate are those of a `Recipe`.
+    """A network in training by the steps of `brats-tf train`; loss, augmentation and rate are those of a `Recipe`.
 
-    There is no weight decay. Raises `InputError` where the recipe asks for what only `jax_training` has.
+    There is no weight decay. A recipe without a loss takes that of the config.
     """
 
     def __init__(self, network, config, recipe, seed=0):
         if recipe.ema:
-            raise InputError("Averaged weights need KERAS_BACKEND=jax here.")
+            config = config.replace(weight_averaging="ema")
         if getattr(config.network, "classifier_rate", 1.0) != recipe.classifier_rate:
             config = config.replace(classifier_rate=recipe.classifier_rate)
         self.network, self.config, self.recipe, self.done = network, config, recipe, 0
         self.trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
+        if recipe.loss is not None:
+            metrics = [region_dice(region, recipe.outputs) for region in REGIONS]
+            settings = {"auto_scale_loss": False, "jit_compile": False}
+            self.trainer.compile(optimizer=self.trainer.optimizer, loss=recipe.loss, metrics=metrics, **settings)
+        if recipe.ema:
+            self.trainer.optimizer.ema_momentum = recipe.ema
         self.trainer.prepare(tf.distribute.get_strategy(), jit=False)
         self.random = np.random.default_rng(seed)
         warmup = {"warmup_target": recipe.learning_rate, "warmup_steps": recipe.warmup} if recipe.warmup else {}
         first = 0.0 if recipe.warmup else recipe.learning_rate
-        self.rate = keras.optimizers.schedules.CosineDecay(first, recipe.steps - recipe.warmup, **warmup)
+        steps = recipe.steps - recipe.warmup
+        self.rate = keras.optimizers.schedules.CosineDecay(first, steps, alpha=recipe.final_rate, **warmup)
 
     def on_device(self, *arrays):
         """The arrays where `run` wants them."""
@@ -56,11 +65,17 @@ class TfTraining:
         return {name: np.array([one[name] for one in found]) for name in names} | {"dice": np.array(dice)}
 
     def predict(self, volumes, *, blind=False):
-        """Probabilities (N, H, W, D, K) float32 of volumes (N, H, W, D, C), computed in float32."""
+        """Probabilities (N, H, W, D, K) float32 of volumes (N, H, W, D, C), computed in float32.
+
+        By averaged weights where there are any; K is 3 of a network of regions, whose further heads are left out.
+        """
         network = build_network(self.config)
-        network.set_weights(self.network.get_weights())
+        with averaged_weights(self.trainer.optimizer):
+            network.set_weights(self.network.get_weights())
         forward = compiled_forward(blinded(network) if blind else network)
-        return np.concatenate([forward(None, volume[None].astype(np.float32)) for volume in volumes])
+        count = len(REGIONS) if self.recipe.outputs == "regions" else None
+        found = (forward(None, volume[None].astype(np.float32))[..., :count] for volume in volumes)
+        return np.concatenate(list(found))
 
     def _augmented(self, volume, classes):
         axes = [axis for axis in self.recipe.mirror if self.random.random() < 0.5]

@@ -67,7 +67,8 @@ class TorchTraining:
         if self.done < recipe.warmup:
             return recipe.learning_rate * self.done / recipe.warmup
         share = (self.done - recipe.warmup) / (recipe.steps - recipe.warmup)
-        return recipe.learning_rate * 0.5 * (1 + np.cos(np.pi * share))
+        cosine = 0.5 * (1 + np.cos(np.pi * share))
+        return recipe.learning_rate * (recipe.final_rate + (1 - recipe.final_rate) * cosine)
 
     def _augmented(self, volume, classes):
         volume, classes = (torch.as_tensor(one, device=self.device) for one in (volume, classes))

@@ -190,11 +190,6 @@ def test_augmentation_keeps_volume_and_classes_together(given):
     assert missing == {0, 1, 2, 3} and 10 < mirrored < 20
 
 
-def test_what_tensorflow_does_not_do_is_refused():
-    with pytest.raises(InputError, match="KERAS_BACKEND=jax"):
-        TfTraining(None, None, Recipe(None, "regions", steps=1, ema=0.99))
-
-
 def test_what_jax_does_not_do_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(InputError, match="nnunet-like needs KERAS_BACKEND=tensorflow"):
@@ -251,7 +246,7 @@ def test_every_variant_is_a_config():
             variant, experiment.MODALITIES, CROPPED | {"precision": "float32"}
         )
         assert config.input_shape == (*CROPPED["crop"], 4)
-        Recipe(None, "regions", **{"steps": 1} | differences)
+        Recipe(**{"loss": None, "outputs": "regions", "steps": 1} | differences)
 
 
 @pytest.mark.large
