@@ -23,6 +23,32 @@ NETWORKS = {
     "nnunet": "nnU-Net's PlainConvUNet",
 }
 OTHERS = ("segresnet", "nnunet")
+# What the variants of `real_cases-parts` have in place of a part of the first of each group.
+PARTS = {
+    "plus": {
+        "mean-images": "images: means of the slab's slices, modalities mixed linearly",
+        "block-images": "images: two convolutions with norm and ReLU between them",
+        "coarse-scales": "scales: P3 to P5 alone",
+        "no-detail": "detail: none",
+        "full-size": "detail and head: 16 channels and a residual block at full size",
+        "deep-supervision": "deep supervision: P2 and P3 predict the regions too",
+        "dice-loss": "loss: -Dice alone",
+        "cross-entropy": "loss: cross entropy alone",
+        "background-dice": "loss: the Dice of the background counts too",
+        "weighted-regions": "loss: WT, TC and ET weigh 1, 2 and 3",
+        "averaged-weights": "weights: moving average (0.98 a step)",
+        "constant-rate": "learning rate: constant instead of a cosine to 0",
+        "full-rate": "classifier: at the full rate",
+        "fixed-classifier": "classifier: fixed",
+        "random": "classifier: random weights",
+        "random-full-rate": "classifier: random weights, full rate",
+    },
+    "random-full-rate": {
+        "random-efficientnetb2": "classifier: EfficientNet-B2, random weights, full rate",
+        "random-efficientnetv2b0": "classifier: EfficientNetV2-B0, random weights, full rate",
+        "random-convnext_tiny": "classifier: ConvNeXt-Tiny, random weights, full rate",
+    },
+}
 
 
 def real_cases():
@@ -84,6 +110,39 @@ def _differences(name):
             name, seeds = _trained(row["variant"], row, run), len(row["blinded_seeds"])
             lines.append(f"| {name} | the same, blinded | {seeds} | {figures} |")
     return lines
+
+
+def real_cases_parts():
+    """`embedding-plus` with another part in place of one of its own: Dice, and the difference by the same seeds."""
+    run = read("real_cases-parts")
+    rows = {row["variant"]: row for row in run["rows"]}
+    first = rows["plus"]
+    lines = [
+        f"{run['cases']} training cases, {len(run['validation_cases'])} others scored as whole files; {run['crop']} at "
+        f"{run['spacing_mm']:g} mm, {first['steps']} steps, {first['device']}; Dice x 100. The difference is "
+        "that of the mean of the three regions, by the seeds that both have, with 95 % intervals over seeds and cases.",
+        "",
+        "| what differs | seeds | s a step | ET | WT | TC | minus what it replaces |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+        _part(first, "`embedding-plus`", ""),
+    ]
+    for base, variants in PARTS.items():
+        for variant, title in variants.items():
+            if variant in rows:
+                lines.append(_part(rows[variant], title, interval(_minus(run, variant, base))))
+    return lines
+
+
+def _part(row, title, difference):
+    figures = " | ".join(f"{100 * row['dice']['normal'][region]['mean']:.1f}" for region in REGIONS)
+    return f"| {title} | {len(row['seeds'])} | {row['seconds_a_step']:.2f} | {figures} | {difference} |"
+
+
+def _minus(run, variant, base):
+    """What a variant's mean Dice is more than that of another, which comes first in the file."""
+    (found,) = (one for one in run["differences"] if (one["first"], one["second"]) == (base, variant))
+    mean = found["dice"]["mean"]
+    return {"mean": 0 - mean["mean"], "low": 0 - mean["high"], "high": 0 - mean["low"]}  # Never "-0.0".
 
 
 def real_cases_seen():

@@ -14,7 +14,9 @@ from brats_tf.runtime.console import track
 from brats_tf.runtime.files import write_json
 
 BASE = "plus"
-ALSO = {("full-rate", "random-full-rate"), ("random", "random-full-rate")}
+RANDOM = "random-full-rate"
+ALSO = {("full-rate", RANDOM), ("random", RANDOM)}
+ALSO |= {(RANDOM, one) for one in PLUS if one.startswith("random-") and one != RANDOM}
 log = logging.getLogger("brats_tf.experiments")
 KINDS = ("normal", "mirrored", "blinded", *(f"without-{modality}" for modality in MODALITIES))
 
@@ -144,7 +146,7 @@ def compared(done):
 
 def _differences(groups):
     """Differences by the seeds that both have: of `BASE` and every other network, of its own variants after equal
-    training; and of the pairs `ALSO`, which differ in one thing alone.
+    training; and of the pairs `ALSO`, which differ in one thing alone. "mean" is that of all three regions.
     """
     for base, its in groups.items():
         for other, theirs in groups.items():
@@ -153,12 +155,11 @@ def _differences(groups):
             wanted = (base[0] == BASE and other[0] != BASE) or (base[0], other[0]) in ALSO
             if wanted and seeds and comparable:
                 pairs = [[runs[seed] for seed in seeds] for runs in (its, theirs)]
-                dice = {
-                    region: over_seeds_and_cases(
-                        _array(pairs[0], "normal", "dice", region) - _array(pairs[1], "normal", "dice", region)
-                    )
-                    for region in REGIONS
+                found = {
+                    region: np.subtract(*(_array(one, "normal", "dice", region) for one in pairs)) for region in REGIONS
                 }
+                found["mean"] = np.mean([*found.values()], axis=0)
+                dice = {name: over_seeds_and_cases(values) for name, values in found.items()}
                 names = {"first": base[0], "first_trained": _length(base)}
                 names |= {"second": other[0], "second_trained": _length(other)}
                 yield names | {"seeds": seeds, "dice": dice}

@@ -21,39 +21,36 @@ def build(variant):
         return plus_network(SHAPE, backbone="tiny")
 
 
-def test_every_part_has_a_variant_and_the_package_keeps_its_own():
-    before = dict(vars(slabs))
-    for variant in plus_parts.PARTS:
-        assert variant in real_networks.PLUS
-        assert has_planes(build(variant))
-    assert vars(slabs) == before
+@pytest.fixture(scope="module")
+def usual():
+    return plus_network(SHAPE, backbone="tiny")
+
+
+def values(network, layer, volume):
+    """What a layer of a network makes of a volume, without tracing anything."""
+    return keras.ops.convert_to_numpy(keras.Model(network.input, network.get_layer(layer).output)(volume))
 
 
 @pytest.mark.parametrize("variant", plus_parts.PARTS)
-def test_a_part_changes_the_network_and_nothing_of_it_is_unused(variant):
-    network, usual = build(variant), plus_network(SHAPE, backbone="tiny")
+def test_a_part_changes_the_network_and_the_package_keeps_its_own(variant, usual):
+    before = dict(vars(slabs))
+    network = build(variant)
+    assert vars(slabs) == before
+    assert variant in real_networks.PLUS and has_planes(network)
     names, others = ({layer.name for layer in one.layers} for one in (network, usual))
-    assert names != others or variant == "coarse-scales"
+    assert names != others
     channels = 9 if variant == "deep-supervision" else 3
     assert network.output_shape == (None, *SHAPE[:3], channels)
-    volume = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype("float32")
-    found = network.predict(volume, verbose=0)
-    assert np.isfinite(found).all() and found.std() > 0
-
-
-def test_without_a_detail_path_only_the_images_show_the_volume():
-    network = build("no-detail")
-    graph = keras.Model(network.input, network.get_layer("detail_nothing").output)
-    assert not graph.predict(np.ones((1, *SHAPE), "float32"), verbose=0).any()
+    if variant == "no-detail":
+        assert not values(network, "detail_nothing", np.ones((1, *SHAPE), "float32")).any()
 
 
 def test_mean_images_are_a_mixture_of_means_over_a_slab():
     network = build("mean-images")
     volume = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype("float32")
-    images = keras.Model(network.input, network.get_layer("images_conv").output).predict(volume, verbose=0)
     kernel, bias = network.get_layer("images_conv").get_weights()
     means = volume.reshape(1, *SHAPE[:2], 2, 4, 4).mean(axis=4)
-    np.testing.assert_allclose(images, means @ kernel[0, 0, 0] + bias, atol=1e-5)
+    np.testing.assert_allclose(values(network, "images_conv", volume), means @ kernel[0, 0, 0] + bias, atol=1e-5)
 
 
 def pair(channels=3):
@@ -89,10 +86,12 @@ def test_every_head_is_judged_by_its_weight():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["deep-supervision", "averaged-weights", "constant-rate", "full-size"])
+@pytest.mark.parametrize("variant", ["deep-supervision", "averaged-weights"])
 def test_a_variant_learns_and_predicts_three_regions(variant, monkeypatch):
     changes, differences = real_networks.PLUS[variant]
     tiny = {"backbone": "tiny", "weights": "none", "precision": "float32"}
+    if variant == "averaged-weights":
+        differences = differences | real_networks.PLUS["constant-rate"][1]
     monkeypatch.setitem(real_networks.PLUS, variant, (changes | tiny, differences))
     random = np.random.default_rng(0)
     classes = np.zeros((1, 32, 32, 8), "uint8")
@@ -101,13 +100,13 @@ def test_a_variant_learns_and_predicts_three_regions(variant, monkeypatch):
     with plus_parts.replaced(variant):
         settings = {"steps": 12, "learning_rate": 3e-3, "warmup": 2}
         cropped = {"crop": (32, 32, 8), "spacing_mm": 6.0}
-        training, about = real_networks.make_training(variant, MODALITIES, 0, settings, cropped)
+        training, _ = real_networks.make_training(variant, MODALITIES, 0, settings, cropped)
         first = training.predict(volumes)
         curves = training.run(volumes, classes, [0] * 12)
         found = training.predict(volumes)
     assert found.shape == (1, 32, 32, 8, 3) and not np.allclose(first, found)
     assert curves["loss"][-1] < curves["loss"][0]
-    assert float(training.rate(11)) == pytest.approx(3e-3 if variant == "constant-rate" else 0.0732e-3, rel=0.05)
+    assert float(training.rate(11)) == pytest.approx(3e-3 if variant == "averaged-weights" else 0.0732e-3, rel=0.05)
     if variant == "averaged-weights":
         kept = training.network.get_weights()
         last = training.trainer.predict_on_batch(volumes.astype("float32"))

@@ -292,3 +292,22 @@ def test_a_training_of_minutes_takes_about_so_long(given, monkeypatch):
     given.minutes, given.networks = 0.001, given.networks / "others"
     with pytest.raises(InputError, match="--minutes must be enough for each of .* cases twice"):
         experiment.train(argparse.Namespace(**vars(given) | {"out": given.networks}))
+
+
+def test_a_variant_is_compared_with_what_it_replaces(given, monkeypatch):
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    for variant in ("plus", "full-size", "random-full-rate"):
+        write(given, variant, 0, {"normal": 0 * classes}, ids)
+    for variant in ("no-detail", "random-convnext_tiny"):
+        write(given, variant, 0, {"normal": classes}, ids)
+    experiment.score(given)
+    found = json.loads((given.results / "real_cases.json").read_text())
+    monkeypatch.setattr(real_case_tables, "read", {"real_cases-parts": found}.get)
+    lines = [line.split(" | ") for line in real_case_tables.real_cases_parts() if line.startswith("| ")][2:]
+    differences = {line[0][2:]: line[-1] for line in lines}
+    better = [title for title, difference in differences.items() if difference.startswith(("8", "9"))]
+    assert better == ["detail: none", "classifier: ConvNeXt-Tiny, random weights, full rate"]
+    assert [title for title, difference in differences.items() if difference.startswith("0.0 (0.0 to 0.0)")] == [
+        "detail and head: 16 channels and a residual block at full size",
+        "classifier: random weights, full rate",
+    ]
