@@ -12,6 +12,7 @@ from brats_tf.errors import InputError
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 CLASSES = ("background", "necrosis", "edema", "enhancing")
+NECROSIS, ENHANCING = CLASSES.index("necrosis"), CLASSES.index("enhancing")
 REGIONS = ("WT", "TC", "ET")  # The order of channels: whole tumour, tumour core, enhancing tumour.
 REGION_THRESHOLD = 0.5  # A voxel belongs to a region when its probability is above this.
 

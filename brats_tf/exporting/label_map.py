@@ -7,10 +7,9 @@ import tensorflow as tf
 
 from brats_tf.inference.predictor import MIRRORED
 from brats_tf.models.registry import get_network
-from brats_tf.regions import CLASSES, MODALITIES, REGION_THRESHOLD, REGIONS
+from brats_tf.regions import CLASSES, ENHANCING, MODALITIES, NECROSIS, REGION_THRESHOLD, REGIONS
 
 VOXEL_ML = 1e-3  # Volumes are taken as of voxels of 1 mm, as BraTS files have.
-NECROSIS, ENHANCING = CLASSES.index("necrosis"), CLASSES.index("enhancing")
 
 
 def channels_of(configs):

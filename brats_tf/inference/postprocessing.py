@@ -7,13 +7,12 @@ import numpy as np
 from scipy import ndimage
 
 from brats_tf.errors import InputError
-from brats_tf.regions import CLASSES
+from brats_tf.regions import CLASSES, ENHANCING, NECROSIS
 from brats_tf.runs.files import CHECKPOINT_FILES, POSTPROCESSING_FILE
 from brats_tf.runtime.files import read_json, sha256_of
 
 TUNED = "drop_et_below_ml"  # The field that `evaluation.tune` finds.
 _CONNECTED = np.ones((3, 3, 3), bool)  # 26 neighbours, as in the lesion-wise scores.
-NECROSIS, ENHANCING = CLASSES.index("necrosis"), CLASSES.index("enhancing")
 
 
 def postprocess(classes, spacing_mm, settings):
