@@ -42,8 +42,9 @@ def evaluate(given):
         import_tensorflow()
         from brats_tf.evaluation.contribution import classifier_contribution
 
+        failed = {case_id for case_id, _ in failures}
         classifier_contribution(
-            cases,
+            [case for case in cases if case.id not in failed],
             runs=runs_of(given, maps),
             **folders,
             empty=scoring.empty_masks,

@@ -31,7 +31,7 @@ def predict(given):
 
     import_tensorflow()
     from brats_tf.inference.ensemble import load_ensemble
-    from brats_tf.inference.predict import predict_cases
+    from brats_tf.inference.predict import check_possible, predict_cases
     from brats_tf.inference.shards import Shard, agree_on_cases
 
     runs = runs_given(given)
@@ -43,6 +43,7 @@ def predict(given):
     cases, out = cases_to_predict(given, runs, predictors[0].config), folder(given, "out")
     data = given.data or cases[0].folder.parent  # That of the synthetic cases.
     if given.shard:
+        check_possible(predictors, section_given(given, PredictionOptions))  # Before the folder is written to.
         shard = Shard(*given.shard)
         agree_on_cases(out, [case.id for case in cases])
         cases, out = shard.of(cases), shard.folder(out)

@@ -42,7 +42,7 @@ def train(given):
     import_tensorflow()
     from brats_tf.training.distribution import gpu_numbers, machines
     from brats_tf.training.parallel import train_modalities
-    from brats_tf.training.train import check_start
+    from brats_tf.training.starting_weights import check_start
     from brats_tf.training.train import train as train_networks
 
     configs = configs_from(given)
@@ -50,16 +50,17 @@ def train(given):
     configs[0].named(training_options.name)  # A wrong name shows before anything is read.
     if training_options.minutes and given.epochs is not None:
         raise InputError(f"--minutes chooses the number of epochs: leave --epochs out. Received also {given.epochs}.")
+    if given.start_from is not None and given.weights is not None:
+        raise InputError(f"--start-from chooses all weights: leave --weights out. Received also {given.weights}.")
     gpus, runs = gpu_numbers(), folder(given, "runs")
     if given.modality == "all" and len(gpus) > 1 and training_options.devices == 1 and machines() == 1:
         arguments = sys.argv[1:] if given.arguments is None else given.arguments
-        restarted = []
-        if training_options.restart:  # Nothing is set aside for a training that would be refused.
-            cases_from(given, "training", configs[0])
-            restarted = [runs / config.named(training_options.name) for config in configs]
-            for config, run in zip(configs, restarted, strict=True):
-                check_unlocked(run)
-                check_start(config, run)
+        cases_from(given, "training", configs[0])  # Four networks would say the same.
+        found = [runs / config.named(training_options.name) for config in configs]
+        for config, run in zip(configs, found, strict=True):
+            check_unlocked(run)
+            check_start(config, run, restart=training_options.restart)
+        restarted = found if training_options.restart else []
         return train_modalities(arguments, gpus, logs=runs, minutes=training_options.minutes, restarted=restarted)
     train_networks(
         configs,

@@ -29,19 +29,24 @@ OTHERS = (
     "loc localizer localiser scout survey aahead calib calibration fieldmap bold fmri mrs spectro sub subtraction "
     "t2star t2* hemo haemo flash2d medic rbv cbv cbf mtt ttp fa screenshot phase pd"
 ).split()
-# How an agent begins that is none, or not known.
-_NONE = (
-    "",
-    *"nacl saline".split(),
-    *"no non none not n nein 0 without ohne wo w/o n/a na nil - -- ? n.a. unknown unbekannt".split(),
+# How an agent begins that was not given, or is not known.
+_NOT_GIVEN = (
+    *"no non none not n nein 0 without ohne wo w/o n/a na nil n.a. unknown unbekannt".split(),
     *"kein keine keiner keines keins".split(),
 )
+_SALT_WATER = {"nacl", "saline", "sodium"}  # No agent.
+_BESIDE = re.compile(r"[\d.,%+&/-]*(ml|cc|mg)?|chloride|solution|flush|only|nur|bolus|iv|and|und")  # Nor these.
 # Before or after a treatment, not contrast.
 _TREATMENT = (
-    r"(?:op|oper\w*|surg\w*|resect\w*|rt\w?|rct|radi\w*|irradi\w*|chemo\w*|treat\w*|therap\w*|biops\w*|crani\w*|tmz)\b"
+    r"(?:op|oper\w*|surg\w*|resect\w*|rt\w?|rct|radiat\w*|radio[tcs]\w*|irradi\w*|chemo\w*|treat\w*|therap\w*|biops\w*"
+    r"|crani|craniot\w*|craniec\w*|craniop\w*|tmz)\b"
 )
 _WORD = re.compile(rf"(?:pre|post)[-_ ]?{_TREATMENT}|t2\*|\+c\b|\bc\+|dark[-_ ]fluid|non?[-_ ]contrast|w/o\b|[a-z0-9]+")
-_BOTH = re.compile(r"\b(w[ /]+wo|wo[ /]+w|with (and|&) without)\b")  # Of the whole examination: it says nothing.
+# Of the whole examination: it says nothing.
+_AND = r"( and | & | or |[ /+]+)"
+_BOTH = re.compile(
+    rf"\b((with|w){_AND}(without|wo|w/o)|(without|wo|w/o){_AND}(with|w))\b( (contrast|kontrast|gd|gad|gado|km)\b)?"
+)
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,12 @@ def _choose(series):
     other = [word for word in words if word in OTHERS]
     if other:
         return Choice(series, None, f"{other[0]!r} in its description is of none of the four modalities")
-    # A protocol is often called after the whole examination: of contrast it tells what the description leaves open.
-    about = said[0] if _says_without(said[0]) or _says_with(said[0]) else words
-    return _by_words_and_times(series, words, about)
+    # A protocol is often called after the whole examination: of contrast it tells what the description leaves open, and
+    # nothing where it tells both.
+    description, protocol = said
+    if _says_without(description) or _says_with(description) or (_says_without(protocol) and _says_with(protocol)):
+        return _by_words_and_times(series, words, description, "description")
+    return _by_words_and_times(series, words, protocol, "protocol")
 
 
 def _by_file_name(series):
@@ -140,26 +148,39 @@ def _by_file_name(series):
     return Choice(series, kind and _with_contrast(kind, words, ""), reason or "its name tells no modality")
 
 
-def _by_words_and_times(series, words, about_contrast):
+def _by_words_and_times(series, words, about_contrast, source):
     kind, reason = _kind(words)
     by_times, times = _kind_by_times(series.tags)
     if kind and by_times and kind != by_times:
         return Choice(series, None, f"{reason}, but {times}, as {by_times} has")
     if not (kind or by_times):
         return Choice(series, None, "neither its description nor its times tell a modality")
-    agent = str(series.tags.get("ContrastBolusAgent", "")).strip().lower()
-    first, *others = re.split(r"[\s,;:]+", agent)
-    agent = "" if first in _NONE and not set(others) & set(AGENTS) else agent
+    agent = _agent(str(series.tags.get("ContrastBolusAgent", "")))
     without, given = _says_without(about_contrast), _says_with(about_contrast)
     if without and (agent or given) and (kind or by_times) == "t1":
         other = "an agent is named" if agent else f"also {given!r}"
-        return Choice(series, None, f"its description says {without!r}, but {other}")
+        return Choice(series, None, f"its {source} says {without!r}, but {other}")
     modality = _with_contrast(kind or by_times, about_contrast, agent)
     because = [part for part in (reason, times) if part]
     if modality in ("t1", "t1ce"):
-        said = "an agent is named" if agent else "its description says so"
+        said = "an agent is named" if agent else f"its {source} says so"
         because.append(f"contrast: {said}" if modality == "t1ce" else "no contrast is named")
     return Choice(series, modality, ", ".join(because))
+
+
+def _agent(text):
+    """The agent that a header names, "" where it names none.
+
+    >>> _agent("NaCl 20 ml"), _agent("no Gadovist"), _agent("Saline, Gadovist 7 ml")
+    ('', '', 'saline gadovist 7 ml')
+    """
+    words = [word for word in re.split(r"[\s,;:]+", text.strip().lower()) if word.strip("-?")]
+    if not words or words[0] in _NOT_GIVEN:
+        return ""
+    others = [word for word in words if word not in _SALT_WATER]
+    if len(others) < len(words) and all(map(_BESIDE.fullmatch, others)):
+        return ""
+    return " ".join(words)
 
 
 def _kind(words):

@@ -40,14 +40,16 @@ def find_patients(root, series_list=None):
     """The patients in a folder, sorted by id.
 
     The folder is one patient where it holds images itself, or one series of one examination in each of its folders;
-    else each of its folders is a patient. An id is the folder's name, never one of a DICOM header.
+    else each of its folders is a patient. An id is the folder's name, never one of a DICOM header. Folders of one
+    series each that name the same patient, but several examinations, may be either, and are refused.
 
     Args:
         root: the folder.
         series_list: a .csv with the columns patient, modality, path: the series to take.
 
     Raises:
-        InputError: when there is none, a name cannot be a case id, or the list is wrong.
+        InputError: when there is none, it cannot be told who they are, a name cannot be a case id, or the list is
+            wrong.
     """
     root = Path(root)
     if not root.is_dir():
@@ -71,14 +73,23 @@ def _is_patient(root, folders):
         return True
     if any(path.is_dir() for folder in folders for path in folder.iterdir()):
         return False
-    examinations = set()
+    examinations, patients = set(), set()
     for folder in folders:
         found, _ = read_series(folder, folder.name)
         if len(found) != 1 or not found[0].is_dicom:
             return False
-        # Not the patient's id: once it is removed, or one word for everybody, it tells nobody apart.
         examinations.add(found[0].headers[0].get("StudyInstanceUID"))
-    return len(examinations) == 1 and all(examinations)
+        patients.add(found[0].patient)
+    if len(examinations) == 1:
+        return all(examinations)
+    # The patient's id alone does not tell: once it is one word for everybody, it tells nobody apart.
+    if len(patients) == 1 and all(patients):
+        raise InputError(
+            f"{root} must be one patient, or hold a folder for each patient. Received {len(folders)} folders of one "
+            f"series each, which name the same patient but {len(examinations)} examinations: put the series of each "
+            "patient, or of each examination, into a folder of its own."
+        )
+    return False
 
 
 def _read_list(path):

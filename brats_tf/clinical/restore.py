@@ -211,9 +211,14 @@ def _regions(case_id, facts, predictions, *, after):
     if after or not path.is_file() or PROBABILITIES_FOLDER not in facts.get("beside", [PROBABILITIES_FOLDER]):
         regions = classes_to_regions(labels_to_classes(labels.voxels, convention))
         return labels, regions, classes_above_threshold, convention
+    if "outputs" not in facts:
+        raise InputError(
+            f"Case {case_id}: {predictions} was predicted by an earlier version, whose record does not say how "
+            "probabilities become classes. Predict it again."
+        )
     geometry, probabilities = read_probabilities(path, case_id=case_id, channels=len(REGIONS))
     check_same_geometry(labels.geometry, geometry, case_id=case_id)
-    decide = likeliest_classes if facts.get("outputs") == "classes" else classes_above_threshold
+    decide = likeliest_classes if facts["outputs"] == "classes" else classes_above_threshold
     return labels, probabilities, decide, convention
 
 

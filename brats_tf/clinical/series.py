@@ -75,7 +75,8 @@ def read_series(folder, patient):
         (list of `Series`, list of sentences about files left out).
     """
     groups, found, left_out, others = {}, [], [], 0
-    for path in files_under(folder):
+    unreadable = []
+    for path in files_under(folder, unreadable):
         place = path.relative_to(folder).as_posix()
         if is_nifti(path.name):
             found.append(Series(place, (path,)))
@@ -90,14 +91,19 @@ def read_series(folder, patient):
         else:
             left_out.append(f"Patient {patient}: {place} is no image; it was left out.")
     found += [_series(folder, files) for files in groups.values()]
+    left_out += [f"Patient {patient}: a folder was left out: {reason}." for _, reason in unreadable]
     if others:
         left_out.append(f"Patient {patient}: {others} file(s) that are neither DICOM nor NIfTI were left out.")
     return sorted(found, key=lambda series: series.name), left_out
 
 
-def files_under(folder):
-    """The files in any depth of a folder, sorted; links are followed, hidden files and folders left out."""
-    found = [place / name for place, _, names in walk(folder, []) for name in names if not name.startswith(".")]
+def files_under(folder, unreadable=None):
+    """The files in any depth of a folder, sorted; links are followed, hidden files and folders left out.
+
+    To the list `unreadable` (folder, reason) of those are added whose content cannot be listed.
+    """
+    places = walk(folder, [] if unreadable is None else unreadable)
+    found = [place / name for place, _, names in places for name in names if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
 
 

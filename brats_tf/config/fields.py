@@ -8,6 +8,7 @@ import math
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from brats_tf.errors import InputError
@@ -32,6 +33,7 @@ class Setting:
         above: exclusive lower limit, or None.
         unit: of the value, such as "mm"; "" where it has none.
         source: where the default comes from, such as a section of a paper.
+        path: whether a text is the path of a file or folder.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Setting:
     above: float | None = None
     unit: str = ""
     source: str = ""
+    path: bool = False
 
     @property
     def option(self) -> str:
@@ -102,7 +105,7 @@ def allowed_values(setting: Setting) -> str:
     """
     if setting.kind == Size:
         return "three positive whole numbers, H x W x D"
-    words = _KINDS[setting.kind]
+    words = "a path" if setting.path else _KINDS[setting.kind]
     if setting.above is not None:
         return f"{words} above {setting.above:g}"
     if setting.maximum is not None:
@@ -111,11 +114,13 @@ def allowed_values(setting: Setting) -> str:
 
 
 def with_tuples(section: Any) -> None:
-    """Makes tuples of a frozen dataclass's lists, as JSON has them."""
+    """Makes tuples of a frozen dataclass's lists, as JSON has them, and writes paths in one way."""
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         if isinstance(value, list):
             object.__setattr__(section, field.name, tuple(value))
+        if field.metadata.get("path") and isinstance(value, str) and value.strip():
+            object.__setattr__(section, field.name, str(Path(value)))
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:
@@ -132,7 +137,7 @@ def _has_kind(setting: Setting, value: Any) -> bool:
         return _is_int(value)
     if setting.kind is float:
         return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
-    return isinstance(value, setting.kind)
+    return isinstance(value, setting.kind) and not (setting.path and not value.strip())
 
 
 def _is_within(setting: Setting, value: Any) -> bool:

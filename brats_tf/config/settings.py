@@ -164,7 +164,7 @@ class AlbuNetSettings(Section):
 class TrainingSettings(Section):
     """Loss, optimiser, learning rate and length of a training."""
 
-    start_from: str | None = setting(None, "trained run to start from, or folder with one so named", none="`weights`")
+    start_from: str | None = setting(None, "trained run to start from, or folder of such", none="`weights`", path=True)
     epochs: int = setting(200, "passes over the training cases", minimum=1, source="no figure in the embedding paper")
     batch_size: int = setting(1, "crops or patches per step", minimum=1, source="embedding paper, Section 2.1")
     steps_per_epoch: int | None = setting(None, "steps per epoch", none="as many as the cases make", minimum=1)

@@ -12,7 +12,8 @@ from brats_tf.runtime.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 SPLIT_FILE = "split.json"
-_SHARED = re.compile(r"BraTS 20(17|18|19|20|21|23 GLI)|MSD Task01")  # Data sets of the same adults, numbered anew.
+# Data sets of the same adults, numbered anew.
+_SHARED = re.compile(r"BraTS 20(17-2021|17|18|19|20|21|23 GLI|23 GoAT)|MSD Task01")
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,19 @@ def split_cases(cases, data, *, seed):
             f"{how} leaves {len(training)} cases for training and {len(validation)} for validation; "
             f"received {len(cases)} cases of {len(order)} patients."
         )
+    if validation:
+        warn_of_shared_patients(cases)
+    return Split(how, seed, training, validation)
+
+
+def warn_of_shared_patients(cases):
+    """Warns where cases that train and validate are of data sets which name the same patients differently."""
     pooled = sorted({case.layout.name for case in cases if _SHARED.fullmatch(case.layout.name)})
-    if validation and len(pooled) > 1:
+    if len(pooled) > 1:
         log.warning(
             f"{', '.join(pooled)} have patients in common under other names: some may train and validate, and "
             "the scores of the validation would be too good."
         )
-    return Split(how, seed, training, validation)
 
 
 def validation_cases(cases, runs):

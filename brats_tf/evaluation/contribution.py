@@ -110,7 +110,10 @@ def read_contribution(results):
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} must hold what `evaluate --blind-classifier` writes: {error!r}.") from None
+        raise InputError(
+            f"{path} must hold what `brats-tf evaluate --blind-classifier` writes: {error!r}. Run it again, or remove "
+            "the file."
+        ) from None
 
 
 def _scored(cases, maps, empty):

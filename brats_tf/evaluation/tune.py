@@ -8,6 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from brats_tf.config.execution import PostProcessing
+from brats_tf.data.notes import misread
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
@@ -36,14 +37,19 @@ def tune_postprocessing(cases, *, predictions, runs, convention=None):
     maps = LabelMaps(predictions, convention)
     record = maps.record
     _check_tuning(cases, maps, runs)
-    pairs, failures = [], []
+    read, failures = {}, []
     for case in track(cases, "Reading"):
         try:
             pair = read_pair(case, maps)
-            pairs.append((*pair.regions["ET"], pair.spacing_mm))
+            read[case.id] = (*pair.regions["ET"], pair.spacing_mm)
         except InputError as error:
             failures.append((case.id, str(error)))
             log.info(f"Left out: {error}")
+    for case_id, sentence in misread(cases, dict(failures)).items():
+        failures.append((case_id, sentence))
+        log.info(f"Left out: {sentence}")
+        del read[case_id]
+    pairs = list(read.values())
     if not pairs:
         raise InputError(f"None of {len(cases)} cases could be read from {predictions}.")
     tuned = tune_et_threshold(pairs)

@@ -115,7 +115,7 @@ def read_results(results, facts):
     """
     summary = read_summary(results)
     expected = {one["name"]: one["weights_sha256"] for one in facts["networks"]}
-    received = summary["made_by"]["networks"]
+    received = summary["made_by"].get("networks", {})
     if received != expected:
         who = ", ".join(received) or "unknown networks"
         weights = " with other weights" if set(received) == set(expected) else ""
@@ -131,7 +131,7 @@ def read_results(results, facts):
         if summary["made_by"].get(name) != value:
             raise InputError(
                 f"{results} must hold scores of predictions as the export makes them, with {name} {value}. Received: "
-                f"{summary['made_by'].get(name)}."
+                f"{summary['made_by'].get(name, 'none; run `brats-tf evaluate` again')}."
             )
     figures = {region: {metric: summary[region][metric] for metric in SCORED} for region in REGIONS}
     known = {"cases": summary["cases"], "left_out": len(summary["left_out"]), "empty_rule": summary["empty_rule"]}

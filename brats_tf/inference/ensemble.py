@@ -148,7 +148,7 @@ def predict_case(ready):
     outputs = "classes" if all(one.outputs == "classes" for one in ready.predictors) else "regions"
     predicted = EnsemblePrediction(ready.prepared, outputs, several=len(ready.predictors) > 1)
     for predictor in ready.predictors:
-        with explain_lack_of_memory(predictor.config, training=False):
+        with explain_lack_of_memory(predictor.config.replace(precision=predictor.precision), training=False):
             probabilities = predictor.predict(ready.volume(predictor.config.data.modalities))
         if not np.isfinite(probabilities.sum()):
             raise InputError(

@@ -60,6 +60,8 @@ def finished_cases(record, predictions, options=NO_OPTIONS):
     finished = set()
     for case, facts in record.get("cases", {}).items():
         parts = [".", PROBABILITIES_FOLDER] if options.save_probabilities else ["."]
+        if options.save_probabilities and "outputs" not in facts:  # Of an earlier version.
+            continue
         if options.save_uncertainty and len(facts.get("networks", ())) > 1:  # A single network has none.
             parts.append(UNCERTAINTY_FOLDER)
         paths = [Path(predictions) / part / f"{case}.nii.gz" for part in parts]

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,15 +97,25 @@ def agree_on_cases(out, case_ids):
         linked(mine, path)  # Unless another shard was faster.
         mine.unlink()
     try:
-        before = read_json(path)
+        before = _read_when_written(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} must list the cases of all shards: {error}.") from None
     if before != list(case_ids):
         count = len(before) if isinstance(before, list) else 0
         raise InputError(
             f"All shards must divide the same cases: another began with {count}, this one with {len(case_ids)}, or in "
-            f"another order. Predict with the cases of {path}, or remove {path.parent} and begin again."
+            f"another order. Predict with the cases of {path}, or remove {path.parent if _folders(out) else path} and "
+            "begin again."
         )
+
+
+def _read_when_written(path):
+    """A file that another process may be filling at this moment, where the file system has no hard links."""
+    for _ in range(10):
+        if path.stat().st_size:
+            break
+        time.sleep(0.1)
+    return read_json(path)
 
 
 def check_count(out, count):

@@ -11,7 +11,7 @@ from brats_tf.data.nifti import read_nifti
 from brats_tf.errors import InputError, format_shape
 from brats_tf.preprocessing.transforms import LINEAR, NEAREST, Grid, brain_statistics, z_score
 
-MAX_VOXELS = 512**3  # Of a resampled volume; more is a spacing in other units than mm, or no memory.
+MAX_VOXELS = 512**3  # Of a resampled volume; more is a spacing in other units than mm, or too small a one.
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,11 @@ class Reader:
 def grid_of(volume, crop, spacing_mm, *, case_id):
     """The `Grid` of a volume. Raises `InputError` when it would be resampled to an impossible size."""
     grid = Grid(volume.affine, volume.voxels.shape, crop and tuple(crop), spacing_mm)
-    if math.prod(grid.whole_shape) > MAX_VOXELS:
+    if spacing_mm is not None and math.prod(grid.whole_shape) > MAX_VOXELS:
         raise InputError(
-            f"Case {case_id}: {volume.path} would have {format_shape(grid.whole_shape)} voxels at {spacing_mm:g} mm; "
-            f"its voxels have {format_shape(f'{edge:.3g}' for edge in volumes.spacing_of(volume.affine))} mm."
+            f"Case {case_id}: {volume.path} would have {format_shape(grid.whole_shape)} voxels at {spacing_mm:g} mm, "
+            f"more than {MAX_VOXELS / 1e6:.0f} million; its voxels have "
+            f"{format_shape(f'{edge:.3g}' for edge in volumes.spacing_of(volume.affine))} mm."
         )
     return grid
 

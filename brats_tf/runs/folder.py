@@ -46,7 +46,7 @@ def set_aside(run: Path) -> None:
     Raises:
         InputError: when it is in use, or cannot be renamed.
     """
-    if not (run / CONFIG_FILE).exists():
+    if not any((run / name).exists() for name in (CONFIG_FILE, RECORD_FILE)):
         return
     number = 1
     while (aside := run.with_name(f"{run.name}.{number}")).exists():

@@ -146,11 +146,11 @@ def explain_lack_of_memory(config: Config, needed_gb: float | None = None, *, tr
 
 def what_takes_memory(config: Config, training: bool = True) -> str:
     """What is too large for a training, or else a prediction, and which options make it smaller."""
-    half = ["--precision bfloat16"] if config.compute.precision == "float32" or not training else []
+    half = ["--precision bfloat16"] if config.compute.precision == "float32" else []
     patch, settings = config.data.patch_size, config.training
     if not training:
         seen = f"windows of {format_shape(patch)}" if patch else f"the crop {format_shape(config.data.crop)}"
-        return f"{seen}; try {', '.join(half)}, or a machine with more"
+        return f"{seen}; try {', '.join([*half, 'a machine with more'])}"
     if patch is None:
         remedies = [*([] if config.compute.rematerialise else ["--rematerialise"]), *half, "a smaller --crop"]
         return f"the crop {format_shape(config.data.crop)}; try {', '.join(remedies)}"

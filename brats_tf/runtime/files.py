@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from brats_tf.errors import WriteError
 
+DAY_S = 24 * 60 * 60
 LARGEST_TEXT = 2**28  # Bytes of a JSON or CSV file; a larger one is none that this package reads.
 
 
@@ -117,11 +119,18 @@ def flush(folder: str | Path) -> None:
 
 
 def remove_partial(folder: str | Path) -> None:
-    """Removes what killed processes of this machine left half-written in a folder; files of running ones stay."""
-    for path in Path(folder).glob(f"{temporary_prefix()}*"):
-        process = path.name.removeprefix(temporary_prefix()).partition("-")[0]
-        if not (process.isdecimal() and _alive(int(process))):
-            with suppress(OSError):
+    """Removes what killed processes of this machine left half-written in a folder; files of running ones stay.
+
+    Whether a process of another container of this machine's name runs cannot be seen: its files go after a day.
+    """
+    for path in Path(folder).glob(f".partial-{platform.node()}-*"):
+        with suppress(OSError):
+            if path.name.startswith(temporary_prefix()):
+                process = path.name.removeprefix(temporary_prefix()).partition("-")[0]
+                running = process.isdecimal() and _alive(int(process))
+            else:
+                running = time.time() - path.stat().st_mtime < DAY_S
+            if not running:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from brats_tf.config.config import CONFIG_FILE
 from brats_tf.errors import InputError, Preempted
 from brats_tf.regions import MODALITIES
 from brats_tf.runs.folder import set_aside
@@ -103,16 +104,27 @@ class _Pool:
 def train_modalities(arguments, gpus, *, logs, minutes=None, restarted=()):
     """Runs `train --modality all`, whose arguments are given, as one command per modality. Returns an exit code.
 
-    Where there are more networks than GPUs, each takes its share of the `minutes` of all. The folders of runs that are
-    `restarted` are set aside before the first network trains, so that the same command, without --restart, resumes.
+    Where there are more networks than GPUs, each takes its share of the `minutes` of all. `restarted` are the folders
+    of runs that --restart sets aside, each once nothing can be refused any more. After a signal the others follow, so
+    that the same command, without --restart, resumes.
     """
-    for run in restarted:
-        set_aside(run)
-    arguments = [word for word in arguments if word != "--restart"]
     share = ["--minutes", f"{minutes / math.ceil(len(MODALITIES) / len(gpus)):g}"] if minutes else []
     commands = {name: [*for_one_modality(arguments, name), *share] for name in MODALITIES}
     log.info(f"{len(commands)} networks on {len(gpus)} GPUs; their output is in {logs}/<modality>.log.")
-    return combined_exit_code(run_in_parallel(commands, devices=gpus, logs=logs))
+    before = {run: _written(run) for run in restarted}
+    try:
+        return combined_exit_code(run_in_parallel(commands, devices=gpus, logs=logs))
+    except Preempted:
+        for run, when in before.items():
+            if when and _written(run) == when:
+                set_aside(run)
+        raise
+
+
+def _written(run):
+    """What tells the run in a folder from a later one; None where there is none."""
+    path = run / CONFIG_FILE
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def combined_exit_code(failed):

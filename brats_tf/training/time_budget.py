@@ -39,19 +39,29 @@ def epochs_for(seconds, data, ready, strategy):
         InputError: when not even one epoch fits.
     """
     step, validation = (value / machines() for value in agree(strategy, *measured(data, ready, strategy)))
-    frequency = data.config.training.validation_frequency or math.inf
-    an_epoch = step * data.length.steps + validation * len(data.validation) / frequency
-    last = validation * len(data.validation)  # After the last epoch, whatever the frequency.
-    epochs = int((SHARE * seconds - last) / an_epoch)
-    if epochs < 1:
+    epoch, scoring = step * data.length.steps, validation * len(data.validation)
+    epochs = _most_epochs(SHARE * seconds, epoch, scoring, data.config.training.validation_frequency or 1)
+    if not epochs:
         raise InputError(
-            f"`minutes` must leave {(an_epoch + last) / SHARE / 60:.1f} for an epoch of each network, {step:.1f} s a "
+            f"`minutes` must leave {(epoch + scoring) / SHARE / 60:.1f} for an epoch of each network, {step:.1f} s a "
             f"step. Received: {max(0, seconds) / 60:.1f} after the preparations."
         )
     log.info(
         f"{step:.1f} s a step: {epochs} epoch(s) of {data.length.steps} steps fit into {seconds / 60:.0f} minutes."
     )
     return epochs
+
+
+def _most_epochs(seconds, epoch, scoring, frequency):
+    """How many epochs fit, of so many seconds each, with the scoring after every `frequency`-th and the last one.
+
+    >>> _most_epochs(25, 3, 5, 1), _most_epochs(25, 3, 5, 4), _most_epochs(7, 3, 5, 1)
+    (3, 5, 0)
+    """
+    most = max(0, int(seconds / (epoch + scoring / frequency)))  # If the last one came at its turn.
+    times = math.ceil(most / frequency)
+    fitting = (min(count * frequency, (seconds - count * scoring) / epoch) for count in (times, times - 1))
+    return max(0, *map(int, fitting))
 
 
 def measured(data, ready, strategy):

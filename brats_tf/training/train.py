@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from brats_tf.config.config import CONFIG_FILE, Config
+from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.case import Case
 from brats_tf.errors import InputError, Preempted
@@ -22,7 +22,7 @@ from brats_tf.inference.predictor import compiled_forward, compiled_planes
 from brats_tf.models.build import build_network, build_with_weights, classifier_hash
 from brats_tf.models.planes import has_planes, with_planes
 from brats_tf.runs.folder import check_run, open_run, set_aside
-from brats_tf.runs.network import explain_lack_of_memory, load_weights, run_to_start_from
+from brats_tf.runs.network import explain_lack_of_memory
 from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.lock import lock
@@ -31,6 +31,7 @@ from brats_tf.training.announcement import first_line, memory_gb, warn_of_costs
 from brats_tf.training.distribution import agree, check_devices, check_gradients, choose_strategy, is_first
 from brats_tf.training.loop import Trainer, fit, make_trainer
 from brats_tf.training.run_callbacks import RunCallbacks
+from brats_tf.training.starting_weights import check_start, fill_in_start, warn_of_known_patients
 from brats_tf.training.tensorboard_images import draw_log
 from brats_tf.training.time_budget import epochs_for, with_epochs, with_saved_epochs
 from brats_tf.training.training_data import prepare_training_data
@@ -102,11 +103,12 @@ def train(
     with explain_lack_of_memory(configs[0]):
         ready = _make_ready(settled[0] or configs[0], strategy, keep_start=len(configs) > 1 or not all(settled))
     warn_of_costs(ready, strategy.num_replicas_in_sync)
-    for config in filter(None, settled) if is_first() else ():
+    for config, known in zip(configs, settled, strict=True):
         run = runs / config.named(options.name)
-        check_run(run, config.to_dict(), restart=options.restart)
-        if options.restart or not (run / CONFIG_FILE).is_file():
-            check_start(config, run)
+        if is_first():
+            check_run(run, (known or config).to_dict(), restart=options.restart or known is None)
+        network = ready.network if _built_alike(configs[0], config) else None
+        check_start(config, run, restart=options.restart, network=network)
     data = [prepare_training_data(config, cases, validation, cache_dir, options) for config in configs]
     if options.minutes and not all(settled):
         seconds = (60 * options.minutes - (time.monotonic() - started)) / len(configs)
@@ -116,6 +118,8 @@ def train(
         ready.config = settled[0]
     data = [dataclasses.replace(one, config=config) for one, config in zip(data, settled, strict=True)]
     folders = []
+    for one in data:
+        warn_of_known_patients(one.config, one.split.validation or [case.id for case in one.validation])
     for config in settled if options.restart and is_first() else ():
         set_aside(runs / config.named(options.name))  # All before the first trains: without --restart it then resumes.
     for one in data:
@@ -139,19 +143,6 @@ def _settled(config, runs, options):
     return None if options.restart else with_saved_epochs(config, runs / config.named(options.name))
 
 
-def check_start(config, run):
-    """Raises `InputError` unless the run that a new training starts from is there, and another one than its own."""
-    if config.training.start_from and run_to_start_from(config).resolve() == run.resolve():
-        raise InputError(f"`start_from` must be another run than the one to train: --name names it. Received: {run}.")
-
-
-def _fill_from_run(ready, config):
-    """Fills in the weights of the run to start from. Returns what `run.json` says of them."""
-    run = run_to_start_from(config)
-    origin = f"the weights of {run.name}, SHA-256 {load_weights(ready.network, run)[:12]}"
-    return {"origin": origin, "classifier_sha256": classifier_hash(ready.network)}
-
-
 def _train(data, ready, run, strategy, options):
     """Trains one network in its folder, from its last checkpoint on. Returns the signal that asks to stop, or None."""
     config, devices = data.config, strategy.num_replicas_in_sync
@@ -160,7 +151,7 @@ def _train(data, ready, run, strategy, options):
         callbacks = RunCallbacks(data, ready, run, strategy=strategy, options=options)
         start = callbacks.resume()
         if config.training.start_from and start == (0, 0):  # A checkpoint has the weights that came of them.
-            callbacks.record.facts["initial_weights"] = _fill_from_run(ready, config)
+            callbacks.record.facts["initial_weights"] = fill_in_start(ready.network, config)
         if is_first():
             callbacks.record.write(start[0])
             data.split.save(run)

@@ -11,7 +11,7 @@ import numpy as np
 
 from brats_tf.config.config import Config
 from brats_tf.data.layouts import SEGMENTATION
-from brats_tf.data.splits import Split, split_cases
+from brats_tf.data.splits import Split, split_cases, warn_of_shared_patients
 from brats_tf.errors import InputError
 from brats_tf.pipeline.stream import Order, Patches, Shard, order_of_epoch, read_ahead, training_stream
 from brats_tf.preprocessing.cache import CacheSettings, is_complete
@@ -163,4 +163,6 @@ def _cases_to_validate(config, split, cases, validation, skip_invalid):
             "Received: none."
         )
     training = [case for case in cases if case.id in set(split.training)]
+    if validation is not None:  # Else `split_cases` has looked.
+        warn_of_shared_patients([*training, *validation])
     return check_validation(config, chosen, training, skip_invalid=skip_invalid)

@@ -1,5 +1,7 @@
 """Faults of a scanner's folders: one sentence that names patient and series, exit code 2, the others go on."""
 
+import errno
+import os
 import stat
 
 import numpy as np
@@ -407,6 +409,30 @@ def test_two_persons_without_a_name_are_two_patients(tmp_path):
     for number, words in enumerate((T1CE, T2), start=1):
         write_dicom(ball(), tmp_path / "person" / f"series{number}", person=examination, **words)
     assert [patient.id for patient in find_patients(tmp_path / "person")] == ["person"]
+
+
+def test_series_of_two_examinations_of_one_name_are_refused(tmp_path):
+    for number, words in enumerate((T1CE, T2), start=1):
+        person = {"PatientID": "ANON", "StudyInstanceUID": f"1.2.{number}"}
+        write_dicom(ball(), tmp_path / f"series{number}", person=person, **words)
+    with pytest.raises(InputError, match="2 folders of one series each, which name the same patient but 2 exam"):
+        find_patients(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_told_of(tmp_path, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    write_dicom(ball(), tmp_path / "P1" / "series1", **T2)
+    (tmp_path / "P1" / "closed").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    found, left_out = read_series(tmp_path / "P1", "P1")
+    assert len(found) == 1
+    assert left_out == ["Patient P1: a folder was left out: it cannot be read: Permission denied."]
 
 
 def test_series_behind_links_are_found_and_circles_end(tmp_path):

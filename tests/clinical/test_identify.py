@@ -55,6 +55,17 @@ SE_T1, SE_T2, FLAIR, MPRAGE = (10, 550, None), (95, 5000, None), (120, 9000, 250
         ("T1 pre-operative Gd", SE_T1, "", "t1ce"),
         ("T1 MPRAGE", MPRAGE, "Saline, Gadovist 7 ml", "t1ce"),
         ("T1 MPRAGE", MPRAGE, "?", "t1"),
+        ("T1 MPRAGE", MPRAGE, "no Gadovist", "t1"),
+        ("T1 MPRAGE", MPRAGE, "ohne Gadovist", "t1"),
+        ("T1 MPRAGE", MPRAGE, "0 ml Gadovist", "t1"),
+        ("T1 MPRAGE", MPRAGE, "NaCl 0.9% 20 ml flush", "t1"),
+        ("T1 MPRAGE", MPRAGE, "NaCl Gadobutrol", "t1ce"),
+        ("T1 MPRAGE", MPRAGE, "saline, gadolinium", "t1ce"),
+        ("T1 MPRAGE", MPRAGE, "- Gadovist", "t1ce"),
+        ("T1 MPRAGE", MPRAGE, "7.5 ml", "t1ce"),
+        ("AX T1 POST CRANIAL NERVES", SE_T1, "", "t1ce"),
+        ("AX T1 FS POST RADIAL", SE_T1, "", "t1ce"),
+        ("AX T1 POST RADIOTHERAPY", SE_T1, "", "t1"),
         ("T1 SE pre radiotherapy Gd", SE_T1, "", "t1ce"),
         ("T1 MPRAGE +Gadavist", MPRAGE, "", "t1ce"),
         ("T1 pre and post Gd", SE_T1, "", None),
@@ -95,9 +106,16 @@ def test_the_description_counts_more_than_the_protocol_of_the_whole_examination(
         ("AX T1 GD", "Routine brain pre and post", "t1ce"),
         ("AX T1", "Brain post RT follow up", "t1"),
         ("AX T1", "T1 MPRAGE +C", "t1ce"),
+        ("AX T1", "BRAIN W WO CONTRAST", "t1"),
+        ("AX T1", "BRAIN W/O AND W GD", "t1"),
+        ("AX T1", "Routine brain pre and post", "t1"),
+        ("AX T1", "Kopf nativ und KM", "t1"),
+        ("AX T1", "Brain without and with contrast", "t1"),
     ):
         chosen, _ = identify([series(words, SE_T1, ProtocolName=protocol)], patient="P")
         assert list(chosen) == [modality], (words, protocol)
+    _, (one,) = identify([series("AX T1", SE_T1, ProtocolName="Brain native", ContrastBolusAgent="gd")], patient="P")
+    assert one.reason == "its protocol says 'native', but an agent is named"
 
 
 def test_words_against_times_are_told_both():

@@ -241,6 +241,20 @@ def test_probabilities_are_restored_as_the_label_map_was_decided(predicted, tmp_
     assert volumes["TC_ml"] == volumes["ET_ml"] == 0  # All of whose probabilities are 0.3, and 0.
 
 
+def test_probabilities_of_an_unknown_kind_are_not_restored(predicted, tmp_path, capsys):
+    shutil.copytree(predicted / "predictions", tmp_path / "predictions")
+    path = tmp_path / "predictions" / "prediction.json"
+    record = json.loads(path.read_text())
+    del record["cases"]["P1"]["outputs"]
+    record["cases"]["P1"]["beside"] = ["probabilities"]
+    path.write_text(json.dumps(record))
+    labels = read_segmentation(tmp_path / "predictions" / "P1.nii.gz", case_id="P1")
+    probabilities = np.zeros((*labels.voxels.shape, 3), np.float32)
+    write_volume(tmp_path / "predictions" / "probabilities" / "P1.nii.gz", probabilities, like=labels)
+    assert main(["restore", str(tmp_path / "predictions"), "--out", str(tmp_path / "out"), "--no-dicom-seg"]) == 2
+    assert "does not say how probabilities become classes. Predict it again." in capsys.readouterr().out
+
+
 def test_predictions_of_other_cases_cannot_be_restored(predicted, tmp_path, capsys):
     (tmp_path / "cases").mkdir()
     arguments = [

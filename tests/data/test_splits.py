@@ -8,7 +8,7 @@ import pytest
 from brats_tf.config.settings import DataSettings
 from brats_tf.data.case import Case
 from brats_tf.data.layouts import HYPHENED, UNDERSCORED
-from brats_tf.data.splits import Split, split_cases, validation_cases
+from brats_tf.data.splits import Split, split_cases, validation_cases, warn_of_shared_patients
 from brats_tf.errors import InputError
 
 
@@ -113,3 +113,5 @@ def test_data_sets_that_share_patients_are_warned_of(capsys):
     assert "in common" not in capsys.readouterr().out
     split(pooled, seed=0, validation_split=0.5)
     assert "BraTS 2021, BraTS 2023 GLI have patients in common under other names" in capsys.readouterr().out
+    warn_of_shared_patients([pooled[0], case("x", layout=UNDERSCORED)])
+    assert "BraTS 2017-2021, BraTS 2021 have patients in common" in capsys.readouterr().out

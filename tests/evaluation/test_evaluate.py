@@ -170,6 +170,14 @@ def test_cases_of_children_in_the_numbers_of_2024_are_not_scored_as_those_of_202
     cases, _ = find_truth(tmp_path / "truth")
     with pytest.raises(InputError, match="None of 3 cases could be scored"):
         evaluate(cases, predictions=predictions, results=tmp_path / "results")
+    Split("all", 0, ["Another"], []).save(tmp_path / "flair")
+    with pytest.raises(InputError, match="None of 3 cases could be read"):
+        tune_postprocessing(cases, predictions=predictions, runs=[tmp_path / "flair"])
+    kept = [case.id for case in cases if case.id != "BraTS-PED-00002-000"]
+    write_record(predictions, kept, left_out={"BraTS-PED-00002-000": "damaged"})  # Its truth shows it all the same.
+    with pytest.raises(InputError, match="None of 3 cases could be scored"):
+        evaluate(cases, predictions=predictions, results=tmp_path / "results")
+    (predictions / "prediction.json").unlink()
     cases, _ = find_truth(tmp_path / "truth", labels="brats2024-ped")
     given = {"predictions": predictions, "results": tmp_path / "results"}
     summary, failures = evaluate(cases, convention=CONVENTIONS["brats2024-ped"], **given)

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -18,6 +20,7 @@ from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
 from brats_tf.exporting.export import export_networks, has_label_map
 from brats_tf.exporting.label_map import networks_used, z_score
+from brats_tf.exporting.model_card import read_results
 from brats_tf.exporting.verification import compare_label_maps
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
@@ -250,6 +253,26 @@ def test_the_card_says_what_it_is(saved, ensemble, predictions, tmp_path):
         export_networks(
             ensemble[:1], out=tmp_path / "other", options=ExportOptions(results=str(predictions / "results"))
         )
+
+
+def test_scores_of_predictions_that_were_made_otherwise_do_not_enter_the_card(saved, predictions, tmp_path):
+    facts = json.loads((saved / "metadata.json").read_text())
+    shutil.copytree(predictions / "results", tmp_path / "results")
+    summary = json.loads((tmp_path / "results" / "summary.json").read_text())
+    assert read_results(tmp_path / "results", facts)["cases"] == 1
+    for change, received in (
+        ({"forward": {"precision": "bfloat16", "mirror": "none"}}, "Received: {'precision': 'bfloat16'"),
+        ({"forward": {"precision": "float32", "mirror": "all"}}, "'mirror': 'all'"),
+        ({"postprocessing": facts["postprocessing"] | {"drop_et_below_ml": 1.0}}, "'drop_et_below_ml': 1.0"),
+        ({"forward": None}, "Received: None"),
+    ):
+        other = summary | {"made_by": summary["made_by"] | change}
+        (tmp_path / "results" / "summary.json").write_text(json.dumps(other))
+        with pytest.raises(InputError, match=f"as the export makes them, with .*{re.escape(received)}"):
+            read_results(tmp_path / "results", facts)
+    (tmp_path / "results" / "summary.json").write_text(json.dumps(summary | {"made_by": {}}))
+    with pytest.raises(InputError, match="Received those of unknown networks"):
+        read_results(tmp_path / "results", facts)
 
 
 @pytest.mark.large

@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 
 import keras
 import pytest
@@ -12,6 +13,7 @@ from brats_tf.inference import shards
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.inference.prediction_record import read_prediction_record
+from brats_tf.inference.shards import agree_on_cases
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +197,18 @@ def test_shards_of_other_cases_are_refused(predict, phantom_folder, tmp_path, ca
     assert predict(tmp_path / "out", "--shard", "2/2", data=data) == 2
     assert "All shards must divide the same cases: another began with 4, this one with 3" in capsys.readouterr().err
     assert not (tmp_path / "out" / "shards" / "2of2").exists()
+
+
+def test_a_list_that_another_process_is_writing_is_waited_for(tmp_path):
+    path = tmp_path / "shards" / "cases.json"
+    path.parent.mkdir()
+    path.touch()
+    writer = threading.Timer(0.3, path.write_text, ['["a"]'])
+    writer.start()
+    agree_on_cases(tmp_path, ["a"])
+    writer.join()
+    with pytest.raises(InputError, match=r"or remove .*cases.json and begin again"):  # Nothing else is there yet.
+        agree_on_cases(tmp_path, ["b"])
 
 
 @pytest.mark.parametrize("words", ["0/3", "4/3", "3", "a/b", "1/0"])

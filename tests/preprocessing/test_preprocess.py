@@ -35,6 +35,15 @@ def test_channels_come_in_the_order_asked_for(case):
     assert both.reference.path.name.endswith("_flair.nii.gz")
 
 
+def test_a_volume_that_resampling_would_blow_up_is_refused_and_one_as_large_on_disk_is_not(case, monkeypatch):
+    monkeypatch.setattr("brats_tf.preprocessing.preprocess.MAX_VOXELS", 40**3)
+    settings = {"modalities": ("flair",), "crop": (32, 32, 24), "with_truth": False}
+    with pytest.raises(InputError, match=r"voxels at 3 mm, more than 0 million; its voxels have 6x6x6 mm"):
+        prepare_case(case, **settings, spacing_mm=3.0)
+    monkeypatch.setattr("brats_tf.preprocessing.preprocess.MAX_VOXELS", 1)
+    assert prepare_case(case, **settings).volume.shape == (32, 32, 24, 1)
+
+
 def test_labels_there_and_back_to_the_file(case):
     # A crop larger than the volume keeps every voxel.
     prepared = prepare_case(case, modalities=("t1",), crop=(64, 64, 36), with_truth=True)

@@ -1,11 +1,12 @@
 import errno
 import os
+import platform
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from brats_tf.errors import InputError
-from brats_tf.runtime.files import atomic, check_space, read_csv, read_json
+from brats_tf.runtime.files import atomic, check_space, read_csv, read_json, remove_partial, temporary_prefix
 from brats_tf.runtime.program import catch_signals
 
 
@@ -69,6 +70,19 @@ def test_what_does_not_fit_is_said_before_it_is_written(tmp_path):
     with pytest.raises(InputError, match=r"1e\+12 MB could not be written to .*: "):
         check_space(tmp_path, 10**18)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_container_left_goes_after_a_day(tmp_path):
+    node = platform.node()
+    names = [f".partial-{node}-1-9999-a", f".partial-{node}-9999-b", f"{temporary_prefix()}{os.getpid()}-c"]
+    for name in (*names, ".partial-elsewhere-1-d"):
+        (tmp_path / name).touch()
+    remove_partial(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4  # Young, or of a process that runs.
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    remove_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[2], ".partial-elsewhere-1-d"])
 
 
 def test_signals_are_left_alone_outside_the_main_thread():

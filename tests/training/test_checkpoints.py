@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from brats_tf.errors import InputError, WriteError
-from brats_tf.runs.folder import describe_differences
+from brats_tf.runs.folder import describe_differences, set_aside
 from brats_tf.training.checkpoints import Checkpoints, _hash
 
 IDENTITY = {"config": {"seed": 0, "epochs": 3}, "data": "abc", "validation": []}
@@ -148,3 +148,13 @@ def test_what_differs_is_named():
         describe_differences(there, IDENTITY)
         == "epochs None instead of 3, data x instead of abc, old 1 instead of None"
     )
+    unused = {**IDENTITY, "config": {**IDENTITY["config"], "new": None}}  # A setting that an older run did not have.
+    assert describe_differences(IDENTITY, unused) == ""
+
+
+def test_a_run_without_its_settings_is_set_aside_too(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    set_aside(tmp_path / "run")
+    assert (tmp_path / "run.1" / "run.json").read_text() == "{}"
+    assert not (tmp_path / "run" / "run.json").exists()

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from tiny_networks import TINY_CROP
 
-from brats_tf.cli.main import parser
+from brats_tf.cli.main import main, parser
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, Preempted
 from brats_tf.training import parallel, time_budget
 from brats_tf.training.train import train
 
@@ -26,8 +26,9 @@ def steps_of(monkeypatch):
     real = time_budget.measured
 
     def choose(step, validation=0.0):
-        def measured(*arguments):
-            real(*arguments)
+        def measured(data, *others):
+            found = real(data, *others)
+            assert found[0] > 0 and (found[1] > 0) == bool(data.validation) and found[0] != found[1]
             return step, validation
 
         monkeypatch.setattr(time_budget, "measured", measured)
@@ -76,3 +77,45 @@ def test_networks_that_share_few_gpus_share_the_minutes(monkeypatch, tmp_path):
     assert shares == [30, 30, 60]
     parallel.train_modalities(words[:4], (0, 1), logs=tmp_path)
     assert started[-1]["t2"] == ["train", "x", "--modality", "t2"]
+
+
+def test_networks_restarted_on_several_gpus_are_set_aside_once_they_begin_or_at_a_signal(monkeypatch, tmp_path):
+    """One that is refused keeps what it has; after a signal the command without --restart must train the others."""
+    runs = [tmp_path / f"embedding-{name}" for name in ("flair", "t1")]
+    for run in runs:
+        run.mkdir()
+        (run / "config.json").write_text("old")
+    started = []
+
+    def refused(commands, **given):
+        started.append(commands["t1"])
+        return dict.fromkeys(commands, 2)
+
+    def stopped(commands, **given):
+        (tmp_path / "new").write_text("new")
+        (tmp_path / "new").replace(runs[0] / "config.json")  # What the first one, which had begun, wrote.
+        raise Preempted("Stopped by SIGTERM.")
+
+    words = ["train", "x", "--modality", "all", "--restart"]
+    monkeypatch.setattr(parallel, "run_in_parallel", refused)
+    assert parallel.train_modalities(words, (0, 1), logs=tmp_path, restarted=runs) == 2
+    assert started == [["train", "x", "--modality", "t1", "--restart"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["embedding-flair", "embedding-t1"]
+    monkeypatch.setattr(parallel, "run_in_parallel", stopped)
+    with pytest.raises(Preempted):
+        parallel.train_modalities(words, (0, 1), logs=tmp_path, restarted=runs)
+    assert (runs[0] / "config.json").read_text() == "new" and not (runs[1] / "config.json").exists()
+    assert (tmp_path / "embedding-t1.1" / "config.json").read_text() == "old"
+
+
+def test_minutes_and_epochs_exclude_each_other(tmp_path, capsys):
+    command = ["train", str(tmp_path), "--modality", "flair"]
+    assert main([*command, "--minutes", "5", "--epochs", "3"]) == 2
+    assert "--minutes chooses the number of epochs: leave --epochs out" in capsys.readouterr().err
+    assert main([*command, "--start-from", "run", "--weights", "none"]) == 2
+    assert "--start-from chooses all weights: leave --weights out. Received also none." in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--start-from", ""])
+    assert "--start-from: expected a path, received ''" in capsys.readouterr().err
+    with pytest.raises(InputError, match="`start_from` must be a path. Received: ' '"):
+        Config.from_preset("embedding", modalities=("t1",), start_from=" ")

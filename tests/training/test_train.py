@@ -10,6 +10,7 @@ from contextlib import nullcontext
 
 import h5py
 import keras
+import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +19,7 @@ from tiny_networks import TINY_CROP
 
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
+from brats_tf.data.discovery import find_cases
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
 from brats_tf.inference.ensemble import load_ensemble
@@ -218,6 +220,23 @@ def test_bad_validation_cases_can_be_left_out_too(phantoms, damaged, capsys):
     assert capsys.readouterr().out.count("Left out: Case ") == 2
     with pytest.raises(InputError, match="No validation case can be used. Received: 2"):
         check_validation(tiny(), damaged, [], skip_invalid=True)
+
+
+def test_children_in_the_numbers_of_2024_do_not_validate_as_those_of_2023(phantoms, tmp_path, capsys):
+    """One case with edema, 4 there, shows it of the others too."""
+    for number, value in ((1, 1), (2, 4)):
+        name = f"BraTS-PED-{number:05}-000"
+        folder = tmp_path / name
+        folder.mkdir()
+        for part, suffix in (("flair", "t2f"), ("seg", "seg")):
+            image = nib.load(phantoms[0].require(part))
+            voxels = np.asanyarray(image.dataobj)
+            voxels = np.where(voxels > 0, value, 0).astype(np.uint8) if part == "seg" else voxels
+            nib.save(nib.Nifti1Image(voxels, image.affine), folder / f"{name}-{suffix}.nii.gz")
+    cases, _ = find_cases(tmp_path)
+    with pytest.raises(InputError, match="No validation case can be used. Received: 2"):
+        check_validation(tiny(), cases, [], skip_invalid=True)
+    assert "Case BraTS-PED-00001-000: labels of other cases do not fit its layout" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("untraced")
@@ -524,6 +543,13 @@ def test_a_training_starts_from_a_trained_network_of_its_own_modality(phantoms, 
             [configs[0].replace(**still)], phantoms[:1], runs=tmp_path / "first", options=TrainingOptions(restart=True)
         )
     assert (first[0] / "network.weights.h5").is_file()
+    damaged = tmp_path / "cut" / "embedding-flair"
+    shutil.copytree(first[0], damaged)
+    (damaged / "network.weights.h5").write_bytes(b"cut")
+    options = TrainingOptions(restart=True, minutes=9)
+    with pytest.raises(InputError, match=r"cut/embedding-flair/network.weights.h5 must hold the weights"):
+        train([configs[0].replace(start_from=str(damaged))], phantoms[:1], runs=tmp_path / "again", options=options)
+    assert not (tmp_path / "again" / "embedding-flair.1").exists()
     shutil.rmtree(tmp_path / "first")  # A run that is finished, or goes on, needs it no more.
     assert train([configs[0].replace(**still)], phantoms[:1], runs=tmp_path / "again") == again[:1]
     with pytest.raises(
