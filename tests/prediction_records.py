@@ -9,8 +9,8 @@ from brats_tf.runtime.files import sha256_of
 def write_record(folder, case_ids=(), **changes):
     """A `prediction.json` as `predict` would write it about the label maps that are in a folder."""
     facts = {"checkpoint": "last", "chosen_on": [], "initial_weights": "random weights", "run": "/nowhere/flair"}
-    hashes = {case_id: {"sha256": sha256_of(folder / f"{case_id}.nii.gz")} for case_id in case_ids}
-    record = {"networks": {"flair": "0"}, "postprocessing": {}, "cases": hashes, "left_out": {}, "data": []}
+    cases = {case_id: {"sha256": sha256_of(folder / f"{case_id}.nii.gz"), "outputs": "regions"} for case_id in case_ids}
+    record = {"networks": {"flair": "0"}, "postprocessing": {}, "cases": cases, "left_out": {}, "data": []}
     record |= {"pending": [], "forward": {"precision": "float32", "mirror": "none"}} | changes
     record = {"checkpoints": dict.fromkeys(record["networks"], facts)} | record
     (folder / "prediction.json").write_text(json.dumps(record))

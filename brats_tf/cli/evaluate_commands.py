@@ -42,9 +42,8 @@ def evaluate(given):
         import_tensorflow()
         from brats_tf.evaluation.contribution import classifier_contribution
 
-        failed = {case_id for case_id, _ in failures}
         classifier_contribution(
-            [case for case in cases if case.id not in failed],
+            cases,
             runs=runs_of(given, maps),
             **folders,
             empty=scoring.empty_masks,

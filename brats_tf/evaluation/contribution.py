@@ -7,6 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
+from brats_tf.data.notes import misread
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import TABLE_ORDER
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
@@ -61,8 +62,10 @@ def classifier_contribution(cases, *, runs, predictions, results, empty="brats",
         )
     predictors = _load_blinded(runs, record, predictions)
     blinded = Path(predictions) / BLINDED_FOLDER
-    normal, left_out = _scored([case for case in cases if case.id in record["cases"]], maps, empty)
-    known = [case for case in cases if case.id in normal]
+    normal, left_out = _scored(cases, maps, empty)
+    left_out |= misread(cases, left_out)
+    known = [case for case in cases if case.id in normal and case.id not in left_out]
+    left_out = {case_id: why for case_id, why in left_out.items() if case_id in record["cases"]}
     steps = PostProcessing(**record["postprocessing"])
     left_out |= dict(
         predict_cases(predictors, known, out=blinded, postprocessing=steps, options=PredictionOptions(replace=True))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brats_tf.data.nifti import read_header
-from brats_tf.data.volumes import check_same_geometry, read_volume, write_volume
+from brats_tf.data.volumes import check_same_geometry, read_probabilities, read_volume, write_volume
 from brats_tf.errors import InputError
 
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -395,3 +395,12 @@ def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
         for read in (read_volume, read_header):
             with pytest.raises(InputError, match="a folder, a pipe or a device"):
                 read(path, case_id="a")
+
+
+@pytest.mark.parametrize(("value", "received"), [(1.5, "0 to 1.5"), (-0.2, "-0.2 to 0"), (np.nan, "nan")])
+def test_what_are_no_probabilities_is_refused(tmp_path, value, received):
+    voxels = np.zeros((4, 4, 4, 3), np.float32)
+    voxels[1, 2, 3, 0] = value
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "p.nii.gz")
+    with pytest.raises(InputError, match=f"^Case x: .*p.nii.gz must .*{received}"):
+        read_probabilities(tmp_path / "p.nii.gz", case_id="x", channels=3)

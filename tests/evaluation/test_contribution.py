@@ -112,6 +112,11 @@ def test_a_report_does_not_show_what_was_measured_for_other_predictions(predicte
     out, results = predicted
     record, summary = (json.loads(path.read_text()) for path in (out / "prediction.json", results / "summary.json"))
     assert len(contribution_section(results, summary, record)) == 2
-    for changed in ((summary | {"empty_rule": "nan"}, record), (summary, record | {"networks": {"flair": "0"}})):
+    for changed in (
+        (summary | {"empty_rule": "nan"}, record),
+        (summary, record | {"networks": {"flair": "0"}}),
+        (summary, record | {"postprocessing": record["postprocessing"] | {"fill_holes": True}}),
+        (summary, record | {"forward": record["forward"] | {"mirror": "all"}}),
+    ):
         (said,) = contribution_section(results, *changed)
         assert "Measured for other predictions" in said.text

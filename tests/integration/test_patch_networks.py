@@ -1,6 +1,7 @@
 """The AlbuNet paper through training and prediction: patches, accumulation, sliding windows, a T1 that is missing."""
 
 import dataclasses
+import json
 
 import nibabel as nib
 import numpy as np
@@ -49,6 +50,8 @@ def probabilities_of(folder, case):
 def test_a_whole_volume_is_predicted_in_windows_and_labelled_by_its_likeliest_class(run, phantoms, tmp_path):
     (member,) = load_ensemble([run])
     predict_cases([member], phantoms[:1], out=tmp_path, options=PredictionOptions(save_probabilities=True))
+    facts = json.loads((tmp_path / "prediction.json").read_text())["cases"][phantoms[0].id]
+    assert facts["outputs"] == "classes"  # What `restore` decides by.
     whole = prepare_case(phantoms[0], modalities=member.config.data.modalities, crop=None, with_truth=False)
     assert whole.volume.shape == (40, 40, 26, 3)
     classes = member.predict(whole.volume)
