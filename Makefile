@@ -79,7 +79,7 @@ docs: $(READY) ## build the documentation into docs/_build/html; warnings are er
 	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html $(ARGS)
 	@echo "Documentation: docs/_build/html/index.html"
 
-test: $(READY) ## run the tests, on a CPU, without network, in two processes
+test: $(READY) ## run the tests, on a CPU, without an internet connection, in two processes
 	$(PYTEST) -m "not slow and not large" $(ARGS)
 
 test-slow: $(READY) ## run the tests that take over six seconds each

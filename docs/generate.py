@@ -1,5 +1,6 @@
 """Writes the reference pages that are made from the code: command line, settings, backbones, published results."""
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -68,15 +69,16 @@ def settings():
         "run leaves behind and `brats-tf train --config` takes, settings are grouped by section.",
     ]
     sections = {"data": SECTIONS["data"]}
-    sections |= {f"network ({kind.paper})": kind for kind in dict.fromkeys(NETWORKS.values())}
+    for kind in dict.fromkeys(NETWORKS.values()):
+        sections[f"network ({', '.join(name for name, one in NETWORKS.items() if one is kind)})"] = kind
     sections |= {name: kind for name, kind in SECTIONS.items() if name != "data"}
     for title, kind in sections.items():
-        lines += ["", f"## {title}", "", kind.__doc__, "", *_table(kind)]
+        lines += ["", f"## {title}", "", inspect.cleandoc(kind.__doc__), "", *_table(kind)]
     lines += ["", "## seed", "", *_table(Config)]
     lines += ["", "## Settings of single commands", "", "These are not part of a run's `config.json`."]
     for name in EXECUTION:
         kind = getattr(execution, name)
-        lines += ["", f"### {name}", "", kind.__doc__, "", *_table(kind)]
+        lines += ["", f"### {name}", "", inspect.cleandoc(kind.__doc__), "", *_table(kind)]
     return lines
 
 

@@ -84,7 +84,7 @@ def data():
         "share of it that is gunzip": f"{100 * run['gunzip_share']:.0f} %",
         "preparing a case, two workers": f"{run['two_workers_s']:.2f} s",
         "speed-up by the second worker; of gunzip alone": f"{speedup:.2f}; {gunzip:.2f}",
-        "full crops a second from a warm store": f"{run['crops_per_s']:.0f}",
+        "full crops a second from a warm cache": f"{run['crops_per_s']:.0f}",
         "training step of a small network on one batch in memory": f"{in_memory:.0f} ms",
         "the same with the stream": f"{step:.0f} ms, {ratio:.3f} times as long",
     }
@@ -125,7 +125,7 @@ def windows():
     few, many = run["windows"]
     rows = (
         (f"forward pass, a batch of {batch}", "forward", "forward"),
-        (f"{run['case']}, {shape}: the brain's box, {box}, in {few} windows, step {step}", "windows", "windows"),
+        (f"{run['case']}, {shape}: the brain's box, {box}, in {few} windows, stride {step}", "windows", "windows"),
         (f"the same with every one of {many} windows (ours skips those outside the box)", "windows", "whole"),
     )
     lines = [

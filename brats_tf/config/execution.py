@@ -57,7 +57,7 @@ class PredictionEngine(EngineOptions):
 
 @dataclass(frozen=True)
 class ForwardOptions(Section):
-    """How trained networks run; a little of it shows in the last digits of the probabilities."""
+    """How trained networks run: `precision` changes the last digits of the probabilities, `mirror` the label maps."""
 
     precision: str = setting(
         "float32",
@@ -76,7 +76,11 @@ class PostProcessing(Section):
     """Steps after the networks, in this order; neither paper post-processes, so the defaults do nothing."""
 
     remove_below_ml: float = setting(
-        0.0, "remove connected parts of the tumour (26 neighbours) below this volume", minimum=0, maximum=1e4, unit="ml"
+        0.0,
+        "remove connected components of the tumour (26 neighbours) below this volume",
+        minimum=0,
+        maximum=1e4,
+        unit="ml",
     )
     fill_holes: bool = setting(False, "turn background that the tumour encloses (6 neighbours) into edema")
     drop_et_below_ml: float = setting(
@@ -99,8 +103,8 @@ class PredictionOptions(Section):
     save_uncertainty: bool = setting(
         False, "also write OUT/uncertainty/<case>.nii.gz: the networks' standard deviation, 0 to 0.5"
     )
-    replace: bool = setting(False, "replace the predictions of other networks or steps that OUT holds")
-    resume: bool = setting(False, "leave out cases that OUT holds already, from the same networks, steps and images")
+    replace: bool = setting(False, "replace predictions of other networks or with other post-processing that OUT holds")
+    resume: bool = setting(False, "leave out cases that OUT holds of the same networks, post-processing and images")
 
 
 @dataclass(frozen=True)

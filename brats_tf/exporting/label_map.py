@@ -31,7 +31,7 @@ def why_no_label_map(configs, steps):
     if len({outputs_of(config) for config in configs}) > 1:
         return "some of the networks have regions, others classes"
     if steps.remove_below_ml or steps.fill_holes:
-        return "--remove-below-ml and --fill-holes look for connected parts, which TensorFlow has no operation for"
+        return "--remove-below-ml and --fill-holes look for connected components, which TensorFlow has no operation for"
     return None
 
 

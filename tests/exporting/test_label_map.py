@@ -224,7 +224,7 @@ def test_what_is_no_graph_is_exported_as_probabilities_alone(settings, words, tm
 
 def test_parts_and_sizes_have_no_label_map(ensemble):
     configs = [Config.load(run) for run in ensemble]
-    with pytest.raises(InputError, match="connected parts"):
+    with pytest.raises(InputError, match="connected components"):
         has_label_map(configs, FLOAT32, PostProcessing(fill_holes=True), ExportOptions())
     larger = Config.from_preset("embedding", modalities=("t1",))
     with pytest.raises(InputError, match="crops of several sizes"):
