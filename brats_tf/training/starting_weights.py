@@ -56,7 +56,7 @@ def _warn_of_newer(config, run):
 
 def warn_of_known_patients(config, validation):
     """Warns where cases that validate have trained the run to start from, or nobody can know."""
-    if not (config.training.start_from and validation):
+    if not validation:
         return
     start = run_to_start_from(config)
     if not (start / SPLIT_FILE).is_file():

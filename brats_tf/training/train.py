@@ -118,8 +118,6 @@ def train(
         ready.config = settled[0]
     data = [dataclasses.replace(one, config=config) for one, config in zip(data, settled, strict=True)]
     folders = []
-    for one in data:
-        warn_of_known_patients(one.config, one.split.validation or [case.id for case in one.validation])
     for config in settled if options.restart and is_first() else ():
         set_aside(runs / config.named(options.name))  # All before the first trains: without --restart it then resumes.
     for one in data:
@@ -151,6 +149,7 @@ def _train(data, ready, run, strategy, options):
         callbacks = RunCallbacks(data, ready, run, strategy=strategy, options=options)
         start = callbacks.resume()
         if config.training.start_from and start == (0, 0):  # A checkpoint has the weights that came of them.
+            warn_of_known_patients(config, data.split.validation or [case.id for case in data.validation])
             callbacks.record.facts["initial_weights"] = fill_in_start(ready.network, config)
         if is_first():
             callbacks.record.write(start[0])

@@ -516,6 +516,7 @@ def test_the_best_epoch_of_the_validation_is_kept_beside_the_last(phantoms, tmp_
         )
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.slow
 def test_a_training_starts_from_a_trained_network_of_its_own_modality(phantoms, tmp_path):
     settings = {"crop": TINY_CROP, "backbone": "tiny", "weights": "none", "epochs": 1}
@@ -550,8 +551,12 @@ def test_a_training_starts_from_a_trained_network_of_its_own_modality(phantoms, 
     with pytest.raises(InputError, match=r"cut/embedding-flair/network.weights.h5 must hold the weights"):
         train([configs[0].replace(start_from=str(damaged))], phantoms[:1], runs=tmp_path / "again", options=options)
     assert not (tmp_path / "again" / "embedding-flair.1").exists()
+    scored = [configs[0].replace(**still, validation_frequency=1)]
+    given = {"runs": tmp_path / "scored", "validation": phantoms[1:2]}
+    validated = train(scored, phantoms[:1], **given)
     shutil.rmtree(tmp_path / "first")  # A run that is finished, or goes on, needs it no more.
     assert train([configs[0].replace(**still)], phantoms[:1], runs=tmp_path / "again") == again[:1]
+    assert train(scored, phantoms[:1], **given) == validated
     with pytest.raises(
         InputError, match="must be a trained run, or a folder that holds embedding-flair. Received: .*nowhere"
     ):
