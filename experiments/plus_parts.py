@@ -58,7 +58,7 @@ class FullSize:
 
     def regions(self, x, channels, shape):
         """`slabs.regions` by way of 16 channels at full size: (B, H/2, W/2, D', 32) -> (B, H, W, D, channels)."""
-        factors = tuple(whole // part for whole, part in zip(shape, x.shape[1:4], strict=True))
+        factors = slabs.factors_to(shape, x)
         x = slabs._norm_relu(x, name="regions")
         with float32_on_cpu():
             x = slabs._upsample(x, FULL_FILTERS, factors=factors, name="full")
@@ -85,8 +85,7 @@ class DeepSupervision:
         found = [head(x, channels, shape)]
         for name in AUXILIARY:
             x = conv(self.levels[name], channels, kernel=1, name=f"{name}_head", dtype="float32")
-            factors = tuple(whole // part for whole, part in zip(shape, x.shape[1:4], strict=True))
-            found.append(layers.UpSampling3D(factors, name=f"{name}_head_up", dtype="float32")(x))
+            found.append(layers.UpSampling3D(slabs.factors_to(shape, x), name=f"{name}_head_up", dtype="float32")(x))
         return layers.Concatenate(name="heads", dtype="float32")(found)
 
 

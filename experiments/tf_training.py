@@ -7,7 +7,6 @@ from recipes import BRIGHTNESS
 
 from brats_tf.inference.predictor import compiled_forward
 from brats_tf.models.build import build_network
-from brats_tf.models.losses import region_dice
 from brats_tf.models.planes import blinded, with_planes
 from brats_tf.regions import REGIONS
 from brats_tf.training.loop import make_trainer
@@ -26,11 +25,7 @@ class TfTraining:
         if getattr(config.network, "classifier_rate", 1.0) != recipe.classifier_rate:
             config = config.replace(classifier_rate=recipe.classifier_rate)
         self.network, self.config, self.recipe, self.done = network, config, recipe, 0
-        self.trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
-        if recipe.loss is not None:
-            metrics = [region_dice(region, recipe.outputs) for region in REGIONS]
-            settings = {"auto_scale_loss": False, "jit_compile": False}
-            self.trainer.compile(optimizer=self.trainer.optimizer, loss=recipe.loss, metrics=metrics, **settings)
+        self.trainer = make_trainer(with_planes(network, keep=config.compute.keep), config, recipe.loss)
         if recipe.ema:
             self.trainer.optimizer.ema_momentum = recipe.ema
         self.trainer.prepare(tf.distribute.get_strategy(), jit=False)

@@ -119,8 +119,8 @@ def untraced(monkeypatch):
     """Training steps run operation by operation, without the ten seconds that TensorFlow takes to trace a network."""
     compile_network = loop.compile_network
 
-    def compile_untraced(network, config):
-        compile_network(network, config)
+    def compile_untraced(network, *others):
+        compile_network(network, *others)
         network.run_eagerly = True
 
     def eager(config, network):

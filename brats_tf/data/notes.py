@@ -21,6 +21,14 @@ def misread(cases, failures):
     }
 
 
+def leave_out_misread(cases, read, failures):
+    """Moves what `misread` tells of from `read`, {case id: anything}, to the list `failures` of (case id, sentence)."""
+    for case_id, sentence in misread(cases, dict(failures)).items():
+        log.info(f"Left out: {sentence}")
+        failures.append((case_id, sentence))
+        del read[case_id]
+
+
 def log_notes(notes):
     """Logs {note: case ids}, one line each."""
     for note, ids in notes.items():

@@ -14,7 +14,7 @@ from rich.table import Table
 from brats_tf import __version__
 from brats_tf.config.execution import EvaluationOptions
 from brats_tf.data.case import Case
-from brats_tf.data.notes import misread
+from brats_tf.data.notes import leave_out_misread
 from brats_tf.errors import InputError, about
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
@@ -67,10 +67,7 @@ def evaluate(
     with lock(results):
         pool = executor or ThreadPoolExecutor(options.workers or available_cores())
         scored = _score_all(cases, partial(score_case, maps=maps, empty=options.empty_masks), pool, failures)
-        for case_id, sentence in misread(cases, dict(failures)).items():
-            log.info(f"Left out: {sentence}")
-            failures.append((case_id, sentence))
-            del scored[case_id]
+        leave_out_misread(cases, scored, failures)
         if not scored:
             raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
         summary = _summarise(scored, failures, maps.record, options)

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from brats_tf.config.execution import PostProcessing
-from brats_tf.data.notes import misread
+from brats_tf.data.notes import leave_out_misread
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
@@ -45,10 +45,7 @@ def tune_postprocessing(cases, *, predictions, runs, convention=None):
         except InputError as error:
             failures.append((case.id, str(error)))
             log.info(f"Left out: {error}")
-    for case_id, sentence in misread(cases, dict(failures)).items():
-        failures.append((case_id, sentence))
-        log.info(f"Left out: {sentence}")
-        del read[case_id]
+    leave_out_misread(cases, read, failures)
     pairs = list(read.values())
     if not pairs:
         raise InputError(f"None of {len(cases)} cases could be read from {predictions}.")

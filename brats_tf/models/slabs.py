@@ -122,10 +122,15 @@ def regions(x, channels, shape):
 
     A convolution of 16 channels at full size before them would make a pass a third slower. `shape` is (H, W, D).
     """
-    factors = tuple(whole // part for whole, part in zip(shape, x.shape[1:4], strict=True))
+    factors = factors_to(shape, x)
     x = _norm_relu(x, name="regions")
     with float32_on_cpu():
         return _upsample(x, channels, factors=factors, name="regions")
+
+
+def factors_to(shape, x):
+    """How many times larger (H, W, D) is than (B, h, w, d, C), along each axis."""
+    return tuple(whole // part for whole, part in zip(shape, x.shape[1:4], strict=True))
 
 
 def _norm_relu(x, *, name):

@@ -86,8 +86,8 @@ class Trainer(keras.Model):
         return list({id(variable): variable for variable in variables}.values())
 
 
-def make_trainer(graph, config):
-    """A compiled `Trainer` with the layers and weights of a `planes.with_planes`."""
+def make_trainer(graph, config, loss=None):
+    """A compiled `Trainer` with the layers and weights of a `planes.with_planes`; None takes the config's loss."""
     trainer = Trainer(graph.inputs, graph.outputs[0])
     outputs = get_network(config.network.name).outputs
     trainer.targets = {"outputs": outputs, "augmentation": config.data.augmentation}
@@ -96,7 +96,7 @@ def make_trainer(graph, config):
     if getattr(config.network, "classifier_rate", 1.0) == 0:
         for classifier in classifiers(trainer):
             classifier.trainable = False  # Its gradients are not even computed.
-    compile_network(trainer, config)
+    compile_network(trainer, config, loss)
     if len(graph.outputs) > 1:
         trainer.pulse = Pulse(trainer.trainable_weights)
     return trainer

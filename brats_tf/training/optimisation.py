@@ -68,12 +68,12 @@ class Nadam(ClassifierRate, keras.optimizers.Nadam):
 OPTIMISERS = {"adam": Adam, "nadam": Nadam}
 
 
-def compile_network(network, config):
-    """Gives a network its loss, its optimiser and the Dice of each region to monitor."""
+def compile_network(network, config, loss=None):
+    """Gives a network a loss (None: the config's), its optimiser and the Dice of each region to monitor."""
     outputs = get_network(config.network.name).outputs
     network.compile(
         optimizer=make_optimiser(config),
-        loss=make_loss(config.training, outputs),
+        loss=make_loss(config.training, outputs) if loss is None else loss,
         metrics=[region_dice(region, outputs) for region in REGIONS],
         auto_scale_loss=False,
         jit_compile=False,  # XLA is several times slower than oneDNN on a CPU; `Trainer.prepare` has it.

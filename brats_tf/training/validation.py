@@ -6,7 +6,7 @@ import logging
 import keras
 import numpy as np
 
-from brats_tf.data.notes import misread
+from brats_tf.data.notes import leave_out_misread
 from brats_tf.data.volumes import read_label_classes
 from brats_tf.errors import InputError
 from brats_tf.evaluation.metrics import dice
@@ -102,7 +102,7 @@ def check_validation(config, cases, training, *, skip_invalid=False):
     shared = sorted({case.patient for case in cases} & {case.patient for case in training})
     if shared:
         raise InputError(f"Patients must not train and validate. Received in both: {', '.join(shared[:5])}.")
-    good, failures = [], {}
+    good, failures = {}, []
     for case in track(cases, "Reading validation cases"):
         try:
             prepare_case(case, **config.preprocessing(), with_truth=True)
@@ -110,13 +110,10 @@ def check_validation(config, cases, training, *, skip_invalid=False):
             if not skip_invalid:
                 raise
             log.info(f"Left out: {error}")
-            failures[case.id] = str(error)
+            failures.append((case.id, str(error)))
             continue
-        good.append(case)
-    failures = misread(cases, failures)
-    for sentence in failures.values():
-        log.info(f"Left out: {sentence}")
-    good = [case for case in good if case.id not in failures]
+        good[case.id] = case
+    leave_out_misread(cases, good, failures)
     if not good:
         raise InputError(f"No validation case can be used. Received: {len(cases)}, each of them invalid.")
-    return good
+    return list(good.values())
