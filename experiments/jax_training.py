@@ -82,7 +82,10 @@ class Training:
         return {name: np.asarray(values) for name, values in logs.items()}
 
     def predict(self, volumes, *, blind=False):
-        """Probabilities (N, H, W, D, K) float32 of volumes (N, H, W, D, C), by averaged weights where there are any."""
+        """Probabilities (N, H, W, D, K) float32 of volumes (N, H, W, D, C), by averaged weights where there are any.
+
+        K is 3 of a network of regions, whose further heads are left out.
+        """
         self.write_back()
         if blind not in self._forward:
             model = blinded(self.network) if blind else self.network
@@ -91,7 +94,9 @@ class Training:
         model, run = self._forward[blind]
         kinds = (model.trainable_variables, model.non_trainable_variables)
         trainable, fixed = ([one.value for one in kind] for kind in kinds)
-        return np.stack([run(trainable, fixed, volume[None].astype("float32"))[0] for volume in volumes])
+        count = len(REGIONS) if self.recipe.outputs == "regions" else None
+        found = (run(trainable, fixed, volume[None].astype("float32"))[0] for volume in volumes)
+        return np.stack([np.asarray(one[..., :count]) for one in found])
 
     def write_back(self):
         """Gives the network the weights reached so far."""

@@ -3,6 +3,8 @@
 `pack` needs the files and `CaseScorer` too; what is trained between them needs neither.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from brats_tf.regions import MODALITIES, REGIONS
@@ -55,6 +57,49 @@ def unpack(folder, part):
     """What `pack` wrote: volumes (N, H, W, D, 4) float16, classes (N, H, W, D) uint8, ids."""
     with np.load(folder / f"{part}.npz") as file:
         return (file["volumes"] / np.float16(LEVELS)).astype(np.float16), file["classes"], file["ids"].tolist()
+
+
+@dataclass(frozen=True)
+class Cases:
+    """All cases of a packed folder, and which of them train.
+
+    Attributes:
+        volumes: (N, H, W, D, C) float16.
+        classes: (N, H, W, D) uint8.
+        ids: N case ids.
+        training: indices of the cases that train.
+        validation: indices of those that are predicted.
+        steps: of an epoch.
+        fold: (number from 0, count), or () without folds.
+    """
+
+    volumes: np.ndarray
+    classes: np.ndarray
+    ids: list
+    training: np.ndarray
+    validation: np.ndarray
+    steps: int
+    fold: tuple = ()
+
+    def ids_of(self, part):
+        """The ids of the cases of "training" or "validation"."""
+        return [self.ids[index] for index in getattr(self, part)]
+
+
+def of_fold(folder, fold, folds):
+    """The `Cases` of a fold, of which those of each source are spread; of 0 folds, those of the two sources.
+
+    Every fold takes as many steps an epoch as the one with the fewest cases.
+    """
+    parts = [unpack(folder, part) for part in PARTS]
+    volumes, classes = (np.concatenate([one[index] for one in parts]) for index in (0, 1))
+    ids = [case_id for one in parts for case_id in one[2]]
+    if not folds:
+        ends = len(parts[0][2]), len(ids)
+        return Cases(volumes, classes, ids, np.arange(ends[0]), np.arange(*ends), ends[0])
+    its = np.arange(len(ids)) % folds == fold
+    steps = len(ids) - -(-len(ids) // folds)
+    return Cases(volumes, classes, ids, np.flatnonzero(~its), np.flatnonzero(its), steps, (fold, folds))
 
 
 def cropped(folder):

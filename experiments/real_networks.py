@@ -145,11 +145,13 @@ def config_of(variant, modalities, settings):
 
 
 def _precision():
-    """What the layers compute in: bfloat16, but not on a processor without it, which takes many times as long."""
+    """What the layers compute in: bfloat16, but not where it is emulated, which takes many times as long."""
     import keras
 
+    from brats_tf.models.precision import on_gpu
+
     if keras.backend.backend() == "jax":
-        return "bfloat16"
+        return "bfloat16" if on_gpu() else "float32"
     from brats_tf.runtime.tensorflow import resolved_precision
 
     return resolved_precision("auto")

@@ -35,13 +35,15 @@ def score(given):
         raise InputError(f"{given.networks} must hold what `train` writes. Received: no .npz file.")
     first, _ = _read(paths[0])
     cropped = first["crop"], first["spacing_mm"]
-    scorer = packed_cases.CaseScorer(find_cases(given.validation)[0], crop=cropped[0], spacing_mm=cropped[1])
+    cases = [case for folder in given.scored for case in find_cases(folder)[0]]
+    scorer = packed_cases.CaseScorer(cases, crop=cropped[0], spacing_mm=cropped[1])
     path = given.results / f"{given.name}.json"
     facts = {"crop": format_shape(cropped[0]), "spacing_mm": cropped[1], "cases": first["cases"]}
+    facts |= {"folds": first["fold"][1]} if "fold" in first else {}
     before = continued(path, facts | {"validation_cases": scorer.ids})
     done = []
-    for one in track(paths, "Scoring"):
-        about, maps = _read(one)
+    for one, *others in track(_trainings(paths), "Scoring"):
+        about, maps = _of_all_folds(one, others, scorer.ids) if others else _read(one)
         received = about.pop("crop"), about.pop("spacing_mm")
         if (received, about["cases"]) != (cropped, facts["cases"]):
             raise InputError(
@@ -101,6 +103,37 @@ def _read(path):
     """(facts, {kind: label maps}) of a file of `train`."""
     with np.load(path) as file:
         return json.loads(str(file["facts"])), {kind: file[kind] for kind in file.files if kind != "facts"}
+
+
+def _trainings(paths):
+    """The files of each training: one, or one for each fold; without those that lack a fold."""
+    found, folds = {}, 1
+    for path in paths:
+        about, _ = _read(path)
+        fold, folds = about.get("fold", (0, 1))
+        found.setdefault(_setting(about), {})[fold] = path
+    for setting, its in [*found.items()]:
+        if len(its) < folds:
+            first = next(iter(its.values()))
+            log.info(f"Left out: {first.stem} and others of its training, which has {len(its)} of {folds} folds.")
+            del found[setting]
+    if not found:
+        raise InputError(f"No training in {paths[0].parent} has all its {folds} folds.")
+    return [[its[fold] for fold in sorted(its)] for its in found.values()]
+
+
+def _of_all_folds(first, others, ids):
+    """(facts, {kind: label maps}) of the files of all folds; facts that differ are those of the first fold."""
+    about, maps = _read(first)
+    rest = [_read(path) for path in others]
+    together = {"validation_cases": [*about["validation_cases"]], "training_cases": sorted(ids)}
+    for facts, _ in rest:
+        together["validation_cases"] += facts["validation_cases"]
+    if sorted(together["validation_cases"]) != sorted(ids):
+        _check_ids(first, together["validation_cases"], ids)
+    order = [together["validation_cases"].index(case_id) for case_id in ids]
+    joined = {kind: np.concatenate([its, *(one[kind] for _, one in rest)])[order] for kind, its in maps.items()}
+    return about | together | {"validation_cases": ids}, joined
 
 
 def _check_ids(path, received, expected):

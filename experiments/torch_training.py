@@ -39,12 +39,12 @@ class TorchTraining:
             volume, labels = self._augmented(volumes[index], classes[index])
             target = self.membership[labels.long()].permute(3, 0, 1, 2)[None]
             probabilities = self._forward(volume)
-            loss = _loss(target, probabilities)
+            total = loss(target, probabilities)
             self.optimiser.zero_grad()
-            loss.backward()
+            total.backward()
             self.optimiser.step()
             self.done += 1
-            losses.append(loss.detach())
+            losses.append(total.detach())
             dices.append(_dice(target, (probabilities.detach() > 0.5).float()))
         return {"loss": torch.stack(losses).cpu().numpy(), "dice": torch.stack(dices).cpu().numpy()}
 
@@ -82,7 +82,7 @@ class TorchTraining:
         return volume, classes
 
 
-def _loss(target, probabilities):
+def loss(target, probabilities):
     """CE - Dice, see `brats_tf.models.losses.CrossEntropyMinusDice`."""
     with torch.autocast(target.device.type, enabled=False):
         clipped = probabilities.clamp(EPSILON, 1 - EPSILON)

@@ -7,7 +7,7 @@ import keras
 
 def on_gpu() -> bool:
     """Whether Keras's backend computes on a GPU."""
-    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
+    return any(device.startswith(("gpu", "cuda")) for device in keras.distribution.list_devices())
 
 
 @contextmanager

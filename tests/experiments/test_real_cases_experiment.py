@@ -26,6 +26,7 @@ CROPPED = {"crop": (32, 32, 24), "spacing_mm": 6.0}
 @pytest.fixture
 def given(phantom_folder, tmp_path):
     given = argparse.Namespace(training=phantom_folder, validation=phantom_folder, folder=tmp_path / "cases", **CROPPED)
+    given.scored = [phantom_folder]
     given.networks, given.results, given.name = tmp_path / "networks", tmp_path / "results", "real_cases"
     experiment.pack(given)
     given.networks.mkdir()
@@ -104,6 +105,37 @@ def test_networks_of_several_lengths_keep_their_names_apart(given, monkeypatch):
         ["| `embedding-plus`", "MONAI's SegResNet, 1 epochs at 0.0003"],
         ["| `embedding-plus`", "the same, blinded"],
     ]
+
+
+def test_each_case_is_predicted_once_and_never_by_a_network_that_trained_on_it(given):
+    cases = [packed_cases.of_fold(given.folder, fold, 3) for fold in range(3)]
+    assert sorted(index for one in cases for index in one.validation) == list(range(8))
+    for one in cases:
+        assert sorted([*one.training, *one.validation]) == list(range(8))
+        assert one.steps == 5 and one.volumes.shape == (8, *CROPPED["crop"], 4)
+    assert cases[1].ids_of("validation") == [cases[1].ids[index] for index in (1, 4, 7)]
+    whole = packed_cases.of_fold(given.folder, 0, 0)
+    assert whole.ids_of("training") == whole.ids_of("validation") == whole.ids[:4] and whole.steps == 4
+
+
+def test_all_folds_are_scored_together_in_the_order_of_the_cases(given, capsys):
+    _, classes, ids = packed_cases.unpack(given.folder, "validation")
+    for fold, its in enumerate(([0, 2], [1, 3])):
+        names = [ids[index] for index in its]
+        others = {"fold": [fold, 2], "training_cases": [one for one in ids if one not in names], "epochs": 1}
+        write(given, "plus", 0, {"normal": classes[its]}, names, **others)
+        (given.networks / "plus-0.npz").rename(given.networks / f"plus-0-fold{fold}.npz")
+        if not fold:
+            write(given, "segresnet", 0, {"normal": classes[its]}, names, **others)
+    experiment.score(given)
+    assert "Left out: segresnet-0 and others of its training, which has 1 of 2 folds." in capsys.readouterr().out
+    found = json.loads((given.results / "real_cases.json").read_text())
+    (run,) = found["runs"]
+    assert found["folds"] == 2 and run["normal"]["dice"] == found["ceiling"]["dice"]
+    assert run["training_cases"] == found["validation_cases"] == ids
+    (given.networks / "plus-0-fold1.npz").unlink()
+    with pytest.raises(InputError, match="No training in .* has all its 2 folds"):
+        experiment.score(given)
 
 
 def test_label_maps_of_other_cases_are_refused(given):
@@ -253,7 +285,8 @@ def test_every_variant_is_a_config():
 def test_trainings_are_written_once_and_scored(given, monkeypatch):
     monkeypatch.setitem(real_networks.PLUS, "plus", ({"backbone": "tiny", "weights": "none"}, {}))
     given.variants, given.seeds, given.epochs, given.learning_rate = ["plus"], 1, 2, 1e-3
-    given.until, given.commit, given.out, given.minutes = float("inf"), "c", given.networks.parent, None
+    given.until, given.commit, given.folds, given.kinds = float("inf"), "c", 0, real_scores.KINDS
+    given.out, given.minutes = given.networks.parent, None
     experiment.run(given)
     (path,) = given.networks.glob("*.npz")
     written = path.stat().st_mtime_ns
@@ -272,7 +305,8 @@ def test_a_crop_that_a_peer_cannot_halve_is_refused():
 @pytest.mark.slow
 def test_albunet_is_trained_and_scored_on_whole_volumes(given):
     given.variants, given.seeds, given.epochs, given.learning_rate = ["albunet3d-random"], 1, 1, 1e-3
-    given.until, given.commit, given.out, given.minutes = float("inf"), "c", given.networks, None
+    given.until, given.commit, given.folds, given.kinds = float("inf"), "c", 0, real_scores.KINDS
+    given.out, given.minutes = given.networks, None
     experiment.train(given)
     experiment.score(given)
     (run,) = json.loads((given.results / "real_cases.json").read_text())["runs"]
@@ -284,7 +318,8 @@ def test_albunet_is_trained_and_scored_on_whole_volumes(given):
 def test_a_training_of_minutes_takes_about_so_long(given, monkeypatch):
     monkeypatch.setitem(real_networks.PLUS, "plus", ({"backbone": "tiny", "weights": "none"}, {}))
     given.variants, given.seeds, given.minutes, given.learning_rate = ["plus"], 1, 0.5, 1e-3
-    given.until, given.commit, given.out, given.epochs = float("inf"), "c", given.networks, None
+    given.until, given.commit, given.folds, given.kinds = float("inf"), "c", 0, real_scores.KINDS
+    given.out, given.epochs = given.networks, None
     experiment.train(given)
     (path,) = given.networks.glob("plus-0.5min-*.npz")
     facts = json.loads(str(np.load(path)["facts"]))
