@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES, REGIONS
 from brats_tf.runtime.console import track
 
@@ -34,7 +35,6 @@ def pack(folders, folder, *, crop, spacing_mm):
 def check(folders, folder, *, crop, spacing_mm):
     """Raises `InputError` unless `folder` holds what `pack` would write of the cases of {part: folder}."""
     from brats_tf.data.discovery import find_cases
-    from brats_tf.errors import InputError
     from brats_tf.runs.folder import describe_differences
 
     expected = {"crop": list(crop), "spacing_mm": spacing_mm}
@@ -91,6 +91,8 @@ def of_fold(folder, fold, folds):
 
     Every fold takes as many steps an epoch as the one with the fewest cases.
     """
+    if folds == 1 or (folds and not 0 <= fold < folds):
+        raise InputError(f"--folds must be 2 or more, --fold among them. Received: {folds} and {fold + 1}.")
     parts = [unpack(folder, part) for part in PARTS]
     volumes, classes = (np.concatenate([one[index] for one in parts]) for index in (0, 1))
     ids = [case_id for one in parts for case_id in one[2]]

@@ -65,7 +65,6 @@ def main(arguments=None):
         one.set_defaults(do=its)
     for one in (pack_parser, run_parser):
         one.add_argument("training", type=Path, metavar="TRAINING", help="folder with BraTS cases to train on")
-    for one in (pack_parser, run_parser):
         one.add_argument("validation", type=Path, metavar="VALIDATION", help="folder with BraTS cases to predict")
     score_parser.add_argument("scored", type=Path, nargs="+", metavar="VALIDATION", help="its folder; of folds both")
     for one in (pack_parser, run_parser):
@@ -92,6 +91,7 @@ def _add_training_arguments(parser):
     length.add_argument("--epochs", type=int, default=60)
     length.add_argument("--minutes", type=float, help="of each variant's training; a few steps are measured for it")
     parser.add_argument("--folds", type=int, default=0, help="train on all cases but those of each fold, by turns")
+    parser.add_argument("--fold", type=int, nargs="+", help="numbers of the folds to train now, from 1 (default: all)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="the predictions that are wanted")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--until", type=float, default=float("inf"), help="no network starts after this time")
@@ -125,7 +125,8 @@ def train(given):
         import_tensorflow()
     from plus_parts import replaced
 
-    cases = [packed_cases.of_fold(given.folder, fold, given.folds) for fold in range(given.folds or 1)]
+    wanted = [fold - 1 for fold in given.fold or range(1, 1 + (given.folds or 1))]
+    cases = [packed_cases.of_fold(given.folder, fold, given.folds) for fold in wanted]
     given.cropped = packed_cases.cropped(given.folder)
     check_variants(given.variants, given.cropped["crop"])
     given.out.mkdir(parents=True, exist_ok=True)

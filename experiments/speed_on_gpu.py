@@ -1,7 +1,7 @@
 """Milliseconds and memory of the networks on a GPU: Keras on JAX beside MONAI's SegResNet on PyTorch, same card.
 
 Command:  python experiments/speed_on_gpu.py --results RESULTS
-Time:     about three minutes on an H200; most of it is compilation, of all networks at once.
+Time:     minutes; most of it is compilation, of all networks at once.
 Expected: whatever it is.
 
 Every row comes from a process of its own, which has the GPU to itself while it is timed. "float32" is what both

@@ -114,6 +114,9 @@ def test_each_case_is_predicted_once_and_never_by_a_network_that_trained_on_it(g
         assert sorted([*one.training, *one.validation]) == list(range(8))
         assert one.steps == 5 and one.volumes.shape == (8, *CROPPED["crop"], 4)
     assert cases[1].ids_of("validation") == [cases[1].ids[index] for index in (1, 4, 7)]
+    for fold, folds in ((0, 1), (3, 3), (-1, 3)):
+        with pytest.raises(InputError, match=f"--folds must be 2 or more.*Received: {folds} and {fold + 1}"):
+            packed_cases.of_fold(given.folder, fold, folds)
     whole = packed_cases.of_fold(given.folder, 0, 0)
     assert whole.ids_of("training") == whole.ids_of("validation") == whole.ids[:4] and whole.steps == 4
 
@@ -285,7 +288,7 @@ def test_every_variant_is_a_config():
 def test_trainings_are_written_once_and_scored(given, monkeypatch):
     monkeypatch.setitem(real_networks.PLUS, "plus", ({"backbone": "tiny", "weights": "none"}, {}))
     given.variants, given.seeds, given.epochs, given.learning_rate = ["plus"], 1, 2, 1e-3
-    given.until, given.commit, given.folds, given.kinds = float("inf"), "c", 0, real_scores.KINDS
+    given.until, given.commit, given.folds, given.fold, given.kinds = float("inf"), "c", 0, None, real_scores.KINDS
     given.out, given.minutes = given.networks.parent, None
     experiment.run(given)
     (path,) = given.networks.glob("*.npz")
@@ -305,7 +308,7 @@ def test_a_crop_that_a_peer_cannot_halve_is_refused():
 @pytest.mark.slow
 def test_albunet_is_trained_and_scored_on_whole_volumes(given):
     given.variants, given.seeds, given.epochs, given.learning_rate = ["albunet3d-random"], 1, 1, 1e-3
-    given.until, given.commit, given.folds, given.kinds = float("inf"), "c", 0, real_scores.KINDS
+    given.until, given.commit, given.folds, given.fold, given.kinds = float("inf"), "c", 0, None, real_scores.KINDS
     given.out, given.minutes = given.networks, None
     experiment.train(given)
     experiment.score(given)
@@ -318,7 +321,7 @@ def test_albunet_is_trained_and_scored_on_whole_volumes(given):
 def test_a_training_of_minutes_takes_about_so_long(given, monkeypatch):
     monkeypatch.setitem(real_networks.PLUS, "plus", ({"backbone": "tiny", "weights": "none"}, {}))
     given.variants, given.seeds, given.minutes, given.learning_rate = ["plus"], 1, 0.5, 1e-3
-    given.until, given.commit, given.folds, given.kinds = float("inf"), "c", 0, real_scores.KINDS
+    given.until, given.commit, given.folds, given.fold, given.kinds = float("inf"), "c", 0, None, real_scores.KINDS
     given.out, given.epochs = given.networks, None
     experiment.train(given)
     (path,) = given.networks.glob("plus-0.5min-*.npz")
