@@ -145,6 +145,35 @@ def _minus(run, variant, base):
     return {"mean": 0 - mean["mean"], "low": 0 - mean["high"], "high": 0 - mean["low"]}  # Never "-0.0".
 
 
+def real_cases_folds():
+    """Every case scored by a network that was trained on the other folds; what separates two networks by it."""
+    run = read("real_cases-folds")
+    steps = " and ".join(sorted({str(row["steps"]) for row in run["rows"]}))
+    cases, device = len(run["validation_cases"]), run["rows"][0]["device"]
+    lines = [
+        f"{cases} cases in {run['folds']} folds, each scored as a whole file by a network trained on the other folds; "
+        f"{run['crop']} at {run['spacing_mm']:g} mm, {steps} steps, {device}; Dice x 100 with 95 % intervals over "
+        "cases.",
+        "",
+        "| | ET | WT | TC | all three |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for row in run["rows"]:
+        lines.append(_regions(_network(row), row["dice"]["normal"]))
+    for one in run["differences"]:
+        first, second = (_network({"variant": one[which]}) for which in ("first", "second"))
+        lines.append(_regions(f"{first} minus {second}", one["dice"]))
+    for row in run["rows"]:
+        if "blinded" in row["dice"]:
+            lines.append(_regions(f"{_network(row)} minus the same, blinded", row["unblinded_minus_blinded"]))
+    return lines
+
+
+def _regions(title, dice):
+    mean = interval(dice["mean"]) if "mean" in dice else ""
+    return f"| {title} | {' | '.join(interval(dice[region]) for region in REGIONS)} | {mean} |"
+
+
 def real_cases_seen():
     """What is left without a modality, by averaging eight mirrored volumes, and without what the classifier sees."""
     run = read("real_cases-2mm")

@@ -119,6 +119,8 @@ def pack(given):
 
 def train(given):
     """Trains networks and writes the label maps of the validation cases."""
+    given.cropped = packed_cases.cropped(given.folder)
+    check_variants(given.variants, given.cropped["crop"])  # Before TensorFlow is there.
     if os.environ.setdefault("KERAS_BACKEND", "tensorflow") == "tensorflow":
         from brats_tf.runtime.tensorflow import import_tensorflow
 
@@ -127,8 +129,6 @@ def train(given):
 
     wanted = [fold - 1 for fold in given.fold or range(1, 1 + (given.folds or 1))]
     cases = [packed_cases.of_fold(given.folder, fold, given.folds) for fold in wanted]
-    given.cropped = packed_cases.cropped(given.folder)
-    check_variants(given.variants, given.cropped["crop"])
     given.out.mkdir(parents=True, exist_ok=True)
     begun = {}
     for seed, one, variant in itertools.product(range(given.seeds), cases, given.variants):

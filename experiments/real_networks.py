@@ -1,5 +1,6 @@
 """The networks of `real_cases.py`: variants of `embedding-plus`, those of both papers, and those of other systems."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -79,7 +80,10 @@ def make_training(variant, modalities, seed, settings, cropped, begun=None):
 
 
 def check_variants(variants, crop):
-    """Raises `InputError` where a network of another system lacks its library, or cannot take volumes of a crop."""
+    """Raises `InputError` where a network of another system lacks its library, or cannot take volumes of a crop.
+
+    Imports these libraries: after TensorFlow 2.21, torchvision 0.29 ends the process with a segmentation fault.
+    """
     from bench.torch_networks import LIBRARIES, MULTIPLES
 
     for variant in set(variants) & set(TORCH):
@@ -87,6 +91,8 @@ def check_variants(variants, crop):
         if any(size % multiple for size in crop):
             raise InputError(f"--crop must be multiples of {multiple} for {variant}. Received: {format_shape(crop)}.")
         need_libraries("bench", *LIBRARIES)
+        for library in LIBRARIES:
+            importlib.import_module(library)
 
 
 def _torch_training(variant, seed, settings):

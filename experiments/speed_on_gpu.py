@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf.config.config import Config
+from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import track
@@ -52,6 +53,7 @@ def main(arguments=None):
 
 def measure(given):
     """Measures all rows and writes `<results>/speed_on_gpu.json`."""
+    path = given.results / "speed_on_gpu.json"
     context, waiting, rows, facts = multiprocessing.get_context("spawn"), [], [], {}
     wanted = itertools.product(given.networks, given.batches)
     for what in (one for one in wanted if one[0] != "matrix" or one[1] == given.batches[0]):
@@ -75,8 +77,10 @@ def measure(given):
             process.join()
         facts |= about
         rows += [{"network": name, "precision": precision, "batch": batch, **one} for one in found]
-        write_json(given.results / "speed_on_gpu.json", {"commit": given.commit or git_commit(), **facts, "rows": rows})
-    log.info(f"Written to {given.results / 'speed_on_gpu.json'}.")
+        write_json(path, {"commit": given.commit or git_commit(), **facts, "rows": rows})
+    if not rows:
+        raise InputError(f"None of {len(waiting)} networks could be measured.")
+    log.info(f"Written to {path}.")
 
 
 def _answer(pipe, wanted):

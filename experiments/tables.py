@@ -56,8 +56,7 @@ PUBLISHED = {
     },
     "scaling_and_batch_norm/figure.png": "experiments/results/scaling_and_batch_norm.png",
     "real_cases.json": "experiments/results/real_cases.json",
-    "real_cases-2mm.json": "experiments/results/real_cases-2mm.json",
-    "real_cases-parts.json": "experiments/results/real_cases-parts.json",
+    **{f"real_cases-{name}.json": f"experiments/results/real_cases-{name}.json" for name in ("2mm", "parts", "folds")},
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
     "exact_biases.json": "experiments/results/exact_biases.json",
     **{
