@@ -11,7 +11,11 @@ def write_record(folder, case_ids=(), **changes):
     facts = {"checkpoint": "last", "chosen_on": [], "initial_weights": "random weights", "run": "/nowhere/flair"}
     cases = {case_id: {"sha256": sha256_of(folder / f"{case_id}.nii.gz"), "outputs": "regions"} for case_id in case_ids}
     record = {"networks": {"flair": "0"}, "postprocessing": {}, "cases": cases, "left_out": {}, "data": []}
-    record |= {"pending": [], "forward": {"precision": "float32", "mirror": "none"}} | changes
+    record |= {
+        "pending": [],
+        "settings": {"flair": "0"},
+        "forward": {"precision": "float32", "mirror": "none"},
+    } | changes
     record = {"checkpoints": dict.fromkeys(record["networks"], facts)} | record
     (folder / "prediction.json").write_text(json.dumps(record))
     return record

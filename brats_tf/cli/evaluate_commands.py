@@ -42,13 +42,14 @@ def evaluate(given):
         import_tensorflow()
         from brats_tf.evaluation.contribution import classifier_contribution
 
-        classifier_contribution(
+        blinded = classifier_contribution(
             cases,
             runs=runs_of(given, maps),
             **folders,
             empty=scoring.empty_masks,
             convention=convention_given(given),
         )
+        failures = failures or blinded["left_out"]
     return FAILED_CASES if failures else 0
 
 
@@ -112,11 +113,10 @@ def compare(given):
 
     brats-tf compare predictions_b0 predictions_b7
     """
-    from brats_tf.evaluation.compare import compare_results
+    from brats_tf.evaluation.compare import compare_results, scores_of
 
-    results = Path(options.FOLDERS["results"])
-    folders = [path / results if (path / results).is_dir() else path for path in (given.first, given.second)]
-    compare_results(*folders, results=given.results or results)
+    folders = map(scores_of, (given.first, given.second))
+    compare_results(*folders, results=given.results or Path(options.FOLDERS["results"]))
 
 
 def package_submission(given):

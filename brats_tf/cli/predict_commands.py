@@ -20,9 +20,10 @@ def predict(given):
     """Predict label maps with the averaged networks.
 
     Writes OUT/<case>.nii.gz with each case's own geometry and label convention. A case that lacks a modality is
-    predicted from the others. OUT/prediction.json records data, networks, the steps after them (none by default), the
-    SHA-256 of each label map and, for several networks, their uncertainty; evaluate, report, tune-postprocessing,
-    paper-figures and package-submission then take OUT alone. Cases join those of the same networks and steps in OUT.
+    predicted from the others where a network fits them. OUT/prediction.json records data, networks, the steps after
+    them (none by default), the SHA-256 of each label map and, for several networks, their uncertainty; evaluate,
+    report, tune-postprocessing, paper-figures and package-submission then take OUT alone. Cases join those of the same
+    networks and steps in OUT.
 
     brats-tf predict BraTS2020_ValidationData --out predictions
     brats-tf predict cohort --out predictions --engine ray --workers 4 --resume

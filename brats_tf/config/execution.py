@@ -130,6 +130,7 @@ class ServeOptions(Section):
     port: int = setting(8000, "port to listen on", minimum=1, maximum=65535)
     queue: int = setting(16, "cases that may wait or be predicted at once; more are told to come again", minimum=1)
     upload_mb: float = setting(256.0, "the largest case, all its files together", above=0, unit="mb")
+    upload_seconds: float = setting(300.0, "the longest that sending a case may take", above=0, unit="s")
     convention: str = setting("brats2017", "numbers of the labels", choices=tuple(CONVENTIONS))
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from rich.table import Table
 
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import TABLE_ORDER, read_scores, read_summary
+from brats_tf.evaluation.evaluate import TABLE_ORDER, check_origin, read_scores, read_summary
+from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.evaluation.statistics import permutation_p, wilcoxon_p
 from brats_tf.runtime.console import cell, console
@@ -17,7 +18,20 @@ log = logging.getLogger(__name__)
 
 COMPARED = tuple(name for name, metric in METRICS.items() if metric.better)
 RANKED = ("dice", "hd95_mm")  # BraTS 2017-2020 ranks cases x regions x these.
-COMPARISON_FILE = "comparison.json"
+COMPARISON_FILE, RESULTS_FOLDER = "comparison.json", "results"
+
+
+def scores_of(folder):
+    """The folder of scores that FIRST or SECOND names: itself, or `results` in a folder of label maps.
+
+    Raises:
+        InputError: when the scores there are not of the label maps.
+    """
+    results = Path(folder) / RESULTS_FOLDER
+    if not results.is_dir():
+        return Path(folder)
+    check_origin(read_summary(results)["made_by"], LabelMaps(folder), read_scores(results), results)
+    return results
 
 
 def compare_results(first, second, *, results):

@@ -20,7 +20,7 @@ from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score, score_region
 from brats_tf.evaluation.statistics import format_correlation, spearman, summarise
-from brats_tf.inference.prediction_record import chosen_on, origin_of, uncertainties
+from brats_tf.inference.prediction_record import chosen_on, uncertainties
 from brats_tf.regions import REGIONS, Convention
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import console, track
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 CASES_FILE, SUMMARY_FILE = "cases.csv", "summary.json"
 TABLE_ORDER = ("ET", "WT", "TC")  # The columns of the embedding paper's Tables 2 and 3.
+# Keys of a summary that name cases whose scores are too good, and what these cases did.
+TOO_GOOD = {"chose_the_checkpoint": "chose the checkpoint", "trained_the_networks": "trained networks"}
 TABLE_ROWS = (("Mean", "mean"), ("StdDev", "std"), ("Median", "median"))
 
 
@@ -70,19 +72,20 @@ def evaluate(
         leave_out_misread(cases, scored, failures)
         if not scored:
             raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
-        summary = _summarise(scored, failures, maps.record, options)
+        summary = _summarise(scored, failures, maps, options) | {"without_truth": maps.without_truth(cases)}
         _write(results, scored, summary)
     log.info(f"Scores written to {results / CASES_FILE} and {results / SUMMARY_FILE}.")
     return summary, failures
 
 
-def _summarise(scored, failures, record, options):
+def _summarise(scored, failures, maps, options):
     """The content of `summary.json`."""
+    record = maps.record
     summary = {
         "empty_rule": options.empty_masks,
         "cases": len(scored),
         "left_out": dict(failures),
-        "made_by": _made_by(record, scored),
+        "made_by": _made_by(maps, scored),
         **{
             region: {metric: summarise([regions[region][metric] for regions in scored.values()]) for metric in METRICS}
             for region in REGIONS
@@ -95,21 +98,25 @@ def _summarise(scored, failures, record, options):
             "their scores are too good: score other cases, or predict with the last checkpoint."
         )
         summary["chose_the_checkpoint"] = biased
+    trained = sorted(case for case in scored if record.get("cases", {}).get(case, {}).get("trained"))
+    if trained:
+        log.warning(f"{len(trained)} of {len(scored)} cases trained networks that predicted them: score others.")
+        summary["trained_the_networks"] = trained
     uncertainty = _uncertainty(record, scored)
     return summary | ({"uncertainty": uncertainty} if uncertainty else {})
 
 
-def _made_by(record, scored):
+def _made_by(maps, scored):
     """The version and the commit, what the predictions were made with, and where the networks' training began."""
-    checkpoints = record.get("checkpoints", {})
+    checkpoints = maps.record.get("checkpoints", {})
     origins = sorted({facts["initial_weights"] for facts in checkpoints.values()})
     known = {"brats_tf": __version__, "commit": git_commit(), "machine": machine()}
-    return known | {"networks": {}} | origin_of(record, scored) | {"initial_weights": origins}
+    return known | {"networks": {}} | maps.origin(scored) | {"initial_weights": origins}
 
 
-def check_origin(made_by, record, case_ids, results):
-    """Raises `InputError` when scores in `results` are not of the predictions that a record describes."""
-    expected = origin_of(record, case_ids)
+def check_origin(made_by, maps, case_ids, results):
+    """Raises `InputError` when scores in `results` are not of these `LabelMaps`."""
+    expected = maps.origin(case_ids)
     if any(made_by.get(name) != value for name, value in expected.items()):
         raise InputError(
             f"{results} must hold the scores of these predictions; received those of earlier ones, or of an older "
@@ -183,12 +190,14 @@ def read_summary(results):
     path = Path(results) / SUMMARY_FILE
     try:
         summary = read_json(path)
-        figures = [summary[region][metric]["n"] for region in REGIONS for metric in METRICS]
+        figures = [summary[region][metric] for region in REGIONS for metric in METRICS]
+        missing = [name for one in figures for name in summarise([]) if name not in one]
         expected = summary["cases_sha256"]
         if expected != sha256_of(Path(results) / CASES_FILE):
             raise ValueError(f"{CASES_FILE} is of another evaluation")
         kinds = all(isinstance(summary[name], dict) for name in ("left_out", "made_by"))
-        if summary["empty_rule"] not in EMPTY_MASK_RULES or not kinds or not figures:
+        kinds = kinds and isinstance(summary["without_truth"], list)
+        if summary["empty_rule"] not in EMPTY_MASK_RULES or not kinds or missing:
             raise ValueError("scores of another version")
     except FileNotFoundError:
         raise InputError(f"{path} is missing; `brats-tf evaluate` writes it.") from None
@@ -206,7 +215,7 @@ def show_table(summaries):
         for title, summary in summaries.items():
             for row, key in TABLE_ROWS:
                 values = [format_score(metric, summary[region][metric][key]) for region in TABLE_ORDER]
-                table.add_row(title if key == "mean" else "", row, *values, str(summary["WT"][metric]["n"]))
+                table.add_row(title if key == "mean" else "", row, *values, _counts(summary, metric))
         console.print(table)
     rules = dict.fromkeys(EMPTY_MASK_RULES[summary["empty_rule"]].sentence for summary in summaries.values())
     log.info(f"Rule: {'; '.join(rules)}. Standard deviations divide by n. HD95 as MedPy defines it.")
@@ -214,6 +223,12 @@ def show_table(summaries):
         for region, correlation in summary.get("uncertainty", {}).items():
             found = "not defined" if correlation["spearman"] is None else format_correlation(correlation)
             log.info(f"Uncertainty of the networks ({title}) and Dice, {region}: Spearman {found}.")
+
+
+def _counts(summary, metric):
+    """The number of cases with a score: one, or that of each region."""
+    counts = [str(summary[region][metric]["n"]) for region in TABLE_ORDER]
+    return counts[0] if len(set(counts)) == 1 else ", ".join(counts)
 
 
 def _write(folder, scored, summary):

@@ -10,9 +10,10 @@ from brats_tf.data.layouts import SEGMENTATION, is_nifti, stem
 from brats_tf.data.nifti import read_nifti
 from brats_tf.errors import InputError
 from brats_tf.evaluation.lesionwise import with_margin
-from brats_tf.inference.prediction_record import PREDICTION_FILE, read_prediction_record
+from brats_tf.inference.prediction_record import PREDICTION_FILE, hash_of, origin_of, read_prediction_record
 from brats_tf.preprocessing.transforms import brain_box
 from brats_tf.regions import CONVENTIONS, REGIONS, classes_to_regions
+from brats_tf.runtime.files import sha256_of
 from brats_tf.runtime.lock import check_unlocked
 
 NAMES = ("{}.nii.gz", "{}.nii", "{}_seg.nii.gz", "{}-seg.nii.gz", "{}_seg.nii", "{}-seg.nii")  # Of a case's label map.
@@ -82,6 +83,19 @@ class LabelMaps:
         if case_id in self.record["left_out"]:
             raise InputError(f"Case {case_id}: its prediction was left out: {self.record['left_out'][case_id]}")
         raise InputError(f"Case {case_id}: no prediction by {', '.join(self.record['networks'])}.")
+
+    def origin(self, case_ids):
+        """What tells these maps of the cases from others in their place; without a record, by the files' contents."""
+        if self.record:
+            return origin_of(self.record, case_ids)
+        return hash_of({case_id: self._sha256(case_id) for case_id in case_ids})
+
+    def _sha256(self, case_id):
+        """That of a case's file; None where it is gone."""
+        try:
+            return sha256_of(self.path(case_id))
+        except InputError:
+            return None
 
     def belongs(self, case_id):
         """Whether these predictions are, or were to be, of a case: what is recorded; without a record, every one."""

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+RESAMPLES, BATCH = 2000, 10**6  # Of the bootstrap; scores that are drawn at once.
 EXACT_PAIRS = 7
 
 
@@ -45,6 +45,7 @@ def _interval(scores):
         np.mean,
         confidence_level=CONFIDENCE,
         n_resamples=RESAMPLES,
+        batch=max(1, BATCH // len(scores)),  # Drawn at once; all of 10,000 cases would take 800 MB.
         method="percentile",
         rng=np.random.default_rng(0),
     )

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from brats_tf.data import volumes
+from brats_tf.data.layouts import is_nifti
 from brats_tf.errors import InputError, format_shape
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.regions import BRATS_2017, BRATS_2023
@@ -42,7 +43,7 @@ def package_submission(predictions, archive, *, cases=None, skipped=()):
         InputError: when the folder holds no label map.
     """
     maps = LabelMaps(predictions)
-    paths = sorted(maps.folder.glob("*.nii.gz"))
+    paths = sorted(path for path in maps.folder.glob("*.nii.gz") if is_nifti(path.name))
     if not paths:
         raise InputError(f"{predictions} must hold label maps <case>.nii.gz. Received: none.")
     by_name = {f"{case.id}.nii.gz": case for case in cases or ()}

@@ -1,21 +1,23 @@
 """Write trained networks for programs without this package, and prove that they compute the same."""
 
 import logging
-import shutil
 from importlib import import_module
 from pathlib import Path
 
 import tensorflow as tf
 
+from brats_tf.config.config import Config
 from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
+from brats_tf.data.notes import name_some
 from brats_tf.errors import InputError, format_shape
 from brats_tf.exporting.label_map import outputs_of, why_no_label_map
-from brats_tf.exporting.model_card import METADATA_FILE, describe, read_results, write_model_card
+from brats_tf.exporting.model_card import CARD_FILE, METADATA_FILE, describe, read_results, write_model_card
 from brats_tf.exporting.servers import check_place, write_configuration, write_warm_up
 from brats_tf.exporting.verification import compare_label_maps, compare_probabilities
 from brats_tf.inference.predictor import Predictor, compiled_forward
+from brats_tf.models.build import build_network
 from brats_tf.regions import CONVENTIONS
-from brats_tf.runs.network import load_network
+from brats_tf.runs.network import load_weights
 from brats_tf.runtime.files import atomic, read_json
 from brats_tf.runtime.tensorflow import as_os_error, free_graphs, resolved_precision
 
@@ -56,21 +58,21 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
             the format cannot hold them, the scores are of other networks, or the result differs from the networks.
     """
     out = Path(out)
-    if out.exists() and not _is_export(out):
-        raise InputError(f"{out} exists and is no export; it would be replaced. Choose another --out.")
+    if out.exists():
+        _check_replaceable(out)
     if options.serving:
         check_place(out, options)
     forward = ForwardOptions(resolved_precision(forward.precision), forward.mirror)
     _check_format(forward, steps, options)
     module, title = FORMATS[options.format]
     format_module = _import(module, title)
-    members = [load_network(run, checkpoint, precision=forward.precision) for run in runs]
+    members, hashes = zip(*(_loaded(run, checkpoint, forward.precision) for run in runs), strict=True)
     configs = [config for config, _ in members]
     convention, label_map = CONVENTIONS[options.convention], None
     if has_label_map(configs, forward, steps, options):
         label_map = {"labels": convention.labels, "mirror": forward.mirror, "drop_et_below_ml": steps.drop_et_below_ml}
     check_averageable(configs)
-    facts = describe(runs, members, checkpoint=checkpoint, forward=forward, steps=steps, options=options)
+    facts = describe(runs, members, hashes, checkpoint=checkpoint, forward=forward, steps=steps, options=options)
     if options.results:
         facts["scores"] = read_results(options.results, facts)
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
@@ -88,20 +90,35 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
         if label_map:
             checked |= compare_label_maps(loaded.label_map, predictors, steps, convention)
         write_model_card(temporary, facts | {"compared": checked}, with_label_map=bool(label_map))
-        shutil.rmtree(out, ignore_errors=True)
     if options.serving:
         write_configuration(out, options, configs)
     log.info(f"{title} was written to {out}; {_in_words(checked)}.")
     return checked
 
 
-def _is_export(folder):
-    """Whether this package wrote a folder, by its `metadata.json`."""
+def _loaded(run, checkpoint, precision):
+    """((config, network), SHA-256 of the weights) of a run."""
+    config = Config.load(run)
+    network = build_network(config, precision=precision)
+    return (config, network), load_weights(network, run, checkpoint)
+
+
+def _check_replaceable(folder):
+    """Raises `InputError` unless a folder holds what this package wrote, by its `metadata.json`, and nothing else."""
     try:
         facts = read_json(folder / METADATA_FILE)
-    except (OSError, ValueError):
-        return False
-    return isinstance(facts, dict) and {"brats_tf", "format", "networks", "sha256"} <= set(facts)
+        written = {METADATA_FILE, CARD_FILE, *facts["sha256"]}
+        known = {"brats_tf", "format", "networks"} <= set(facts)
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise InputError(f"{folder} exists and is no export; it would be replaced. Choose another --out.")
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if others := sorted(there - written):
+        raise InputError(
+            f"{folder} would be replaced, and with it {name_some(others)}, which the export there did not write. "
+            "Choose another --out, or move them."
+        )
 
 
 def _check_format(forward, steps, options):

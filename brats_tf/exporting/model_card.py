@@ -7,12 +7,11 @@ from pathlib import Path
 from brats_tf import __version__
 from brats_tf.data.splits import SPLIT_FILE, Split
 from brats_tf.errors import InputError, format_shape
-from brats_tf.evaluation.evaluate import read_summary
+from brats_tf.evaluation.evaluate import TOO_GOOD, read_summary
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.exporting.label_map import channels_of
 from brats_tf.preprocessing.transforms import ORIENTATION
 from brats_tf.regions import CLASSES, CONVENTIONS, REGIONS
-from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runs.record import git_commit, read_run_record
 from brats_tf.runtime.files import sha256_of, write_json
 
@@ -83,8 +82,16 @@ ImageNet weights where they started from those; check both before you pass them 
 """
 
 
-def describe(runs, members, *, checkpoint, forward, steps, options):
-    """What `metadata.json` says, as JSON can hold it, but for the comparison and the scores."""
+def describe(runs, members, hashes, *, checkpoint, forward, steps, options):
+    """What `metadata.json` says, as JSON can hold it, but for the comparison and the scores.
+
+    Args:
+        runs: the folders of the networks.
+        members: (config, network) of each.
+        hashes: the SHA-256 of the weights that were loaded into each.
+        checkpoint, forward, steps, options: of `export_networks`.
+    """
+    each = zip(runs, members, hashes, strict=True)
     configs = [config for config, _ in members]
     convention = CONVENTIONS[options.convention]
     return {
@@ -103,7 +110,7 @@ def describe(runs, members, *, checkpoint, forward, steps, options):
         "precision": forward.precision,
         "mirror": forward.mirror,
         "postprocessing": dataclasses.asdict(steps),
-        "networks": [_network(run, *member, checkpoint) for run, member in zip(runs, members, strict=True)],
+        "networks": [_network(*one, checkpoint) for one in each],
     }
 
 
@@ -135,8 +142,8 @@ def read_results(results, facts):
             )
     figures = {region: {metric: summary[region][metric] for metric in SCORED} for region in REGIONS}
     known = {"cases": summary["cases"], "left_out": len(summary["left_out"]), "empty_rule": summary["empty_rule"]}
-    chose = len(summary.get("chose_the_checkpoint", ()))
-    return known | {"chose_the_checkpoint": chose} | figures
+    known |= {name: len(summary.get(name, ())) for name in TOO_GOOD}
+    return known | figures
 
 
 def write_model_card(folder, facts, *, with_label_map):
@@ -148,13 +155,14 @@ def write_model_card(folder, facts, *, with_label_map):
     (folder / CARD_FILE).write_text(_card(facts, with_label_map=with_label_map))
 
 
-def _network(run, config, network, checkpoint):
+def _network(run, member, sha256, checkpoint):
+    config, network = member
     record = read_run_record(run) or {}
     training = {name: record[name] for name in FROM_RECORD if name in record}
     return {
         "name": Path(run).name,
         "checkpoint": checkpoint,
-        "weights_sha256": sha256_of(Path(run) / CHECKPOINT_FILES[checkpoint]),
+        "weights_sha256": sha256,
         "parameters": network.count_params(),
         "training": training | {"initial_weights": record.get("initial_weights", {}).get("origin", "unknown")},
         "training_cases": len(Split.load(run).training) if (Path(run) / SPLIT_FILE).is_file() else None,
@@ -214,8 +222,9 @@ def _scores_table(scores):
     for region in REGIONS:
         cells = [_interval(metric, scores[region][metric]) for metric in SCORED]
         lines.append(f"| {region} | {' | '.join(cells)} |")
-    if scores["chose_the_checkpoint"]:
-        lines += ["", f"{scores['chose_the_checkpoint']} of them chose the checkpoint, so the scores are too good."]
+    for name, did in TOO_GOOD.items():
+        if scores[name]:
+            lines += ["", f"{scores[name]} of them {did} that predicted them, so the scores are too good."]
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ForwardOptions
 from brats_tf.data.case import source_files
+from brats_tf.data.splits import SPLIT_FILE, Split
 from brats_tf.errors import InputError
 from brats_tf.inference.ensemble_prediction import EnsemblePrediction
 from brats_tf.inference.predictor import Predictor, compiled_forward
@@ -69,6 +70,7 @@ def load_ensemble(
         chosen_on = tuple(record.get("validation", ())) if chosen else ()
         known = {"checkpoint": checkpoint, "initial_weights": origin, "chosen_on": chosen_on}
         known |= {"precision": precision, "mirror": forward.mirror}
+        known["trained_on"] = frozenset(Split.load(run).training if (Path(run) / SPLIT_FILE).is_file() else ())
         predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run), **known))
     return predictors
 
@@ -155,6 +157,8 @@ def predict_case(ready):
                 f"Case {ready.id}: {predictor.name} must predict finite probabilities; received NaN or infinity."
             )
         predicted.add(predictor, probabilities)
+        if ready.id in predictor.trained_on:
+            predicted.trained.append(predictor.name)
     predicted.seconds, predicted.files = ready.seconds + time.monotonic() - started, ready.files
     return predicted
 

@@ -14,12 +14,13 @@ class EnsemblePrediction:
     """What the networks predict of one case: the sum of their probabilities (H, W, D, K), and of the regions' squares.
 
     The channels are regions, or classes where all networks have classes. `prepared` is the case without its volume,
-    `seconds` the time that it took so far, `files` what `source_files` told of its images.
+    `trained` the networks that the case has trained, `seconds` the time that it took so far, `files` what
+    `source_files` told of its images.
     """
 
     def __init__(self, prepared, outputs, *, several):
         self.prepared = dataclasses.replace(prepared, volume=None)
-        self.outputs, self.networks, self.seconds, self.files = outputs, [], 0.0, {}
+        self.outputs, self.networks, self.trained, self.seconds, self.files = outputs, [], [], 0.0, {}
         self._sum, self._squares, self._several = None, None, several
 
     def add(self, predictor, probabilities):

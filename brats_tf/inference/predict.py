@@ -19,7 +19,7 @@ from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.ensemble import predict_case, read_case
 from brats_tf.inference.ensemble_prediction import mean_uncertainty
 from brats_tf.inference.postprocessing import postprocess
-from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER
+from brats_tf.inference.prediction_record import FOLDERS, PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER
 from brats_tf.inference.predictor import MIRRORED, Predictor
 from brats_tf.inference.recording import PredictionRecord
 from brats_tf.models.cost import prediction_bytes
@@ -62,7 +62,8 @@ def predict_cases(
     """
     check_possible(predictors, options)
     with lock(out):
-        remove_partial(out)
+        for folder in FOLDERS:
+            remove_partial(Path(out) / folder)
         record = PredictionRecord(out, predictors, postprocessing, cases, data=data, options=options)
         if len(record.wanted) < len(cases):
             log.info(f"{len(cases) - len(record.wanted)} of {len(cases)} label maps are in {out} already.")
@@ -138,6 +139,8 @@ def write_prediction(predicted, case, *, record, postprocessing, options):
     prepared = predicted.prepared
     facts = {"networks": predicted.networks, "convention": case.convention.name, "files": predicted.files}
     facts["outputs"] = predicted.outputs
+    if predicted.trained:
+        facts["trained"] = predicted.trained
     reference = prepared.reference
     classes, changed = final_classes(predicted, postprocessing)
     if postprocessing:

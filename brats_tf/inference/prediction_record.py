@@ -15,7 +15,7 @@ from brats_tf.runtime.files import read_json, sha256_of, sha256_of_text
 PREDICTION_FILE = "prediction.json"
 PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = "probabilities", "uncertainty"
 FOLDERS = (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, ".")  # Of what is written of a case, its label map last.
-MADE_BY = ("networks", "postprocessing", "forward")  # Predictions in one folder share these.
+MADE_BY = ("networks", "settings", "postprocessing", "forward")  # Predictions in one folder share these.
 _KINDS = dict.fromkeys((*MADE_BY, "checkpoints", "cases", "left_out"), dict) | {"data": list, "pending": list}
 NO_OPTIONS = PredictionOptions()
 _FACTS = {"checkpoint": str, "chosen_on": list, "initial_weights": str, "run": str}  # Of each network.
@@ -33,8 +33,13 @@ def origin_of(record, case_ids):
     """
     if not record:
         return {}
-    maps = {case: record["cases"].get(case, {}).get("sha256") for case in sorted(case_ids)}
-    return {name: record[name] for name in MADE_BY} | {"label_maps_sha256": sha256_of_text(json.dumps(maps))}
+    maps = {case: record["cases"].get(case, {}).get("sha256") for case in case_ids}
+    return {name: record[name] for name in MADE_BY} | hash_of(maps)
+
+
+def hash_of(maps):
+    """{"label_maps_sha256": one hash} of {case id: SHA-256 of its label map, None where there is none}."""
+    return {"label_maps_sha256": sha256_of_text(json.dumps(maps, sort_keys=True))}
 
 
 def read_prediction_record(predictions):
@@ -116,9 +121,11 @@ def _differing(before, made_by):
     """What differs between a record and a prediction, in words."""
     if before["networks"].keys() != made_by["networks"].keys():
         return f"networks ({', '.join(before['networks'])})"
-    names = [name for name, sha256 in made_by["networks"].items() if before["networks"][name] != sha256]
-    steps = before["postprocessing"] | before["forward"]
-    return f"weights of {', '.join(names)}" if names else f"steps ({steps})"
+    for what, title in (("networks", "weights"), ("settings", "settings")):
+        names = [name for name, sha256 in made_by[what].items() if before[what].get(name) != sha256]
+        if names:
+            return f"{title} of {', '.join(names)}"
+    return f"steps ({before['postprocessing'] | before['forward']})"
 
 
 def _check_kinds(record):
@@ -134,7 +141,7 @@ def _check_kinds(record):
         check_kinds(one, _FACTS)
     for one in cases.values():
         check_kinds(one, {"sha256": str})
-        check_kinds({"beside": one.get("beside", [])}, {"beside": list})
+        check_kinds({name: one.get(name, []) for name in ("beside", "trained")}, {"beside": list, "trained": list})
     ids = [*cases, *record["left_out"], *record["pending"]]
     if not all(isinstance(one, str) and is_safe(one) for one in ids):
         raise ValueError("the id of a case cannot be the name of a file")
@@ -142,7 +149,7 @@ def _check_kinds(record):
         ForwardOptions(**record["forward"]), PostProcessing(**record["postprocessing"])
     except (TypeError, InputError) as error:
         raise ValueError(str(error)) from None
-    texts = [*record["networks"].values(), *record["left_out"].values(), *record["data"]]
+    texts = [*record["networks"].values(), *record["settings"].values(), *record["left_out"].values(), *record["data"]]
     texts += [case for one in checkpoints.values() for case in one["chosen_on"]]
     if not all(isinstance(one, str) for one in texts):
         raise ValueError("a sentence, a path or a hash is no text")

@@ -45,6 +45,7 @@ class Predictor:
     precision: str = "float32"  # Of the layers.
     mirror: str = "none"  # A key of `MIRRORED`.
     chosen_on: tuple = ()  # The ids of the validation cases that chose the checkpoint or lowered the learning rate.
+    trained_on: frozenset = frozenset()  # The ids of the cases that it was trained on, as far as known.
 
     @property
     def name(self):

@@ -4,6 +4,7 @@ It is true at every moment: a map's SHA-256 is in the record before the map is i
 the map in the folder is not the recorded one, and whoever reads it notices.
 """
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from brats_tf.inference.prediction_record import (
     read_prediction_record,
 )
 from brats_tf.runs.record import git_commit
-from brats_tf.runtime.files import sha256_of, write_json
+from brats_tf.runtime.files import sha256_of, sha256_of_text, write_json
 
 
 class PredictionRecord:
@@ -103,7 +104,7 @@ class PredictionRecord:
         self._write()
 
     def _write(self):
-        write_json(self.out / PREDICTION_FILE, self.content)
+        write_json(self.out / PREDICTION_FILE, self.content, indent=None)  # After each case, of all of them.
 
 
 def how_made(predictors, postprocessing):
@@ -117,9 +118,16 @@ def how_made(predictors, postprocessing):
         raise InputError(f"The networks of an ensemble must have different names. Received: {', '.join(names)}.")
     return {
         "networks": {one.name: one.weights_sha256 for one in predictors},
+        "settings": {one.name: _settings_sha256(one.config) for one in predictors},
         "postprocessing": asdict(postprocessing),
         "forward": {"precision": predictors[0].precision, "mirror": predictors[0].mirror},
     }
+
+
+def _settings_sha256(config):
+    """Of the settings that decide what a network with the same weights predicts: how volumes and windows are made."""
+    settings = config.preprocessing() | asdict(config.inference) | {"patch_size": config.data.patch_size}
+    return sha256_of_text(json.dumps(settings, sort_keys=True))
 
 
 def _is_of(case, facts):

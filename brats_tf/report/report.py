@@ -70,7 +70,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
     record = maps.record
     if record:
         check_weights(record, runs, predictions)
-        check_origin(summary["made_by"], record, scored, results)
+    check_origin(summary["made_by"], maps, scored, results)
     configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / CONFIG_FILE).is_file()}
     order = sorted(scored, key=lambda case: _mean_dice(scored[case]))
     known = {case.id: case for case in cases}
@@ -89,7 +89,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
         "Uncertainty": uncertainty_section(summary, scored, record, pictures),
         **({CONTRIBUTION: contribution_section(results, summary, record)} if _has_planes(configs) else {}),
         "Training": training_section([Path(run) for run in runs], pictures),
-        "Left out": left_out_section(summary, record, unshown),
+        "Left out": left_out_section(summary, record, unshown, scored),
         "How it was made": _provenance(configs, record, [known[case] for case in order if case in known], maps),
     }
     sheets = {

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from brats_tf.data.layouts import stem
 from brats_tf.evaluation.contribution import read_contribution
-from brats_tf.evaluation.evaluate import TABLE_ORDER
+from brats_tf.evaluation.evaluate import TABLE_ORDER, TOO_GOOD
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.evaluation.statistics import format_correlation
@@ -48,11 +49,14 @@ def summary_section(summary, scored):
             title = f"{METRICS[metric].title}, {region}"
             rows.append((title, format_score(metric, figures["mean"]), interval, *spread, figures["n"]))
     left_out = summary["left_out"]
-    biased = len(summary.get("chose_the_checkpoint", []))
-    warning = [Paragraph(f"{biased} of these cases chose the checkpoint that predicted them; scores are too good.")]
+    warnings = [
+        Paragraph(f"{len(summary[name])} of these cases {did} that predicted them; scores are too good.")
+        for name, did in TOO_GOOD.items()
+        if name in summary
+    ]
     listed = f", {len(left_out)} left out ({', '.join(left_out)})" if left_out else ""
     return [
-        *(warning if biased else []),
+        *warnings,
         Paragraph(
             f"{len(scored)} cases{listed}. Empty regions: {EMPTY_MASK_RULES[summary['empty_rule']].sentence}.", "note"
         ),
@@ -169,10 +173,17 @@ def contribution_section(results, summary, record):
     return [Paragraph(text), Table(("", "normal", "blinded", "difference", "p", "n"), rows)]
 
 
-def left_out_section(summary, record, unshown):
+def left_out_section(summary, record, unshown, scored):
     """Cases without prediction, without score or, {case id: sentence}, without pictures, and why."""
-    parts = [record.get("left_out", {}), summary.get("left_out", {}), unshown]
-    rows = [(case, reason) for part in parts for case, reason in part.items()]
+    without = dict.fromkeys(map(stem, summary["without_truth"]), "Its label map has no truth.")
+    parts = [record.get("left_out", {}), summary["left_out"], without, unshown]
+    later = record.get("cases", {}).keys() - scored - {case for part in parts for case in part}
+    parts.append(dict.fromkeys(sorted(later), "It was predicted after the evaluation: run `brats-tf evaluate` again."))
+    reasons = {}
+    for case, reason in (item for part in parts for item in part.items()):
+        if reason not in reasons.setdefault(case, reason):
+            reasons[case] += f" {reason}"
+    rows = list(reasons.items())
     return [Table(("case", "reason"), rows) if rows else Paragraph("No case was left out.")]
 
 

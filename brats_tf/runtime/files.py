@@ -70,6 +70,8 @@ def read_csv(path: str | Path) -> list[dict[str, Any]]:
 def atomic(path: str | Path, *, before_rename: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path` for a file or a folder, renamed to `path` at the end, removed on failure.
 
+    What has this name gives way only then: a file, or a folder as a whole.
+
     The temporary name keeps all suffixes of `path`, because they choose the file format. `before_rename` is called with
     it when it is complete; when that raises, `path` stays as it was.
 
@@ -83,12 +85,27 @@ def atomic(path: str | Path, *, before_rename: Callable[[Path], None] | None = N
         yield temporary
         if before_rename:
             before_rename(temporary)
-        os.replace(temporary, path)
+        _rename(temporary, path)
     except OSError as error:
         raise WriteError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:
         with suppress(OSError):  # Where nothing can be written, there is nothing to remove.
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """`os.replace`, also of a folder that is not empty, which keeps its name until the new one can have it."""
+    if not (temporary.is_dir() and path.is_dir()):
+        os.replace(temporary, path)
+        return
+    old = temporary.with_name(f"{temporary.name}-old")
+    os.replace(path, old)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_space(folder: str | Path, size: int) -> None:
@@ -134,10 +151,13 @@ def remove_partial(folder: str | Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes a value as an indented JSON file, complete or not at all. Raises `WriteError` as `atomic` does."""
+def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
+    """Writes a value as a JSON file, complete or not at all. Raises `WriteError` as `atomic` does.
+
+    Without `indent`, in one line, it takes a quarter of the time.
+    """
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.write_text(json.dumps(value, indent=indent) + "\n")
 
 
 def sha256_of(*paths: str | Path) -> str:

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 BLOCK = 2**20
 FULL = "The server's disk is full or cannot be written to."
 RETRY_SECONDS = 5
+UPLOADS = 32  # At once; those that are received wait in the queue.
+IDLE_SECONDS = 30  # Without a byte, an upload is given up.
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 CLOSED = 499  # As nginx counts it; nobody reads the answer.
 SECONDS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # The limits of the histogram.
 
@@ -31,8 +34,8 @@ def create_app(mapper: LabelMapper, options) -> Starlette:
     """The application of a `LabelMapper` and `ServeOptions`.
 
     - `POST /label-map`: a form with the NIfTI files of one case, named flair, t1, t1ce, t2 -> the label map, gzipped.
-      What is wrong with a case is a sentence in {"error": ...}: 422; not a form 400, too large 413, too many at once
-      503.
+      What is wrong with a case is a sentence in {"error": ...}: 422; not a form 400, too slow 408, too large 413, too
+      many at once 503.
     - `GET /health`: the networks, and how many cases wait.
     - `GET /metrics`: what Prometheus reads.
     """
@@ -49,7 +52,7 @@ class Service:
     """The handlers of `create_app`, and what they share."""
 
     def __init__(self, mapper, options):
-        self.mapper, self.options, self.held = mapper, options, 0
+        self.mapper, self.options, self.held, self.uploading = mapper, options, 0, 0
         self.networks = ThreadPoolExecutor(1)  # They hold the processor: cases wait in line for them.
         registry = self.registry = CollectorRegistry()
         self.answers = Counter("brats_tf_answers", "Answers by status.", ["status"], registry=registry)
@@ -59,21 +62,16 @@ class Service:
 
     async def label_map(self, request):
         """Predicts the case of one form."""
-        if self.held >= self.options.queue:
-            detail = f"{self.held} cases wait already, as many as may; try again in {RETRY_SECONDS} s."
-            raise HTTPException(503, detail, headers={"Retry-After": str(RETRY_SECONDS)})
-        self.held += 1
+        self._check_free(self.held, self.options.queue, "wait")  # Before the files come, to spare them the way.
         started = time.monotonic()
         try:
             with tempfile.TemporaryDirectory(prefix="brats_tf-") as folder:
-                volumes = await self._saved(request, Path(folder))
-                loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self.networks, self._predict, Path(folder), volumes)
+                volumes = await self._received(request, Path(folder))
+                self._check_free(self.held, self.options.queue, "wait")
+                answer = await self._in_line(Path(folder), volumes)
         except OSError as error:
             log.warning(f"A case could not be kept: {error}")
             raise HTTPException(507, FULL) from None
-        finally:
-            self.held -= 1
         self.seconds.observe(time.monotonic() - started)
         self.answers.labels(200).inc()
         headers = {"X-Messages": " ".join(answer.messages)} if answer.messages else {}
@@ -101,19 +99,47 @@ class Service:
         self.answers.labels(CLOSED).inc()
         return Response(status_code=CLOSED)
 
+    def _check_free(self, taken, places, doing):
+        if taken >= places:
+            detail = f"{taken} cases {doing} already, as many as may; try again in {RETRY_SECONDS} s."
+            raise HTTPException(503, detail, headers={"Retry-After": str(RETRY_SECONDS)})
+
+    async def _in_line(self, folder, volumes):
+        """The answer to a case, after those before it."""
+        self.held += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.networks, self._predict, folder, volumes)
+        finally:
+            self.held -= 1
+
+    async def _received(self, request, folder):
+        """`_saved` within the time that an upload may take."""
+        self._check_free(self.uploading, UPLOADS, "are sent")
+        self.uploading += 1
+        try:
+            return await asyncio.wait_for(self._saved(request, folder), self.options.upload_seconds)
+        except asyncio.TimeoutError:  # An OSError from Python 3.11 on, which the disk has nothing to do with.
+            detail = f"A case must come within {self.options.upload_seconds:g} s, without a pause of {IDLE_SECONDS} s."
+            raise HTTPException(408, detail, headers={"Connection": "close"}) from None
+        finally:
+            self.uploading -= 1
+
     async def _saved(self, request, folder):
         """Writes the files of a form into a folder: {modality: path}."""
+        if not request.headers.get("content-type", "").startswith(FORMS):
+            raise HTTPException(400, f"Expected a form with files named {', '.join(MODALITIES)}. Received: no form.")
         limit = self.options.upload_mb * 10**6
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             raise _too_large(self.options.upload_mb)
         bounded = Request(request.scope, _at_most(request.receive, limit, self.options.upload_mb))
         volumes = {}
-        async with bounded.form(max_files=len(MODALITIES), max_fields=0) as form:
+        async with bounded.form(max_files=len(MODALITIES), max_fields=len(MODALITIES)) as form:
             for name, upload in form.multi_items():
                 if name not in MODALITIES or name in volumes or isinstance(upload, str):
                     expected = ", ".join(MODALITIES)
-                    raise HTTPException(422, f"Expected one file for each of {expected}. Received: {name!r}.")
+                    received = f"{name!r}{' as text' if isinstance(upload, str) else ''}"
+                    raise HTTPException(422, f"Expected one file for each of {expected}. Received: {received}.")
                 volumes[name] = folder / f"{UPLOAD}_{name}.nii.gz"
                 with open(volumes[name], "wb") as file:
                     while block := await upload.read(BLOCK):
@@ -138,7 +164,7 @@ def _at_most(receive, limit, megabytes):
 
     async def bounded():
         nonlocal received
-        message = await receive()
+        message = await asyncio.wait_for(receive(), IDLE_SECONDS)
         received += len(message.get("body", b""))
         if received > limit:
             raise _too_large(megabytes)

@@ -15,7 +15,7 @@ from brats_tf.inference.predict import final_classes
 from brats_tf.regions import classes_to_labels
 
 UPLOAD = "upload"  # The id of every case: names from outside are not used.
-MOST_VOXELS = 512**3  # Of one file; a BraTS case has 240x240x155.
+MOST_VOXELS = 4 * 256**3  # Of all files of a case; a BraTS case has 4 x 240x240x155.
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ class LabelMapper:
 
     def label_map(self, folder, volumes):
         """The label map of {modality: path}, all in one folder: an `Answer`. Raises `InputError` on bad files."""
+        voxels = 0
         for path in volumes.values():
             shape = read_header(path, case_id=UPLOAD).get_data_shape()
-            if math.prod(int(size) for size in shape) > MOST_VOXELS:
-                raise InputError(f"Case {UPLOAD}: {path} has too many voxels: {format_shape(shape)}.")
+            voxels += math.prod(int(size) for size in shape)
+            if voxels > MOST_VOXELS:
+                raise InputError(f"Case {UPLOAD}: too many voxels, with {format_shape(shape)} in {path}.")
         case = Case(UPLOAD, volumes, None, UNDERSCORED, folder).with_convention(self.convention)
         ready = read_case(self.predictors, case)
         classes, _ = final_classes(predict_case(ready), self.postprocessing)

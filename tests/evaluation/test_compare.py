@@ -1,14 +1,17 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+from prediction_records import write_record
 from scipy import stats
 
 from brats_tf.errors import InputError
-from brats_tf.evaluation.compare import compare_results
+from brats_tf.evaluation.compare import compare_results, scores_of
+from brats_tf.evaluation.evaluate import evaluate, read_summary
 from brats_tf.evaluation.scores import METRICS
-from brats_tf.evaluation.statistics import permutation_p, wilcoxon_p
+from brats_tf.evaluation.statistics import permutation_p, summarise, wilcoxon_p
 from brats_tf.runtime.files import sha256_of
 
 
@@ -21,10 +24,9 @@ def write(folder, scores, rule="brats"):
         for case, (dice, hd95_mm) in scores.items():
             for number, region in enumerate(("WT", "TC", "ET")):
                 writer.writerow((case, region, dice - 0.01 * number, hd95_mm, *[0.5] * (len(METRICS) - 2)))
-    said = {region: {metric: {"n": 1} for metric in METRICS} for region in ("WT", "TC", "ET")} | {
-        "left_out": {},
-        "made_by": {},
-    }
+    figures = summarise([1.0])
+    said = {region: dict.fromkeys(METRICS, figures) for region in ("WT", "TC", "ET")}
+    said |= {"left_out": {}, "made_by": {}, "without_truth": []}
     (folder / "summary.json").write_text(
         json.dumps(said | {"empty_rule": rule, "cases_sha256": sha256_of(folder / "cases.csv")})
     )
@@ -42,6 +44,34 @@ def test_two_rules_for_empty_regions_are_not_compared(tmp_path):
     (folders[1] / "summary.json").write_text('{"empty_rule": "brats"}')
     with pytest.raises(InputError, match=r"summary.json must hold what `brats-tf evaluate` writes"):
         compare_results(*folders, results=tmp_path)
+
+
+def test_a_summary_without_a_figure_is_refused(tmp_path):
+    folder = write(tmp_path / "a", {"A": (0.5, 1)})
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["WT"]["dice"]["low"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match=r"summary.json must hold what `brats-tf evaluate` writes"):
+        read_summary(folder)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_scores_of_label_maps_that_were_replaced_are_refused(phantoms, tmp_path, recorded):
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    for case in phantoms[:2]:
+        shutil.copy(case.segmentation, folder / f"{case.id}.nii.gz")
+    if recorded:
+        write_record(folder, [case.id for case in phantoms[:2]])
+    evaluate(phantoms[:2], predictions=folder, results=folder / "results")
+    assert scores_of(folder) == scores_of(folder / "results") == folder / "results"
+    shutil.copy(phantoms[1].segmentation, folder / f"{phantoms[0].id}.nii.gz")
+    if recorded:
+        write_record(folder, [case.id for case in phantoms[:2]])
+    with pytest.raises(
+        InputError, match="results must hold the scores of these predictions; received those of earlier"
+    ):
+        scores_of(folder)
 
 
 def test_by_hand(tmp_path, capsys):

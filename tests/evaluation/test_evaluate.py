@@ -231,6 +231,21 @@ def test_cases_that_chose_the_checkpoint_are_said(phantoms, tmp_path, capsys):
     assert "chose_the_checkpoint" not in summary
 
 
+def test_cases_that_trained_the_networks_and_maps_without_truth_are_said(phantoms, tmp_path, capsys):
+    folder = perfect(phantoms, tmp_path / "p")
+    record = write_record(folder, [case.id for case in phantoms])
+    record["cases"][phantoms[0].id]["trained"] = ["flair"]
+    (folder / "prediction.json").write_text(json.dumps(record))
+    summary, _ = evaluate(phantoms[:3], predictions=folder, results=tmp_path / "r")
+    assert summary["trained_the_networks"] == [phantoms[0].id]
+    assert summary["without_truth"] == [f"{phantoms[3].id}.nii.gz"]
+    assert "1 of 3 cases trained networks that predicted them" in " ".join(capsys.readouterr().out.split())
+    record["cases"][phantoms[0].id]["trained"] = "flair"
+    (folder / "prediction.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="trained"):
+        evaluate(phantoms[:3], predictions=folder, results=tmp_path / "r")
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", "{}", '{"networks": {}, "postprocessing": null, "cases": {}, "left_out": {}}']
 )

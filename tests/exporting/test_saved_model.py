@@ -1,3 +1,5 @@
+import json
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ from untrained_runs import untrained
 from brats_tf.cli.main import main
 from brats_tf.config.execution import ForwardOptions
 from brats_tf.errors import InputError
-from brats_tf.exporting import verification
+from brats_tf.exporting import export, verification
 from brats_tf.exporting.export import export_networks
 from brats_tf.runs.network import load_network
 
@@ -78,6 +80,39 @@ def test_a_folder_with_something_else_in_it_is_not_replaced(run, tmp_path):
     with pytest.raises(InputError, match="is no export"):
         export_networks([run], out=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+def test_an_export_that_holds_what_it_did_not_write_is_not_replaced(run, tmp_path):
+    out = tmp_path / "saved"
+    (out / "onnx").mkdir(parents=True)
+    written = {"brats_tf": "0", "format": "savedmodel", "networks": [], "sha256": {"saved_model.pb": "0"}}
+    (out / "metadata.json").write_text(json.dumps(written))
+    for name in ("saved_model.pb", "model_card.md", "onnx/model.onnx"):
+        (out / name).write_text("x")
+    with pytest.raises(
+        InputError, match="saved would be replaced, and with it onnx/model.onnx, which the export there"
+    ):
+        export_networks([run], out=out)
+    assert (out / "onnx" / "model.onnx").exists()
+    (out / "onnx" / "model.onnx").unlink()
+    export._check_replaceable(out)
+
+
+def test_the_recorded_weights_are_those_that_were_loaded(run, tmp_path, monkeypatch):
+    loaded, load = [], export.load_weights
+
+    def load_and_replace(network, folder, checkpoint):
+        loaded.append(load(network, folder, checkpoint))
+        network.save_weights(folder / "network.weights.h5")  # As a training does meanwhile; HDF5 has the time in it.
+        with open(folder / "network.weights.h5", "ab") as file:
+            file.write(b"another")
+        return loaded[0]
+
+    copy = shutil.copytree(run, tmp_path / run.name)
+    monkeypatch.setattr(export, "load_weights", load_and_replace)
+    export_networks([copy], out=tmp_path / "saved")
+    facts = json.loads((tmp_path / "saved" / "metadata.json").read_text())
+    assert [one["weights_sha256"] for one in facts["networks"]] == loaded
 
 
 @pytest.mark.slow

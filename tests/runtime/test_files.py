@@ -2,10 +2,12 @@ import errno
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, WriteError
 from brats_tf.runtime.files import atomic, check_space, read_csv, read_json, remove_partial, temporary_prefix
 from brats_tf.runtime.program import catch_signals
 
@@ -33,6 +35,24 @@ def test_a_failed_folder_leaves_nothing_behind(tmp_path):
             (temporary / "deep").mkdir(parents=True)
             raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_gives_way_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    (path / "old").mkdir(parents=True)
+    replace = os.replace
+
+    def fail(source, target):
+        if target == path and not (Path(source) / "old").exists():
+            raise OSError(errno.EBUSY, "busy")
+        replace(source, target)
+
+    for broken in (True, False):
+        monkeypatch.setattr(os, "replace", fail if broken else replace)
+        with pytest.raises(WriteError, match="busy") if broken else nullcontext(), atomic(path) as temporary:
+            (temporary / "new").mkdir(parents=True)
+        assert [one.name for one in path.iterdir()] == ["old" if broken else "new"]
+        assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_parent_that_is_a_file_is_named(tmp_path):

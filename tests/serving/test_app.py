@@ -14,6 +14,7 @@ from untrained_runs import networks_of_two_convolutions, untrained
 
 from brats_tf.cli.main import main
 from brats_tf.config.execution import PostProcessing, ServeOptions
+from brats_tf.errors import InputError
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.regions import BRATS_2017
@@ -93,7 +94,8 @@ def test_a_missing_modality_is_said_in_a_header(serve, phantoms):
 @pytest.mark.parametrize(
     ("files", "status", "words"),
     [
-        ({}, 422, "Expected files named flair, t1, t1ce, t2 in a form. Received: none"),
+        ({}, 400, "Expected a form with files named flair, t1, t1ce, t2. Received: no form"),
+        ({"flair": (None, "a.nii.gz")}, 422, "Received: 'flair' as text"),
         ({"flair": ("a.nii.gz", b"")}, 422, "upload_flair.nii.gz is no readable NIfTI file"),
         ({"flair": ("a.nii.gz", gzip.compress(b"no image" * 100))}, 422, "upload_flair.nii.gz is no readable NIfTI"),
         ({"flair": ("a.nii.gz", b"\x1f\x8b" + bytes(100))}, 422, "upload_flair.nii.gz"),
@@ -124,11 +126,12 @@ def test_damage_nan_and_size_are_the_sentences_of_the_command_line(serve, phanto
     for content, words in (
         ((tmp_path / "nan.nii.gz").read_bytes(), "upload_flair.nii.gz"),
         (whole[:-300], "is damaged or truncated"),
-        (huge, "has too many voxels: 2000x2000x2000"),
+        (huge, "too many voxels, with 2000x2000x2000 in upload_flair.nii.gz"),
     ):
         answer = httpx.post(f"{address}/label-map", files={"flair": ("a.nii.gz", content)}, timeout=60)
         assert answer.status_code == 422
-        assert answer.json()["error"].startswith("Case upload: upload_flair.nii.gz") and words in answer.json()["error"]
+        error = answer.json()["error"]
+        assert error.startswith("Case upload: ") and "upload_flair.nii.gz" in error and words in error
 
 
 def test_a_body_that_lies_about_its_size_is_stopped(serve):
@@ -140,6 +143,36 @@ def test_a_body_that_lies_about_its_size_is_stopped(serve):
     headers = {"content-type": "multipart/form-data; boundary=x"}
     answer = httpx.post(f"{serve()}/label-map", content=body(), headers=headers, timeout=60)
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(("idle", "whole"), [(3.0, 60.0), (60.0, 3.0)])
+def test_uploads_that_stall_are_given_up_and_keep_nobody_from_the_queue(serve, phantoms, monkeypatch, idle, whole):
+    monkeypatch.setattr(app_module, "IDLE_SECONDS", idle)
+    monkeypatch.setattr(app_module, "UPLOADS", 2)
+    address = serve(ServeOptions(queue=1, upload_mb=5, upload_seconds=whole))
+    host, port = address.removeprefix("http://").split(":")
+    head = b"POST /label-map HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=B\r\n\r\n--B\r\n"
+    with socket.create_connection((host, int(port))) as one, socket.create_connection((host, int(port))) as other:
+        for stalled in (one, other):
+            stalled.sendall(head)
+        time.sleep(0.1)
+        assert httpx.get(f"{address}/health").json()["cases_held"] == 0
+        refused = httpx.post(f"{address}/label-map", files=files_of(phantoms[0], "flair"), timeout=60)
+        assert refused.status_code == 503 and "2 cases are sent already" in refused.json()["error"]
+        assert b"408" in one.recv(100) and b"408" in other.recv(100)
+    answer = httpx.post(f"{address}/label-map", files=files_of(phantoms[0], "flair"), timeout=60)
+    assert answer.status_code == 200
+
+
+def test_voxels_of_all_files_count_together(mapper, phantoms, tmp_path, monkeypatch):
+    volumes = {name: phantoms[0].volumes[name] for name in ("flair", "t1ce")}
+    voxels = int(np.prod(nib.load(volumes["flair"]).shape))
+    monkeypatch.setattr(label_maps, "MOST_VOXELS", 2 * voxels)
+    mapper.label_map(tmp_path, volumes)
+    monkeypatch.setattr(label_maps, "MOST_VOXELS", 2 * voxels - 1)
+    with pytest.raises(InputError, match="too many voxels, with .* in .*t1ce"):
+        mapper.label_map(tmp_path, volumes)
 
 
 def test_eight_clients_get_their_own_answers_and_one_that_leaves_costs_nothing(serve, phantoms, tmp_path):
