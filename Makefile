@@ -66,10 +66,10 @@ train-plus: $(READY) ## train embedding-plus, one network of four modalities: ma
 ensemble-predict: $(READY) ## average the networks, write OUT/<case>.nii.gz: make ensemble-predict DATA=BraTS2020_Validation
 	$(BRATS) predict $(CASES) $(RUNS_ARG) $(OUT_ARG) $(ARGS)
 
-evaluate: $(READY) ## score OUT, which knows its data; of label maps of another program, DATA is the truth
+evaluate: $(READY) ## score OUT (default without DATA: those of synthetic cases), which knows its data; DATA is the truth of others
 	$(BRATS) evaluate $(PREDICTIONS) $(if $(DATA),--truth "$(DATA)") $(RUNS_ARG) $(RESULTS_ARG) $(ARGS)
 
-report: $(READY) ## after evaluate: write OUT/results/report.html
+report: $(READY) ## after evaluate, with the same OUT and DATA: write OUT/results/report.html
 	$(BRATS) report $(PREDICTIONS) $(if $(DATA),--truth "$(DATA)") $(RUNS_ARG) $(RESULTS_ARG) $(ARGS)
 
 bench: $(READY) ## measure this machine (EXTRAS=bench adds the libraries that it compares with)

@@ -13,6 +13,7 @@ from brats_tf.config.presets import DEFAULT_PRESET, phantom_settings
 from brats_tf.config.settings import ClassifierSettings, DataSettings
 from brats_tf.errors import InputError, WriteError
 from brats_tf.regions import MODALITIES
+from brats_tf.runtime.program import stop_on_signals
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def preprocess(given):
     settings = CacheSettings(config.data.crop, config.data.spacing_mm)
     engine = engine_given(given)
     cases, complaints, count = cases_from(given, "training", config), [], 0
-    with ray_executor(engine.engine, engine.address, given.workers) as executor:
+    with stop_on_signals(), ray_executor(engine.engine, engine.address, given.workers) as executor:
         execution = {"workers": executor or given.workers, "skip_invalid": bool(given.skip_invalid)}
         for with_truth, parts in ((True, (*names, SEGMENTATION)), (False, names)):
             chosen = [case for case in cases if bool(case.segmentation) == with_truth]

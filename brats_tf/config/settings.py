@@ -205,7 +205,7 @@ class TrainingSettings(Section):
         choices=("none", "ema"),
     )
     validation_frequency: int | None = setting(
-        None, "epochs between validations", none="5 where cases validate, else never", minimum=1
+        None, "epochs between validations", none="on the command line 5 where cases validate, else never", minimum=1
     )
 
 

@@ -53,17 +53,26 @@ def read_nifti(path, *, case_id):
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
     try:
         raw = _read_at_most(path, offset + expected + TRAILING_BYTES)
+        possible = len(raw) * DEFLATE_LIMIT
+        if raw.startswith(_GZIP) and offset + expected > possible:  # Without unpacking what cannot be enough.
+            raise InputError(_wrong_size(case_id, path, header, f"at most {max(possible - offset, 0)}"))
         content = unpacked(raw, offset + expected + TRAILING_BYTES)
     except (*_UNREADABLE, MemoryError) as error:
         raise InputError(_damaged(case_id, path, error)) from error
     if not 0 <= len(content) - offset - expected <= TRAILING_BYTES:
         more = "at least " if len(content) > offset + expected else ""
-        raise InputError(
-            f"Case {case_id}: {path} is damaged or truncated: expected {format_shape(shape)} voxels in {expected} "
-            f"bytes, received {more}{max(len(content) - offset, 0)}."
-        )
+        raise InputError(_wrong_size(case_id, path, header, f"{more}{max(len(content) - offset, 0)}"))
     stored = np.frombuffer(content, dtype, count=expected // dtype.itemsize, offset=offset).reshape(shape, order="F")
     return Nifti(path, header, stored, hashlib.sha256(raw).hexdigest())
+
+
+def _wrong_size(case_id, path, header, received):
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    return (
+        f"Case {case_id}: {path} is damaged or truncated: expected {format_shape(shape)} voxels in {expected} bytes, "
+        f"received {received}."
+    )
 
 
 def read_header(path, *, case_id):

@@ -15,8 +15,9 @@ import tensorflow as tf
 from brats_tf.errors import InputError
 from brats_tf.pipeline.augment import augment, drop_modalities
 from brats_tf.regions import CLASSES, MEMBERSHIP
+from brats_tf.runtime.system import available_cores
 
-READ_AHEAD = 2  # Cases read in parallel, and batches held ready; a bound on memory.
+READ_AHEAD = 2  # Whole crops read in parallel, and batches held ready; a bound on memory.
 FOREVER = 2**31
 _ORDER, _PATCH, _AUGMENTATION = range(3)  # What a seed is for.
 
@@ -87,6 +88,7 @@ def training_stream(
         raise InputError(f"A patch must fit into the crop {crop}. Received: {patches.size}.")
     read = _reader(stored, order.seed, modalities=modalities, crop=crop, patches=patches)
     total, (first_epoch, taken) = order.samples or len(stored), order.start
+    calls = max(READ_AHEAD, available_cores()) if patches else READ_AHEAD  # A patch is small, and takes a whole case.
 
     @tf.autograph.experimental.do_not_convert  # Graph operations alone; AutoGraph would take 0.7 s to find that out.
     def read_sample(epoch, number, index):
@@ -101,7 +103,7 @@ def training_stream(
             numbered = numbered.filter(partial(_is_in_shard, order.shard, order.batch_size))
         if taken:
             numbered = numbered.filter(lambda epoch, number, _: (epoch > first_epoch) | (number >= taken))
-        samples = numbered.map(read_sample, num_parallel_calls=READ_AHEAD, deterministic=True)
+        samples = numbered.map(read_sample, num_parallel_calls=calls, deterministic=True)
         return samples if order.batch_size == 1 else samples.batch(order.batch_size)
 
     last = FOREVER if order.epochs is None else first_epoch + order.epochs

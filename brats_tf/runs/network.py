@@ -116,7 +116,7 @@ def save_weights(network: keras.Model, path: Path) -> None:
     size = sum(math.prod(weight.shape) * FLOAT32_BYTES for weight in network.weights)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_space(path.parent, size + HDF5_BYTES * (len(network.weights) + len(network.layers)))
-    with atomic(path) as temporary:
+    with atomic(path, durable=True) as temporary:
         try:
             network.save_weights(temporary)
         except RuntimeError as error:  # What h5py makes of a full disk when it closes the file.

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from brats_tf.data.case import Case
+from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.errors import InputError
 from brats_tf.runs.files import RECORD_FILE
-from brats_tf.runtime.files import read_json
+from brats_tf.runtime.files import read_json, sha256_of
 
 TRAINING, FINISHED = "training", "finished"
 _KINDS = {"status": str, "epochs": int, "settings": dict, "data": str, "validation": list}
@@ -40,10 +42,14 @@ def check_kinds(values: Any, kinds: dict[str, Any]) -> None:
             raise ValueError(f"`{name}` is missing or of another kind")
 
 
-def data_hash(stored: Iterable[Any]) -> str:
-    """A hash of what the network learns from: the cached cases, whose names carry their content's hash, in order."""
-    names = "\n".join(path.name for case in stored for path in sorted(case.paths))
-    return hashlib.sha256(names.encode()).hexdigest()[:16]
+def data_hash(stored: Iterable[Any], validation: Iterable[Case] = ()) -> str:
+    """A hash of what the network learns from: the cached cases, whose names carry their content's hash, in order.
+
+    And of the files of the cases that validate, which may choose the checkpoint and lower the rate.
+    """
+    names = [path.name for case in stored for path in sorted(case.paths)]
+    names += [sha256_of(*sorted({*case.volumes.values(), case.require(SEGMENTATION)})) for case in validation]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def git_commit() -> str | None:

@@ -41,6 +41,17 @@ def run_program(name: str, program: Callable[[], int | None], *, traceback: bool
 
 
 @contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Inside it, a scheduler's signals raise `Preempted`: around work that the same command goes on with."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Preempted(f"Stopped by {signal.Signals(number).name}; the same command goes on.")
+
+    with catch_signals(stop):
+        yield
+
+
+@contextmanager
 def catch_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Inside it, a scheduler's signals call `handle(number, frame)` instead of ending the process.
 

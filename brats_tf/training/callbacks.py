@@ -132,7 +132,9 @@ class RunRecord(keras.callbacks.Callback):
         self.peak = max(self.peak, peak_gb())
         costs = {"seconds": round(self.seconds, 1), "peak_memory_gb": round(self.peak, 2), "starts": self.starts}
         if self.writes:
-            write_json(self.path, {"status": status, "epochs": epochs} | costs | {"last": self.last} | self.facts)
+            write_json(
+                self.path, {"status": status, "epochs": epochs} | costs | {"last": self.last} | self.facts, durable=True
+            )
 
     def on_epoch_end(self, epoch, logs=None):
         self.last = dict(logs)

@@ -63,6 +63,7 @@ class _Pool:
     def __init__(self, commands, devices, logs):
         self.commands, self.devices, self.logs = commands, devices, logs
         self.waiting, self.running, self.failed, self.signal = list(commands), {}, {}, None
+        self.said_before = {}  # Bytes in each log that are of an earlier command.
 
     @property
     def is_busy(self):
@@ -79,7 +80,12 @@ class _Pool:
         for device in self.devices:
             if self.waiting and not self.signal and device not in self.running:
                 name = self.waiting.pop(0)
-                self.running[device] = name, _start(self.commands[name], device, self.logs / f"{name}.log")
+                path = self.logs / f"{name}.log"
+                self.said_before[name] = path.stat().st_size if path.is_file() else 0
+                process = _start(self.commands[name], device, path)
+                self.running[device] = name, process
+                if self.signal:  # It came before `stop` could see the process.
+                    process.send_signal(self.signal)
 
     def collect_finished(self):
         """Removes the processes that have ended. Returns their number."""
@@ -95,7 +101,7 @@ class _Pool:
             return
         self.failed[name] = code
         path = self.logs / f"{name}.log"
-        lines = path.read_text().splitlines()
+        lines = path.read_bytes()[self.said_before[name] :].decode(errors="replace").splitlines()
         how = "stopped and saved" if code == TRY_AGAIN else f"failed with exit code {code}"
         said = f": {lines[-1]} (see {path})" if lines else f" and printed nothing; see {path}."
         log.info(f"{name} {how}{said}")

@@ -3,6 +3,7 @@
 import logging
 
 from brats_tf.config.config import CONFIG_FILE
+from brats_tf.data.case import patient_of
 from brats_tf.data.splits import SPLIT_FILE, Split
 from brats_tf.errors import InputError
 from brats_tf.models.build import classifier_hash
@@ -55,18 +56,19 @@ def _warn_of_newer(config, run):
 
 
 def warn_of_known_patients(config, validation):
-    """Warns where cases that validate have trained the run to start from, or nobody can know."""
+    """Warns where patients of these cases, ids, have trained the run to start from, or nobody can know."""
     if not validation:
         return
     start = run_to_start_from(config)
     if not (start / SPLIT_FILE).is_file():
         log.warning(f"{start} has no {SPLIT_FILE}: whether it was trained on cases that validate is not known.")
         return
-    known = sorted(set(validation) & set(Split.load(start).training))
+    patients = {patient_of(case_id) for case_id in Split.load(start).training}
+    known = sorted(case_id for case_id in validation if patient_of(case_id) in patients)
     if known:
         log.warning(
-            f"{len(known)} of {len(validation)} cases kept from training have trained {start}, whose weights this "
-            f"training starts from, such as {known[0]}: their scores will be too good."
+            f"{len(known)} of {len(validation)} cases kept from training are of patients that have trained {start}, "
+            f"whose weights this training starts from, such as {known[0]}: their scores will be too good."
         )
 
 

@@ -25,7 +25,9 @@ from brats_tf.runs.folder import check_run, open_run, set_aside
 from brats_tf.runs.network import explain_lack_of_memory
 from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
+from brats_tf.runtime.files import flush
 from brats_tf.runtime.lock import lock
+from brats_tf.runtime.program import stop_on_signals
 from brats_tf.runtime.tensorflow import free_graphs, make_deterministic, resolved_precision
 from brats_tf.training.announcement import first_line, memory_gb, warn_of_costs
 from brats_tf.training.distribution import agree, check_devices, check_gradients, choose_strategy, is_first
@@ -63,6 +65,7 @@ class ReadyNetwork:
     planes_of: Callable | None
 
 
+@stop_on_signals()  # Whatever comes before the first step is done again, or kept, by the same command.
 @free_graphs()
 def train(
     configs: Sequence[Config],
@@ -149,7 +152,7 @@ def _train(data, ready, run, strategy, options):
         callbacks = RunCallbacks(data, ready, run, strategy=strategy, options=options)
         start = callbacks.resume()
         if config.training.start_from and start == (0, 0):  # A checkpoint has the weights that came of them.
-            warn_of_known_patients(config, data.split.validation or [case.id for case in data.validation])
+            warn_of_known_patients(config, {*data.split.validation, *(case.id for case in data.validation)})
             callbacks.record.facts["initial_weights"] = fill_in_start(ready.network, config)
         if is_first():
             callbacks.record.write(start[0])
@@ -160,6 +163,7 @@ def _train(data, ready, run, strategy, options):
             fit(ready.trainer, batches, data.length, start=start, callbacks=callbacks.in_order(bar, start))
     if is_first():
         draw_log(run)
+        flush(run)  # Before the checkpoints go.
         callbacks.record.write(config.training.epochs, status=FINISHED)
     callbacks.checkpoints.remove()
     seconds, peak = callbacks.record.seconds, callbacks.record.peak

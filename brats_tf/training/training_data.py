@@ -56,7 +56,7 @@ class TrainingData:
         """What decides the numbers of the training, as JSON can hold it."""
         return {
             "config": self.config.to_dict(),
-            "data": data_hash(self.stored),
+            "data": data_hash(self.stored, self.validation),
             "validation": [case.id for case in self.validation],
         }
 
@@ -151,7 +151,7 @@ def _cases_to_validate(config, split, cases, validation, skip_invalid):
                 "Received: none."
             )
         if split.validation:
-            log.info(
+            log.warning(
                 f"{len(split.validation)} case(s) neither train nor validate: `validation_frequency` would say how "
                 "often they are scored."
             )

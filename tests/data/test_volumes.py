@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brats_tf.data import nifti
 from brats_tf.data.nifti import read_header
 from brats_tf.data.volumes import check_same_geometry, read_probabilities, read_volume, write_volume
 from brats_tf.errors import InputError
@@ -215,6 +216,18 @@ def test_a_gzip_of_several_members_is_read(tmp_path, voxels):
     half = len(content) // 2
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content[:half]) + gzip.compress(content[half:]))
     np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz", case_id="a").voxels, voxels)
+
+
+def test_a_header_that_claims_more_than_the_file_can_hold_is_refused_without_unpacking(tmp_path, monkeypatch):
+    header = nib.Nifti1Header()
+    header.set_data_shape((30000, 30000, 30000))
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(10**6)))
+    monkeypatch.setattr(nifti, "unpacked", None)
+    with pytest.raises(
+        InputError, match="is damaged or truncated: expected 30000x30000x30000 voxels .* received at most"
+    ):
+        read_volume(tmp_path / "a.nii.gz", case_id="a")
 
 
 def test_a_size_that_no_gzip_can_have_is_not_believed(tmp_path, voxels):

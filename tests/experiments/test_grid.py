@@ -64,6 +64,34 @@ def test_a_command_that_fails_is_named_with_its_last_words_and_the_others_go_on(
     assert "two: done." in said
 
 
+def test_a_command_that_dies_in_silence_is_not_given_the_last_words_of_an_earlier_one(program, tmp_path, capsys):
+    (tmp_path / "a.log").write_bytes(b"200 epochs, saved to runs\n")
+    (tmp_path / "b.log").write_bytes(b"200 epochs, saved to runs\n")
+    program(
+        "sys.stdout.buffer.write(b'caf\\xe9'[: 9 * (words[0] == 'b')]); sys.stdout.flush(); os.kill(os.getpid(), 9)"
+    )
+    assert run_in_parallel({"a": ["a"], "b": ["b"]}, devices=[None], logs=tmp_path) == {"a": -9, "b": -9}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a failed with exit code -9 and printed nothing" in said
+    assert "b failed with exit code -9: caf" in said
+
+
+def test_a_signal_while_a_command_starts_reaches_it(program, tmp_path, monkeypatch):
+    program("time.sleep(60)")
+    popen = side_by_side.subprocess.Popen
+
+    def interrupted(*given, **settings):
+        process = popen(*given, **settings)
+        os.kill(os.getpid(), signal.SIGTERM)  # Handled here, before the pool knows the process.
+        return process
+
+    monkeypatch.setattr(side_by_side.subprocess, "Popen", interrupted)
+    began = time.monotonic()
+    with pytest.raises(Preempted, match="all commands have saved"):
+        run_in_parallel({"a": []}, devices=[None], logs=tmp_path)
+    assert time.monotonic() - began < 20
+
+
 def test_a_signal_is_passed_on_and_nothing_new_begins(program, tmp_path):
     program(
         "import signal\nsignal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), os._exit(75)))\n"

@@ -6,14 +6,17 @@ import os
 import signal
 import socket
 import time
+from contextlib import nullcontext
 
 import h5py
+import keras
 import numpy as np
 import pytest
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.models.build import build_network
+from brats_tf.models.precision import dtype_policy
 from brats_tf.training import distribution as devices
 
 ALIKE = 1e-5
@@ -168,3 +171,12 @@ def test_volumes_whose_gradients_tensorflow_gets_wrong_are_refused(height, preci
             devices.check_gradients(network)
         monkeypatch.setattr(devices, "has_gpu", lambda: True)
     devices.check_gradients(network)
+
+
+@pytest.mark.parametrize(("size", "wrong"), [((5, 64, 8), True), ((5, 32, 8), False), ((8, 64, 8), False)])
+def test_short_and_wide_volumes_are_refused_in_bfloat16(size, wrong):
+    volume = keras.Input((*size, 2))
+    with dtype_policy("mixed_bfloat16"):
+        network = keras.Model(volume, keras.layers.Conv3D(2, 3, name="narrow")(volume))
+    with pytest.raises(InputError, match="float32 here .* narrow, which sees 5x64x8") if wrong else nullcontext():
+        devices.check_gradients(network)

@@ -63,7 +63,12 @@ def test_cases_that_validate_but_have_trained_the_start_are_told_of(start, capsy
     assert "has no split.json: whether it was trained on cases that validate is not known" in capsys.readouterr().out
     Split("all", 0, ["b", "c"], []).save(start)
     warn_of_known_patients(config, ["a", "b"])
-    assert "1 of 2 cases kept from training have trained" in capsys.readouterr().out
+    assert "1 of 2 cases kept from training are of patients that have trained" in capsys.readouterr().out
+    Split("all", 0, ["BraTS-GLI-00005-000"], []).save(start)
+    warn_of_known_patients(config, {"BraTS-GLI-00005-001", "BraTS-GLI-00006-000"})  # Another scan of the patient.
+    assert "start, whose weights this training starts from, such as BraTS-GLI-00005-001" in "".join(
+        capsys.readouterr().out.splitlines()
+    ).replace(str(start), "start")
     for quiet in (["a"], []):
         warn_of_known_patients(config, quiet)
     assert capsys.readouterr().out == ""

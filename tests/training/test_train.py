@@ -6,6 +6,8 @@ import math
 import os
 import re
 import shutil
+import signal
+import time
 from contextlib import nullcontext
 
 import h5py
@@ -17,23 +19,26 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 from tiny_networks import TINY_CROP
 
+from brats_tf.cli.main import main
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.splits import Split
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, Preempted
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.models.planes import with_planes
 from brats_tf.models.remat import classifiers
 from brats_tf.pipeline.stream import Order, training_dataset, training_stream
+from brats_tf.preprocessing import fill_cache
 from brats_tf.preprocessing.cache import Cache, CachedCase, CacheSettings
-from brats_tf.runs.network import load_network, load_weights
-from brats_tf.runs.record import read_run_record
+from brats_tf.runs.network import load_network, load_weights, save_weights
+from brats_tf.runs.record import data_hash, read_run_record
 from brats_tf.runtime import tensorflow
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.files import sha256_of
+from brats_tf.training import train as train_module
 from brats_tf.training.callbacks import StopOnNonFinite
 from brats_tf.training.epoch_files import SaveWeights, ShowProgress
 from brats_tf.training.loop import make_trainer
@@ -561,3 +566,35 @@ def test_a_training_starts_from_a_trained_network_of_its_own_modality(phantoms, 
         InputError, match="must be a trained run, or a folder that holds embedding-flair. Received: .*nowhere"
     ):
         train([configs[0].replace(start_from=str(tmp_path / "nowhere"))], phantoms[:1], runs=tmp_path / "other")
+
+
+def test_a_signal_before_the_first_step_asks_to_be_tried_again(phantoms, phantom_folder, tmp_path, monkeypatch, capsys):
+    def interrupted(*given, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(train_module, "prepare_training_data", interrupted)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    with pytest.raises(Preempted, match="Stopped by SIGTERM; the same command goes on"):
+        train([tiny()], phantoms[:1], runs=tmp_path)
+    monkeypatch.setattr(fill_cache, "prepare_cases", interrupted)
+    assert main(["preprocess", str(phantom_folder), "--cache-dir", str(tmp_path / "cache")]) == 75
+    assert "Stopped by SIGTERM; the same command goes on." in capsys.readouterr().err
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == handlers
+
+
+def test_other_truth_of_the_cases_that_validate_makes_another_training(phantoms, tmp_path):
+    shutil.copytree(phantoms[1].folder, tmp_path / phantoms[1].id)
+    (case,) = find_cases(tmp_path)[0]
+    assert data_hash([], [case]) == data_hash([], phantoms[1:2]) != data_hash([])
+    shutil.copy(phantoms[2].segmentation, case.segmentation)
+    assert data_hash([], [case]) != data_hash([], phantoms[1:2])
+
+
+def test_what_is_durable_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    network, order, rename = build_network(tiny()), [], os.replace
+    flushed = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (order.append("flush"), flushed(file))[1])
+    monkeypatch.setattr(os, "replace", lambda *names: (order.append("name"), rename(*names))[1])
+    save_weights(network, tmp_path / "network.weights.h5")
+    assert order == ["flush", "name", "flush"]  # The file, and then its folder.
