@@ -17,6 +17,7 @@ from provenance import continued
 from brats_tf.cli.main import parser
 from brats_tf.errors import InputError, Preempted
 from brats_tf.evaluation.scores import METRICS
+from brats_tf.evaluation.statistics import summarise
 from brats_tf.training import parallel as side_by_side
 from brats_tf.training.parallel import run_in_parallel
 
@@ -162,10 +163,12 @@ if words[0] == 'evaluate':
     results = pathlib.Path(given('--results'))
     results.mkdir(parents=True, exist_ok=True)
     score = 0.5 + 0.1 * ('plus' in runs.name) + 0.01 * ('seed=1' in runs.name)
-    scores = {{metric: dict(mean=score, n=3) for metric in {sorted(METRICS)!r}}}
+    figures = {summarise([])!r} | dict(mean=score, n=3)
+    scores = dict.fromkeys({sorted(METRICS)!r}, figures)
     scores = {{region: scores for region in ('WT', 'TC', 'ET')}}
     (results / 'cases.csv').write_text('')
-    more = dict(empty_rule='brats', left_out={{}}, made_by={{}}, cases_sha256='{hashlib.sha256().hexdigest()}')
+    more = dict(empty_rule='brats', left_out={{}}, made_by={{}}, without_truth=[])
+    more['cases_sha256'] = '{hashlib.sha256().hexdigest()}'
     (results / 'summary.json').write_text(json.dumps(scores | more))
 """
 

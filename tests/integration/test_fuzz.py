@@ -190,6 +190,7 @@ def json_readers(folder):
     summary |= {
         "empty_rule": "brats",
         "left_out": {"b": "bad"},
+        "without_truth": [],
         "made_by": {"networks": {}},
         "cases": 1,
         "cases_sha256": sha256_of(folder / "cases.csv"),
