@@ -14,14 +14,14 @@ class WriteError(InputError):
     """A file could not be written: the disk is full, or the folder is read-only. The next file would fail too."""
 
 
-class Preempted(Exception):
+class Preempted(BaseException):
     """A signal stopped the program, and everything is saved; the command line exits with code 75.
 
-    A job script may then queue the same command again. The message ends with that advice.
+    A job script may then queue the same command again. No library's error, so that `except Exception` lets it pass.
     """
 
-    def __init__(self, what: str):
-        super().__init__(f"{what} Run the same command, without --restart, to resume.")
+
+RESUME = "Run the same command, without --restart, to resume."
 
 
 def about(case_id: str, error: InputError) -> str:

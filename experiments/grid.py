@@ -173,6 +173,10 @@ def _is_scored(results, runs):
     found = _runs(runs)
     if not scores.is_file() or not found:
         return False
+    try:
+        read_summary(results)
+    except InputError:  # Of an older version.
+        return False
     finished = all(read_run_record(run)["status"] == FINISHED for run in found)
     return finished and scores.stat().st_mtime > max((run / RECORD_FILE).stat().st_mtime for run in found)
 

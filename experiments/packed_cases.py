@@ -86,22 +86,24 @@ class Cases:
         return [self.ids[index] for index in getattr(self, part)]
 
 
-def of_fold(folder, fold, folds):
-    """The `Cases` of a fold, of which those of each source are spread; of 0 folds, those of the two sources.
+def of_folds(folder, folds, numbers=None):
+    """The `Cases` of some folds, by their numbers from 1, or of all; of 0 folds, those of the two sources as one.
 
-    Every fold takes as many steps an epoch as the one with the fewest cases.
+    Every fold has cases of both sources, and takes as many steps an epoch as the one with the fewest cases.
     """
-    if folds == 1 or (folds and not 0 <= fold < folds):
-        raise InputError(f"--folds must be 2 or more, --fold among them. Received: {folds} and {fold + 1}.")
+    if folds == 1 or not set(numbers or ()) <= set(range(1, folds + 1)):
+        raise InputError(f"--folds must be 2 or more, --fold among them. Received: {folds} and {numbers}.")
     parts = [unpack(folder, part) for part in PARTS]
     volumes, classes = (np.concatenate([one[index] for one in parts]) for index in (0, 1))
     ids = [case_id for one in parts for case_id in one[2]]
     if not folds:
         ends = len(parts[0][2]), len(ids)
-        return Cases(volumes, classes, ids, np.arange(ends[0]), np.arange(*ends), ends[0])
-    its = np.arange(len(ids)) % folds == fold
-    steps = len(ids) - -(-len(ids) // folds)
-    return Cases(volumes, classes, ids, np.flatnonzero(~its), np.flatnonzero(its), steps, (fold, folds))
+        return [Cases(volumes, classes, ids, np.arange(ends[0]), np.arange(*ends), ends[0])]
+    steps, place, found = len(ids) - -(-len(ids) // folds), np.arange(len(ids)) % folds, []
+    for fold in (number - 1 for number in numbers or range(1, folds + 1)):
+        indices = np.flatnonzero(place != fold), np.flatnonzero(place == fold)
+        found.append(Cases(volumes, classes, ids, *indices, steps, (fold, folds)))
+    return found
 
 
 def cropped(folder):

@@ -127,8 +127,9 @@ def train(given):
         import_tensorflow()
     from plus_parts import replaced
 
-    wanted = [fold - 1 for fold in given.fold or range(1, 1 + (given.folds or 1))]
-    cases = [packed_cases.of_fold(given.folder, fold, given.folds) for fold in wanted]
+    if "normal" not in given.kinds or (given.fold and not given.folds):
+        raise InputError("--kinds must name `normal`, and --fold needs --folds.")
+    cases = packed_cases.of_folds(given.folder, given.folds, given.fold)
     given.out.mkdir(parents=True, exist_ok=True)
     begun = {}
     for seed, one, variant in itertools.product(range(given.seeds), cases, given.variants):

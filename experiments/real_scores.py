@@ -107,18 +107,18 @@ def _read(path):
 
 def _trainings(paths):
     """The files of each training: one, or one for each fold; without those that lack a fold."""
-    found, folds = {}, 1
+    found = {}
     for path in paths:
         about, _ = _read(path)
         fold, folds = about.get("fold", (0, 1))
-        found.setdefault(_setting(about), {})[fold] = path
-    for setting, its in [*found.items()]:
+        found.setdefault((folds, _setting(about)), {})[fold] = path
+    for (folds, setting), its in [*found.items()]:
         if len(its) < folds:
             first = next(iter(its.values()))
             log.info(f"Left out: {first.stem} and others of its training, which has {len(its)} of {folds} folds.")
-            del found[setting]
+            del found[folds, setting]
     if not found:
-        raise InputError(f"No training in {paths[0].parent} has all its {folds} folds.")
+        raise InputError(f"No training in {paths[0].parent} has all its folds.")
     return [[its[fold] for fold in sorted(its)] for its in found.values()]
 
 
@@ -131,6 +131,9 @@ def _of_all_folds(first, others, ids):
         together["validation_cases"] += facts["validation_cases"]
     if sorted(together["validation_cases"]) != sorted(ids):
         _check_ids(first, together["validation_cases"], ids)
+    kinds = [one.keys() for one in (maps, *(its for _, its in rest))]
+    if any(one != kinds[0] for one in kinds):
+        raise InputError(f"All folds of {first.stem} must have the same kinds of predictions. Received others.")
     order = [together["validation_cases"].index(case_id) for case_id in ids]
     joined = {kind: np.concatenate([its, *(one[kind] for _, one in rest)])[order] for kind, its in maps.items()}
     return about | together | {"validation_cases": ids}, joined

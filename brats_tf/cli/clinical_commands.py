@@ -83,6 +83,7 @@ def segment(given):
     from brats_tf.clinical.patients import find_patients
     from brats_tf.clinical.restore import restore_predictions
     from brats_tf.config.config import Config
+    from brats_tf.inference.prediction_record import read_prediction_record
     from brats_tf.report.checking_page import write_checking_page
     from brats_tf.report.volumes_page import write_volumes_page
     from brats_tf.runs.files import CHECKPOINT_FILES
@@ -102,9 +103,13 @@ def segment(given):
     if not write_checking_page(cases, failures):
         raise InputError("No patient could be conformed: there is nothing to predict.")
     failures += _predict_rest(given, cases, predictions)
-    failures += restore_predictions(
-        predictions, out=restored, source=given.input, options=section_given(given, RestoreOptions)
-    )
+    how = {"source": given.input, "options": section_given(given, RestoreOptions)}
+    unrestored = restore_predictions(predictions, out=restored, **how)
+    of_others = set(
+        read_prediction_record(predictions)["left_out"]
+    )  # Of this prediction, or of patients that are gone.
+    known = {patient for patient, _ in failures} | of_others
+    failures += [one for one in unrestored if one[0] not in known]
     write_volumes_page(given.out / "report.html", cases, restored, failures)
     return FAILED_CASES if failures else 0
 

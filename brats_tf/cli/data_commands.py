@@ -73,7 +73,7 @@ def preprocess(given):
     settings = CacheSettings(config.data.crop, config.data.spacing_mm)
     engine = engine_given(given)
     cases, complaints, count = cases_from(given, "training", config), [], 0
-    with stop_on_signals(), ray_executor(engine.engine, engine.address, given.workers) as executor:
+    with ray_executor(engine.engine, engine.address, given.workers) as executor, stop_on_signals():
         execution = {"workers": executor or given.workers, "skip_invalid": bool(given.skip_invalid)}
         for with_truth, parts in ((True, (*names, SEGMENTATION)), (False, names)):
             chosen = [case for case in cases if bool(case.segmentation) == with_truth]

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import shutil
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -115,13 +114,12 @@ def _conform(patient, out, options, template, replace, tell):
         log.info(f"Patient {patient.id}: its series are of {len(_examinations(chosen))} examinations.")
     if missing:
         log.info(f"Patient {patient.id}: no series shows {', '.join(missing)}; the networks go on without.")
-    with atomic(folder) as temporary:
+    with atomic(folder, replace=True) as temporary:
         temporary.mkdir()
         record = make_case(patient, chosen, temporary, options, template, tell)
         content = {"brats_tf": __version__, "versions": _versions(), **made_of, "source": str(patient.folder.resolve())}
         others = [{"number": one.series.tags.get("SeriesNumber"), "reason": one.reason} for one in left_out]
         write_json(temporary / CONFORM_FILE, content | record | {"missing": missing, "left_out": others})
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _examinations(chosen):

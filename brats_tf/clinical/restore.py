@@ -78,10 +78,10 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
         raise InputError(f"{predictions} must hold label maps that `brats-tf predict` wrote.")
     roots = [Path(cases)] if cases else [Path(path) for path in record["data"]]
     finished = finished_cases(record, predictions)
-    stopped = dict.fromkeys(record["pending"], "its prediction stopped before it; predict it again.")
+    stopped = {one: f"Case {one}: its prediction stopped before it; predict it again." for one in record["pending"]}
     restored, failures = {}, [one for one in (record["left_out"] | stopped).items() if one[0] not in record["cases"]]
-    for case_id, sentence in failures:
-        log.info(f"Left out: {case_id}: {sentence}")
+    for _, sentence in failures:
+        log.info(f"Left out: {sentence}")
     for case_id, facts in track(list(record["cases"].items()), "Restoring"):
         for modality, ending in itertools.product(MODALITIES, ENDINGS):  # Of an earlier prediction, or of other series.
             (out / case_id / f"{case_id}_{modality}_seg{ending}").unlink(missing_ok=True)

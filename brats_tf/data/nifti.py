@@ -54,11 +54,12 @@ def read_nifti(path, *, case_id):
     try:
         raw = _read_at_most(path, offset + expected + TRAILING_BYTES)
         possible = len(raw) * DEFLATE_LIMIT
-        if raw.startswith(_GZIP) and offset + expected > possible:  # Without unpacking what cannot be enough.
-            raise InputError(_wrong_size(case_id, path, header, f"at most {max(possible - offset, 0)}"))
-        content = unpacked(raw, offset + expected + TRAILING_BYTES)
+        enough = not raw.startswith(_GZIP) or offset + expected <= possible
+        content = unpacked(raw, offset + expected + TRAILING_BYTES) if enough else None
     except (*_UNREADABLE, MemoryError) as error:
         raise InputError(_damaged(case_id, path, error)) from error
+    if content is None:
+        raise InputError(_wrong_size(case_id, path, header, f"at most {max(possible - offset, 0)}"))
     if not 0 <= len(content) - offset - expected <= TRAILING_BYTES:
         more = "at least " if len(content) > offset + expected else ""
         raise InputError(_wrong_size(case_id, path, header, f"{more}{max(len(content) - offset, 0)}"))

@@ -16,7 +16,7 @@ from brats_tf.evaluation.scores import format_score
 from brats_tf.evaluation.statistics import summarise, wilcoxon_p
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.inference.prediction_record import check_networks, origin_of
+from brats_tf.inference.prediction_record import check_networks, origin_of, settings_sha256
 from brats_tf.models.planes import has_planes
 from brats_tf.regions import REGIONS
 from brats_tf.runtime.console import console, track
@@ -95,6 +95,8 @@ def _load_blinded(runs, record, predictions):
             raise InputError(f"`blind_classifier` needs networks with planes. Received: {predictor.name}, without any.")
         if record["networks"][predictor.name] != predictor.weights_sha256:
             raise InputError(f"{predictions} was predicted by other weights of {predictor.name}. Predict again.")
+        if record["settings"].get(predictor.name) != settings_sha256(predictor.config):
+            raise InputError(f"{predictions} was predicted with other settings of {predictor.name}. Predict again.")
         # So that nobody takes its label maps for the network's.
         predictor.label = f"{predictor.name}-{BLINDED_FOLDER}"
     return predictors

@@ -15,7 +15,7 @@ from brats_tf import __version__
 from brats_tf.config.execution import EvaluationOptions
 from brats_tf.data.case import Case
 from brats_tf.data.notes import leave_out_misread
-from brats_tf.errors import InputError, about
+from brats_tf.errors import InputError, about, in_one_line
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
 from brats_tf.evaluation.scores import METRICS, format_score, score_region
@@ -190,6 +190,9 @@ def read_summary(results):
     path = Path(results) / SUMMARY_FILE
     try:
         summary = read_json(path)
+        lacking = [name for name in ("without_truth", "cases_sha256", *REGIONS) if name not in summary]
+        if lacking:
+            raise ValueError(f"{', '.join(lacking)} missing, as in an older version")
         figures = [summary[region][metric] for region in REGIONS for metric in METRICS]
         missing = [name for one in figures for name in summarise([]) if name not in one]
         expected = summary["cases_sha256"]
@@ -202,7 +205,9 @@ def read_summary(results):
     except FileNotFoundError:
         raise InputError(f"{path} is missing; `brats-tf evaluate` writes it.") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} must hold what `brats-tf evaluate` writes: {error!r}. Run it again.") from None
+        raise InputError(
+            f"{path} must hold what `brats-tf evaluate` writes: {in_one_line(error)}. Run it again."
+        ) from None
     return summary
 
 

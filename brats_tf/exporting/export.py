@@ -57,7 +57,7 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
         InputError: when a run holds no network, `out` exists and is no export, networks or steps have no label map,
             the format cannot hold them, the scores are of other networks, or the result differs from the networks.
     """
-    out = Path(out)
+    out = Path(out).resolve() if Path(out).is_symlink() else Path(out)
     if out.exists():
         _check_replaceable(out)
     if options.serving:
@@ -72,11 +72,18 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
     if has_label_map(configs, forward, steps, options):
         label_map = {"labels": convention.labels, "mirror": forward.mirror, "drop_et_below_ml": steps.drop_et_below_ml}
     check_averageable(configs)
-    facts = describe(runs, members, hashes, checkpoint=checkpoint, forward=forward, steps=steps, options=options)
+    facts = describe(
+        list(zip(runs, hashes, strict=True)),
+        members,
+        checkpoint=checkpoint,
+        forward=forward,
+        steps=steps,
+        options=options,
+    )
     if options.results:
         facts["scores"] = read_results(options.results, facts)
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
-    with atomic(out) as temporary, tf.device("/cpu:0"):
+    with atomic(out, replace=True) as temporary, tf.device("/cpu:0"):
         try:
             temporary.mkdir()
             format_module.write(members, temporary, weight_type=options.weight_type, label_map=label_map)

@@ -10,6 +10,7 @@ from brats_tf.errors import InputError, format_shape
 from brats_tf.evaluation.evaluate import TOO_GOOD, read_summary
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.exporting.label_map import channels_of
+from brats_tf.inference.prediction_record import settings_sha256
 from brats_tf.preprocessing.transforms import ORIENTATION
 from brats_tf.regions import CLASSES, CONVENTIONS, REGIONS
 from brats_tf.runs.record import git_commit, read_run_record
@@ -82,16 +83,15 @@ ImageNet weights where they started from those; check both before you pass them 
 """
 
 
-def describe(runs, members, hashes, *, checkpoint, forward, steps, options):
+def describe(runs, members, *, checkpoint, forward, steps, options):
     """What `metadata.json` says, as JSON can hold it, but for the comparison and the scores.
 
     Args:
-        runs: the folders of the networks.
+        runs: (folder, SHA-256 of the weights that were loaded) of each network.
         members: (config, network) of each.
-        hashes: the SHA-256 of the weights that were loaded into each.
         checkpoint, forward, steps, options: of `export_networks`.
     """
-    each = zip(runs, members, hashes, strict=True)
+    each = zip(runs, members, strict=True)
     configs = [config for config, _ in members]
     convention = CONVENTIONS[options.convention]
     return {
@@ -131,6 +131,7 @@ def read_results(results, facts):
             f"Received those of {who}{weights}."
         )
     how = {
+        "settings": {one["name"]: one["prediction_settings_sha256"] for one in facts["networks"]},
         "postprocessing": facts["postprocessing"],
         "forward": {name: facts[name] for name in ("precision", "mirror")},
     }
@@ -155,8 +156,8 @@ def write_model_card(folder, facts, *, with_label_map):
     (folder / CARD_FILE).write_text(_card(facts, with_label_map=with_label_map))
 
 
-def _network(run, member, sha256, checkpoint):
-    config, network = member
+def _network(run, member, checkpoint):
+    (run, sha256), (config, network) = run, member
     record = read_run_record(run) or {}
     training = {name: record[name] for name in FROM_RECORD if name in record}
     return {
@@ -168,6 +169,7 @@ def _network(run, member, sha256, checkpoint):
         "training_cases": len(Split.load(run).training) if (Path(run) / SPLIT_FILE).is_file() else None,
         "validation_cases": len(record.get("validation", ())),
         "settings": config.to_dict(),
+        "prediction_settings_sha256": settings_sha256(config),
     }
 
 

@@ -1,9 +1,10 @@
 """`prediction.json` beside the label maps, for its readers: the networks, the data, and what is known of each map."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
-from brats_tf.config.config import CONFIG_FILE
+from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.data.layouts import is_safe
 from brats_tf.errors import InputError
@@ -40,6 +41,12 @@ def origin_of(record, case_ids):
 def hash_of(maps):
     """{"label_maps_sha256": one hash} of {case id: SHA-256 of its label map, None where there is none}."""
     return {"label_maps_sha256": sha256_of_text(json.dumps(maps, sort_keys=True))}
+
+
+def settings_sha256(config):
+    """Of the settings that decide what a network with the same weights predicts: how volumes and windows are made."""
+    settings = config.preprocessing() | asdict(config.inference) | {"patch_size": config.data.patch_size}
+    return sha256_of_text(json.dumps(settings, sort_keys=True))
 
 
 def read_prediction_record(predictions):
@@ -99,6 +106,8 @@ def check_weights(record, runs, predictions):
         unfinished = (run / CONFIG_FILE).is_file()  # A training that has no weights yet.
         if (files or unfinished) and record["networks"][run.name] not in {sha256_of(file) for file in files}:
             raise InputError(f"{predictions} was predicted with other weights than those of {run}. Predict again.")
+        if unfinished and record["settings"].get(run.name) != settings_sha256(Config.load(run)):
+            raise InputError(f"{predictions} was predicted with other settings than those of {run}. Predict again.")
 
 
 def chosen_on(record):

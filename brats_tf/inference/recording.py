@@ -4,7 +4,6 @@ It is true at every moment: a map's SHA-256 is in the record before the map is i
 the map in the folder is not the recorded one, and whoever reads it notices.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,9 +19,10 @@ from brats_tf.inference.prediction_record import (
     is_made_so,
     known_cases,
     read_prediction_record,
+    settings_sha256,
 )
 from brats_tf.runs.record import git_commit
-from brats_tf.runtime.files import sha256_of, sha256_of_text, write_json
+from brats_tf.runtime.files import sha256_of, write_json
 
 
 class PredictionRecord:
@@ -118,16 +118,10 @@ def how_made(predictors, postprocessing):
         raise InputError(f"The networks of an ensemble must have different names. Received: {', '.join(names)}.")
     return {
         "networks": {one.name: one.weights_sha256 for one in predictors},
-        "settings": {one.name: _settings_sha256(one.config) for one in predictors},
+        "settings": {one.name: settings_sha256(one.config) for one in predictors},
         "postprocessing": asdict(postprocessing),
         "forward": {"precision": predictors[0].precision, "mirror": predictors[0].mirror},
     }
-
-
-def _settings_sha256(config):
-    """Of the settings that decide what a network with the same weights predicts: how volumes and windows are made."""
-    settings = config.preprocessing() | asdict(config.inference) | {"patch_size": config.data.patch_size}
-    return sha256_of_text(json.dumps(settings, sort_keys=True))
 
 
 def _is_of(case, facts):

@@ -18,6 +18,7 @@ from brats_tf.regions import CLASSES, MEMBERSHIP
 from brats_tf.runtime.system import available_cores
 
 READ_AHEAD = 2  # Whole crops read in parallel, and batches held ready; a bound on memory.
+MOST_READ = 8  # Cases that patches are cut from at once.
 FOREVER = 2**31
 _ORDER, _PATCH, _AUGMENTATION = range(3)  # What a seed is for.
 
@@ -88,7 +89,8 @@ def training_stream(
         raise InputError(f"A patch must fit into the crop {crop}. Received: {patches.size}.")
     read = _reader(stored, order.seed, modalities=modalities, crop=crop, patches=patches)
     total, (first_epoch, taken) = order.samples or len(stored), order.start
-    calls = max(READ_AHEAD, available_cores()) if patches else READ_AHEAD  # A patch is small, and takes a whole case.
+    # A patch is small, and takes a whole case, up to 116 MB, while it is cut.
+    calls = min(max(READ_AHEAD, available_cores()), MOST_READ) if patches else READ_AHEAD
 
     @tf.autograph.experimental.do_not_convert  # Graph operations alone; AutoGraph would take 0.7 s to find that out.
     def read_sample(epoch, number, index):

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,14 @@ def check_kinds(values: Any, kinds: dict[str, Any]) -> None:
             raise ValueError(f"`{name}` is missing or of another kind")
 
 
-def data_hash(stored: Iterable[Any], validation: Iterable[Case] = ()) -> str:
+def data_hash(stored: Iterable[Any], validation: Iterable[Case] = (), modalities: Sequence[str] = ()) -> str:
     """A hash of what the network learns from: the cached cases, whose names carry their content's hash, in order.
 
-    And of the files of the cases that validate, which may choose the checkpoint and lower the rate.
+    And of the files, of these modalities, of the cases that validate: they may choose the checkpoint or lower the rate.
     """
     names = [path.name for case in stored for path in sorted(case.paths)]
-    names += [sha256_of(*sorted({*case.volumes.values(), case.require(SEGMENTATION)})) for case in validation]
+    parts = (*modalities, SEGMENTATION)
+    names += [sha256_of(*dict.fromkeys(case.require(part) for part in parts)) for case in validation]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 

@@ -68,11 +68,15 @@ def read_csv(path: str | Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def atomic(
-    path: str | Path, *, before_rename: Callable[[Path], None] | None = None, durable: bool = False
+    path: str | Path,
+    *,
+    before_rename: Callable[[Path], None] | None = None,
+    durable: bool = False,
+    replace: bool = False,
 ) -> Iterator[Path]:
     """Yields a temporary path beside `path` for a file or a folder, renamed to `path` at the end, removed on failure.
 
-    What has this name gives way only then: a file, or a folder as a whole.
+    A file of this name gives way only then; a folder that is not empty does with `replace`, and else is an error.
 
     The temporary name keeps all suffixes of `path`, because they choose the file format. `before_rename` is called with
     it when it is complete; when that raises, `path` stays as it was. A `durable` file is on the disk before it has its
@@ -90,7 +94,10 @@ def atomic(
             before_rename(temporary)
         if durable:
             _flush(temporary)
-        _rename(temporary, path)
+        if replace and path.is_dir():
+            _replace_folder(temporary, path)
+        else:
+            os.replace(temporary, path)
         if durable:
             _flush(path.parent)
     except OSError as error:
@@ -100,16 +107,13 @@ def atomic(
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
-def _rename(temporary: Path, path: Path) -> None:
-    """`os.replace`, also of a folder that is not empty, which keeps its name until the new one can have it."""
-    if not (temporary.is_dir() and path.is_dir()):
-        os.replace(temporary, path)
-        return
+def _replace_folder(temporary: Path, path: Path) -> None:
+    """Gives a new folder the name of another, which keeps it until the new one can have it."""
     old = temporary.with_name(f"{temporary.name}-old")
     os.replace(path, old)
     try:
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:  # A signal, too.
         os.replace(old, path)
         raise
     shutil.rmtree(old, ignore_errors=True)
@@ -143,14 +147,17 @@ def flush(folder: str | Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file, or what a folder says of its files, is on the disk; Windows has no such thing for folders."""
-    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+    """Waits until a file is on the disk, or the names in a folder, where its system can say so."""
+    if not path.is_dir():
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
         return
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    with suppress(OSError):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def remove_partial(folder: str | Path) -> None:

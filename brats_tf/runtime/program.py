@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from brats_tf.errors import InputError, Preempted
+from brats_tf.errors import RESUME, InputError, Preempted
 from brats_tf.runtime.console import printable, show_log
 
 BAD_INPUT = 2
@@ -45,7 +45,7 @@ def stop_on_signals() -> Iterator[None]:
     """Inside it, a scheduler's signals raise `Preempted`: around work that the same command goes on with."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Preempted(f"Stopped by {signal.Signals(number).name}; the same command goes on.")
+        raise Preempted(f"Stopped by {signal.Signals(number).name}. {RESUME}")
 
     with catch_signals(stop):
         yield

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 BLOCK = 2**20
 FULL = "The server's disk is full or cannot be written to."
 RETRY_SECONDS = 5
-UPLOADS = 32  # At once; those that are received wait in the queue.
+UPLOADS = 32  # At once, or as many as may wait in the queue, where those are more.
 IDLE_SECONDS = 30  # Without a byte, an upload is given up.
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 CLOSED = 499  # As nginx counts it; nobody reads the answer.
@@ -114,7 +114,7 @@ class Service:
 
     async def _received(self, request, folder):
         """`_saved` within the time that an upload may take."""
-        self._check_free(self.uploading, UPLOADS, "are sent")
+        self._check_free(self.uploading, max(UPLOADS, self.options.queue), "are sent")
         self.uploading += 1
         try:
             return await asyncio.wait_for(self._saved(request, folder), self.options.upload_seconds)
@@ -126,7 +126,7 @@ class Service:
 
     async def _saved(self, request, folder):
         """Writes the files of a form into a folder: {modality: path}."""
-        if not request.headers.get("content-type", "").startswith(FORMS):
+        if not request.headers.get("content-type", "").lower().startswith(FORMS):
             raise HTTPException(400, f"Expected a form with files named {', '.join(MODALITIES)}. Received: no form.")
         limit = self.options.upload_mb * 10**6
         declared = request.headers.get("content-length", "")

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from brats_tf import __version__
-from brats_tf.errors import InputError, Preempted
+from brats_tf.errors import RESUME, InputError, Preempted
 from brats_tf.runs.files import RECORD_FILE
 from brats_tf.runs.network import not_finite
 from brats_tf.runs.record import TRAINING, git_commit
@@ -212,4 +212,4 @@ class SaveCheckpoint(keras.callbacks.Callback):
 
     def _stop(self, epoch, step):
         done = f"{epoch} epochs" + (f" and {step} steps" if step else "")
-        raise Preempted(f"Stopped by {self.signal or 'another machine'} after {done}; everything is saved.")
+        raise Preempted(f"Stopped by {self.signal or 'another machine'} after {done}; everything is saved. {RESUME}")

@@ -54,14 +54,13 @@ class Checkpoints:
             with tempfile.TemporaryDirectory() as elsewhere:
                 return self._write(Path(elsewhere))
         folder = self.folder / f"epoch-{epoch:05}-step-{step:06}"
-        with atomic(folder) as temporary:
+        with atomic(folder, replace=True) as temporary:  # One of the same place may be there that could not be read.
             temporary.mkdir()
             self._write(temporary)
             hashes = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
             state = {"epoch": epoch, "step": step, "identity": self.identity, "callbacks": callbacks, "files": hashes}
             write_json(temporary / STATE_FILE, state | {"sha256": _hash(state)})
             flush(temporary)
-            shutil.rmtree(folder, ignore_errors=True)  # One of the same place that could not be read.
         # By age, because damaged ones of a later place may be left from before this training began anew.
         others = sorted((one for one in self.found() if one != folder), key=lambda one: one.stat().st_mtime_ns)
         for old in others[: -(CHECKPOINTS_KEPT - 1)]:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from brats_tf.config.config import CONFIG_FILE
-from brats_tf.errors import InputError, Preempted
+from brats_tf.errors import RESUME, InputError, Preempted
 from brats_tf.regions import MODALITIES
 from brats_tf.runs.folder import set_aside
 from brats_tf.runtime.console import progress_bar
@@ -53,7 +53,7 @@ def run_in_parallel(commands, *, devices, logs):
         name = signal.Signals(pool.signal).name
         if broken := [command for command, code in pool.failed.items() if code not in (TRY_AGAIN, -pool.signal)]:
             raise InputError(f"Stopped by {name}, and {', '.join(broken)} failed: their logs are in {logs}.")
-        raise Preempted(f"Stopped by {name}; all commands have saved their state.")
+        raise Preempted(f"Stopped by {name}; all commands have saved their state. {RESUME}")
     return pool.failed
 
 

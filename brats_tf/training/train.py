@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -17,7 +18,7 @@ import tensorflow as tf
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.case import Case
-from brats_tf.errors import InputError, Preempted
+from brats_tf.errors import RESUME, InputError, Preempted
 from brats_tf.inference.predictor import compiled_forward, compiled_planes
 from brats_tf.models.build import build_network, build_with_weights, classifier_hash
 from brats_tf.models.planes import has_planes, with_planes
@@ -95,12 +96,39 @@ def train(
             crop does not fit the network, or the loss becomes NaN.
         Preempted: when a signal stopped it; everything is saved.
     """
-    runs, options, started = Path(runs), options or TrainingOptions(), time.monotonic()
-    cache_dir = Path(cache_dir or runs / CACHE_FOLDER)
+    runs, options = Path(runs), options or TrainingOptions()
     make_deterministic(configs[0].seed)
+    strategy = choose_strategy(options.devices)
+    cache_dir, stopped, restarted = Path(cache_dir or runs / CACHE_FOLDER), None, options.restart and is_first()
+    known = {"cases": cases, "validation": validation, "cache_dir": cache_dir, "options": options}
+    try:
+        ready, data = _prepared(configs, partial(prepare_training_data, **known), runs, options, strategy)
+    except Preempted as preempted:
+        stopped = preempted
+    for config in configs if restarted else ():  # Before the first trains, or now: without --restart it then resumes.
+        set_aside(runs / config.named(options.name))
+    if stopped:
+        raise stopped
+    folders = []
+    for one in data:
+        run = runs / one.config.named(options.name)
+        with lock(run) if is_first() else nullcontext():
+            unfinished = is_first() and open_run(run, one.identity) != FINISHED
+            # All machines wait here for the first one, which knows whether there is anything to do.
+            if agree(strategy, unfinished)[0]:
+                ready = _make_ready(one.config, strategy, ready)
+                stopped_by = _train(one, ready, run, strategy, options)
+                if stopped_by and one is not data[-1]:
+                    raise Preempted(f"Stopped by {stopped_by} after {run.name}. {RESUME}")
+        folders.append(run)
+    return folders
+
+
+def _prepared(configs, data_of, runs, options, strategy):
+    """All that may be refused: (`ReadyNetwork` of the first, `TrainingData` of each, by `data_of` its config)."""
+    started = time.monotonic()
     formats = {asked: resolved_precision(asked) for asked in {config.compute.precision for config in configs}}
     configs = [config.replace(precision=formats[config.compute.precision]) for config in configs]
-    strategy = choose_strategy(options.devices)
     check_devices(configs, strategy.num_replicas_in_sync)
     settled = [_settled(config, runs, options) for config in configs]
     with explain_lack_of_memory(configs[0]):
@@ -112,7 +140,7 @@ def train(
             check_run(run, (known or config).to_dict(), restart=options.restart or known is None)
         network = ready.network if _built_alike(configs[0], config) else None
         check_start(config, run, restart=options.restart, network=network)
-    data = [prepare_training_data(config, cases, validation, cache_dir, options) for config in configs]
+    data = [data_of(config) for config in configs]
     if options.minutes and not all(settled):
         seconds = (60 * options.minutes - (time.monotonic() - started)) / len(configs)
         with _explain_errors(data[0], memory_gb(ready, strategy.num_replicas_in_sync)):
@@ -120,21 +148,7 @@ def train(
         settled = [one or with_epochs(config, epochs) for one, config in zip(settled, configs, strict=True)]
         ready.config = settled[0]
     data = [dataclasses.replace(one, config=config) for one, config in zip(data, settled, strict=True)]
-    folders = []
-    for config in settled if options.restart and is_first() else ():
-        set_aside(runs / config.named(options.name))  # All before the first trains: without --restart it then resumes.
-    for one in data:
-        run = runs / one.config.named(options.name)
-        with lock(run) if is_first() else nullcontext():
-            unfinished = is_first() and open_run(run, one.identity) != FINISHED
-            # All machines wait here for the first one, which knows whether there is anything to do.
-            if agree(strategy, unfinished)[0]:
-                ready = _make_ready(one.config, strategy, ready)
-                stopped_by = _train(one, ready, run, strategy, options)
-                if stopped_by and one is not data[-1]:
-                    raise Preempted(f"Stopped by {stopped_by} after {run.name}.")
-        folders.append(run)
-    return folders
+    return ready, data
 
 
 def _settled(config, runs, options):

@@ -56,7 +56,7 @@ class TrainingData:
         """What decides the numbers of the training, as JSON can hold it."""
         return {
             "config": self.config.to_dict(),
-            "data": data_hash(self.stored, self.validation),
+            "data": data_hash(self.stored, self.validation, self.config.data.modalities),
             "validation": [case.id for case in self.validation],
         }
 

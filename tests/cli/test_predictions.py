@@ -12,6 +12,7 @@ from prediction_records import write_record
 from repository import REPOSITORY
 
 from brats_tf.cli.main import main
+from brats_tf.evaluation import contribution
 from brats_tf.runtime.lock import lock
 
 
@@ -88,6 +89,16 @@ def test_a_folder_that_knows_its_data_asks_for_nothing(phantom_folder, phantoms,
     (tmp_path / ".lock").write_text(json.dumps({"host": "elsewhere", "process": 1, "began": 0.0, "command": "x"}))
     assert call("evaluate", tmp_path) == 2
     assert "is in use by process 1 on elsewhere" in capsys.readouterr().err
+
+
+def test_cases_that_fail_when_blinded_count_as_left_out(phantom_folder, phantoms, tmp_path, monkeypatch):
+    shutil.copy(phantoms[0].segmentation, tmp_path / f"{phantoms[0].id}.nii.gz")
+    write_record(tmp_path, [phantoms[0].id], data=[str(phantom_folder)])
+    monkeypatch.setattr("brats_tf.cli.predictions.runs_of", lambda *given: [])
+    for left_out, code in (({}, 0), ({phantoms[0].id: "bad."}, 2)):
+        found = {"left_out": left_out}
+        monkeypatch.setattr(contribution, "classifier_contribution", lambda *given, found=found, **named: found)
+        assert call("evaluate", tmp_path, "--blind-classifier") == code
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tiny_networks import TINY_CROP
 from brats_tf.cli.main import main
 from brats_tf.clinical.conform import read_conform
 from brats_tf.clinical.grids import Grid, grid_of_volume
-from brats_tf.clinical.restore import restore_regions
+from brats_tf.clinical.restore import restore_predictions, restore_regions
 from brats_tf.clinical.series import read_series, stack
 from brats_tf.config.config import Config
 from brats_tf.data.discovery import find_cases
@@ -58,6 +58,16 @@ def predicted(patient):
     write_volume(folder / "predictions" / "P1.nii.gz", labels, like=like)
     write_record(folder / "predictions", ["P1"], data=[str(folder / "cases")])
     return folder
+
+
+def test_predictions_that_are_missing_are_said(tmp_path):
+    (tmp_path / "P1.nii.gz").write_bytes(b"1")
+    write_record(tmp_path, ["P1"], left_out={"A": "Case A: bad."}, pending=["B"])
+    (tmp_path / "P1.nii.gz").write_bytes(b"another")
+    failures = restore_predictions(tmp_path, out=tmp_path / "out")
+    assert [one for one, _ in failures] == ["A", "B", "P1"]
+    assert dict(failures)["B"] == "Case B: its prediction stopped before it; predict it again."
+    assert json.loads((tmp_path / "out" / "restored.json").read_text())["left_out"] == dict(failures)
 
 
 def test_a_conformed_case_is_one_of_brats(patient):

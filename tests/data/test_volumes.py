@@ -224,9 +224,7 @@ def test_a_header_that_claims_more_than_the_file_can_hold_is_refused_without_unp
     header["magic"], header["vox_offset"] = b"n+1", 352
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(10**6)))
     monkeypatch.setattr(nifti, "unpacked", None)
-    with pytest.raises(
-        InputError, match="is damaged or truncated: expected 30000x30000x30000 voxels .* received at most"
-    ):
+    with pytest.raises(InputError, match="^Case a: [^:]* is damaged or truncated: expected 30000x.* received at most"):
         read_volume(tmp_path / "a.nii.gz", case_id="a")
 
 

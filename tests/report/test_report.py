@@ -19,8 +19,10 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import ReportOptions
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
+from brats_tf.inference.prediction_record import settings_sha256
 from brats_tf.report.blocks import Viewer, render_page
 from brats_tf.report.report import _mean_dice, write_report
+from brats_tf.report.sections import left_out_section
 from brats_tf.runs.history import VALIDATION_COLUMNS
 from brats_tf.runtime.files import sha256_of
 from brats_tf.visualisation.sprite_sheet import CLASS_LEVELS, make_sprite_sheet
@@ -44,11 +46,13 @@ def reported(phantoms, tmp_path_factory):
     (run / "best.weights.h5").write_bytes(b"weights of the best epoch")
     networks = {"flair": sha256_of(run / "best.weights.h5"), "gone": "4567def"}
     left_out = {"X&1": "has no <b>FLAIR</b>", phantoms[0].id: "Case Phantom_001: no modality."}
-    record = write_record(predictions, [case.id for case in phantoms[1:]], networks=networks, left_out=left_out)
+    config = Config.from_preset("embedding", modalities=("flair",))
+    facts = {"networks": networks, "settings": {"flair": settings_sha256(config), "gone": "0"}, "left_out": left_out}
+    record = write_record(predictions, [case.id for case in phantoms[1:]], **facts)
     for number, facts in enumerate(record["cases"].values(), start=1):
         facts["uncertainty"] = dict.fromkeys(("WT", "TC", "ET"), 0.1 * number)
     (predictions / "prediction.json").write_text(json.dumps(record))
-    Config.from_preset("embedding", modalities=("flair",)).save(run)
+    config.save(run)
     (run / "history.csv").write_text("epoch,dice_et,dice_tc,dice_wt,loss\n0,0.1,0.2,0.3,1.0\n1,0.2,0.3,0.4,0.5\n")
     with open(run / "validation.csv", "w", newline="") as file:
         csv.writer(file).writerows(
@@ -94,6 +98,10 @@ def test_a_report_on_other_networks_than_those_that_predicted_is_refused(reporte
     arguments = {"predictions": folder / "predictions", "results": folder / "results"}
     with pytest.raises(InputError, match="was predicted by flair, gone. Received: the networks t2"):
         write_report(phantoms, runs=[tmp_path / "t2"], **arguments)
+    copy = shutil.copytree(folder / "runs" / "flair", tmp_path / "edited" / "flair")
+    Config.load(copy).replace(spacing_mm=2.0).save(copy)
+    with pytest.raises(InputError, match="was predicted with other settings than those of .*flair. Predict again"):
+        write_report(phantoms, runs=[copy, folder / "gone"], **arguments)
     for name in ("flair", "gone"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "network.weights.h5").write_bytes(b"other")
@@ -128,6 +136,17 @@ def test_a_file_that_is_gone_costs_its_own_pictures_alone(reported, phantoms, tm
     page = path.read_text()
     assert f"Case {phantoms[1].id}: expected its label map" in page
     assert page.count("truth, prediction and error") == 2 * 2  # Caption and description of the two others' pictures.
+
+
+def test_a_case_is_left_out_once_with_all_reasons():
+    summary = {"left_out": {"a": "bad."}, "without_truth": ["b.nii.gz"]}
+    record = {"left_out": {"a": "bad."}, "cases": {case: {} for case in "abcd"}}
+    (table,) = left_out_section(summary, record, {"a": "no picture."}, {"d": {}})
+    assert table.rows == [
+        ("a", "bad. no picture."),
+        ("b", "Its label map has no truth."),
+        ("c", "It was predicted after the evaluation: run `brats-tf evaluate` again."),
+    ]
 
 
 def test_without_scores_it_is_refused(phantoms, tmp_path):

@@ -49,7 +49,10 @@ def test_a_folder_gives_way_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
 
     for broken in (True, False):
         monkeypatch.setattr(os, "replace", fail if broken else replace)
-        with pytest.raises(WriteError, match="busy") if broken else nullcontext(), atomic(path) as temporary:
+        with (
+            pytest.raises(WriteError, match="busy") if broken else nullcontext(),
+            atomic(path, replace=True) as temporary,
+        ):
             (temporary / "new").mkdir(parents=True)
         assert [one.name for one in path.iterdir()] == ["old" if broken else "new"]
         assert list(tmp_path.iterdir()) == [path]

@@ -575,20 +575,29 @@ def test_a_signal_before_the_first_step_asks_to_be_tried_again(phantoms, phantom
 
     monkeypatch.setattr(train_module, "prepare_training_data", interrupted)
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
-    with pytest.raises(Preempted, match="Stopped by SIGTERM; the same command goes on"):
+    with pytest.raises(Preempted, match="Stopped by SIGTERM. Run the same command, without --restart, to resume"):
         train([tiny()], phantoms[:1], runs=tmp_path)
+    assert not issubclass(Preempted, Exception)  # What a library's error is caught by lets it pass.
+    tiny().save(tmp_path / "embedding-flair")
+    for restart in (False, True):
+        with pytest.raises(Preempted) if restart else pytest.raises(InputError, match="without run.json"):
+            train([tiny()], phantoms[:1], runs=tmp_path, options=TrainingOptions(restart=restart))
+        assert (tmp_path / "embedding-flair.1").exists() == restart
     monkeypatch.setattr(fill_cache, "prepare_cases", interrupted)
     assert main(["preprocess", str(phantom_folder), "--cache-dir", str(tmp_path / "cache")]) == 75
-    assert "Stopped by SIGTERM; the same command goes on." in capsys.readouterr().err
+    assert "Stopped by SIGTERM. Run the same command" in capsys.readouterr().err
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == handlers
 
 
 def test_other_truth_of_the_cases_that_validate_makes_another_training(phantoms, tmp_path):
     shutil.copytree(phantoms[1].folder, tmp_path / phantoms[1].id)
     (case,) = find_cases(tmp_path)[0]
-    assert data_hash([], [case]) == data_hash([], phantoms[1:2]) != data_hash([])
+    expected = data_hash([], phantoms[1:2], ["flair"])
+    assert data_hash([], [case], ["flair"]) == expected != data_hash([])
+    shutil.copy(phantoms[2].volumes["t2"], case.volumes["t2"])
+    assert data_hash([], [case], ["flair"]) == expected != data_hash([], [case], ["t2"])
     shutil.copy(phantoms[2].segmentation, case.segmentation)
-    assert data_hash([], [case]) != data_hash([], phantoms[1:2])
+    assert data_hash([], [case], ["flair"]) != expected
 
 
 def test_what_is_durable_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
