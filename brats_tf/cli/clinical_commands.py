@@ -105,10 +105,8 @@ def segment(given):
     failures += _predict_rest(given, cases, predictions)
     how = {"source": given.input, "options": section_given(given, RestoreOptions)}
     unrestored = restore_predictions(predictions, out=restored, **how)
-    of_others = set(
-        read_prediction_record(predictions)["left_out"]
-    )  # Of this prediction, or of patients that are gone.
-    known = {patient for patient, _ in failures} | of_others
+    # What the record leaves out is among the failures, or of patients that are gone.
+    known = {patient for patient, _ in failures} | set(read_prediction_record(predictions)["left_out"])
     failures += [one for one in unrestored if one[0] not in known]
     write_volumes_page(given.out / "report.html", cases, restored, failures)
     return FAILED_CASES if failures else 0

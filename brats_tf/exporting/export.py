@@ -120,8 +120,8 @@ def _check_replaceable(folder):
         known = False
     if not known:
         raise InputError(f"{folder} exists and is no export; it would be replaced. Choose another --out.")
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    if others := sorted(there - written):
+    there = (path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
+    if others := sorted({path.relative_to(folder).as_posix() for path in there} - written):
         raise InputError(
             f"{folder} would be replaced, and with it {name_some(others)}, which the export there did not write. "
             "Choose another --out, or move them."
