@@ -14,28 +14,28 @@ import itertools
 import logging
 import multiprocessing
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
-from brats_tf.regions import MODALITIES
+from brats_tf.regions import MODALITIES, REGIONS
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.program import run_program
+
+sys.path.append(str(Path(__file__).parents[1]))  # For `bench`, which is not installed.
+
+from bench.timing import median_seconds
 
 log = logging.getLogger("brats_tf.experiments")
 PRESETS = {"embedding": MODALITIES[:1], "embedding-plus": MODALITIES}
 NETWORKS = (*PRESETS, "SegResNet", "matrix")
 PRECISIONS, BATCHES = ("float32", "bfloat16"), (1, 4)
 MATRIX = 8192
-REPEATS, WARM_UP = 10, 2
+REPEATS = 10
 LEARNING_RATE = 1e-4
-REGIONS = 3
 
 
 def main(arguments=None):
@@ -91,19 +91,11 @@ def _answer(pipe, wanted):
     about, ready = prepare(batch, precision, size if crop or name == "SegResNet" else None)
     pipe.send("ready")
     pipe.recv()
-    pipe.send((about, [{"what": what, "milliseconds": _median(run), **its} for what, run, its in ready()]))
-
-
-def _median(run):
-    """Milliseconds of a call that waits for the device."""
-    for _ in range(WARM_UP):
-        run()
-    taken = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - started)
-    return 1000 * float(np.median(taken))
+    rows = []
+    for what, run, its in ready():
+        run()  # Besides the one that `median_seconds` warms up with.
+        rows.append({"what": what, "milliseconds": 1000 * median_seconds(run, repeats=REPEATS), **its})
+    pipe.send((about, rows))
 
 
 def _jax():
@@ -157,7 +149,7 @@ def _ours(name, batch, precision, size):
 
     shape = (batch, *config.data.crop)
     volume = jax.ShapeDtypeStruct((*shape, len(PRESETS[name])), "float32")
-    target = jax.ShapeDtypeStruct((*shape, REGIONS), "float32")
+    target = jax.ShapeDtypeStruct((*shape, len(REGIONS)), "float32")
     passes = jax.jit(forward).lower(*state[:2], volume).compile()
     steps = jax.jit(step, donate_argnums=0).lower(state, volume, target).compile()
 
@@ -201,7 +193,7 @@ def _segresnet(batch, precision, size):
 
     def ready():
         volume = torch.randn(batch, len(MODALITIES), *size, device=device)
-        truth = (torch.rand(batch, REGIONS, *size, device=device) > 0.5).float()
+        truth = (torch.rand(batch, len(REGIONS), *size, device=device) > 0.5).float()
 
         def forward():
             with torch.inference_mode():
