@@ -94,9 +94,8 @@ class Training:
         model, run = self._forward[blind]
         kinds = (model.trainable_variables, model.non_trainable_variables)
         trainable, fixed = ([one.value for one in kind] for kind in kinds)
-        count = len(REGIONS) if self.recipe.outputs == "regions" else None
         found = (run(trainable, fixed, volume[None].astype("float32"))[0] for volume in volumes)
-        return np.stack([np.asarray(one[..., :count]) for one in found])
+        return np.stack([np.asarray(one[..., : self.recipe.channels]) for one in found])
 
     def write_back(self):
         """Gives the network the weights reached so far."""

@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 import packed_cases
 from real_networks import PAPERS, PLUS, TORCH, check_variants, make_training
-from real_scores import KINDS, score
+from real_scores import KINDS, facts_of, score
 from recipes import shuffled
 
 from brats_tf.cli import options
@@ -150,8 +150,7 @@ def train(given):
 
 def _check_same_cases(path, facts):
     """Raises `InputError` when the network in a file was trained on other volumes than are given now."""
-    with np.load(path) as file:
-        before = json.loads(str(file["facts"]))
+    before = facts_of(path)
     if others := [name for name, value in facts.items() if name in before and before[name] != value]:
         raise InputError(f"{path} was trained with other {', '.join(others)}: name another folder with --out.")
 

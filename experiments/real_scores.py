@@ -33,7 +33,7 @@ def score(given):
     paths = sorted(given.networks.glob("*.npz"))
     if not paths:
         raise InputError(f"{given.networks} must hold what `train` writes. Received: no .npz file.")
-    first, _ = _read(paths[0])
+    first = facts_of(paths[0])
     cropped = first["crop"], first["spacing_mm"]
     cases = [case for folder in given.scored for case in find_cases(folder)[0]]
     scorer = packed_cases.CaseScorer(cases, crop=cropped[0], spacing_mm=cropped[1])
@@ -99,17 +99,23 @@ def _length(group):
     return dict(zip(("epochs", "minutes", "learning_rate"), group[1:], strict=True))
 
 
+def facts_of(path):
+    """The facts in a file of `train`, without reading its label maps."""
+    with np.load(path) as file:
+        return json.loads(str(file["facts"]))
+
+
 def _read(path):
     """(facts, {kind: label maps}) of a file of `train`."""
     with np.load(path) as file:
-        return json.loads(str(file["facts"])), {kind: file[kind] for kind in file.files if kind != "facts"}
+        return facts_of(path), {kind: file[kind] for kind in file.files if kind != "facts"}
 
 
 def _trainings(paths):
     """The files of each training: one, or one for each fold; without those that lack a fold."""
     found = {}
     for path in paths:
-        about, _ = _read(path)
+        about = facts_of(path)
         fold, folds = about.get("fold", (0, 1))
         found.setdefault((folds, _setting(about)), {})[fold] = path
     for (folds, setting), its in [*found.items()]:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from brats_tf.regions import REGIONS
+
 BRIGHTNESS = 0.1  # Scale and shift of each modality, of a z-scored volume.
 
 
@@ -36,6 +38,11 @@ class Recipe:
     brightness: bool = False
     modality_dropout: float = 0.0
     final_rate: float = 0.0
+
+    @property
+    def channels(self):
+        """How many of a network's channels are predictions: of regions all but those of further heads; None for all."""
+        return len(REGIONS) if self.outputs == "regions" else None
 
 
 def shuffled(count, steps, seed):

@@ -8,7 +8,6 @@ from recipes import BRIGHTNESS
 from brats_tf.inference.predictor import compiled_forward
 from brats_tf.models.build import build_network
 from brats_tf.models.planes import blinded, with_planes
-from brats_tf.regions import REGIONS
 from brats_tf.training.loop import make_trainer
 from brats_tf.training.optimisation import averaged_weights
 
@@ -68,8 +67,7 @@ class TfTraining:
         with averaged_weights(self.trainer.optimizer):
             network.set_weights(self.network.get_weights())
         forward = compiled_forward(blinded(network) if blind else network)
-        count = len(REGIONS) if self.recipe.outputs == "regions" else None
-        found = (forward(None, volume[None].astype(np.float32))[..., :count] for volume in volumes)
+        found = (forward(None, volume[None].astype(np.float32))[..., : self.recipe.channels] for volume in volumes)
         return np.concatenate(list(found))
 
     def _augmented(self, volume, classes):

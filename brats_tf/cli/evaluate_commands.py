@@ -115,8 +115,9 @@ def compare(given):
     """
     from brats_tf.evaluation.compare import compare_results, scores_of
 
-    folders = map(scores_of, (given.first, given.second))
-    compare_results(*folders, results=given.results or Path(options.FOLDERS["results"]))
+    name = options.FOLDERS["results"]
+    folders = (scores_of(path, name) for path in (given.first, given.second))
+    compare_results(*folders, results=given.results or Path(name))
 
 
 def package_submission(given):

@@ -44,6 +44,11 @@ class Split:
             raise InputError(f"{path} is no readable split: {error}.") from None
 
 
+def training_cases(run):
+    """The ids of the cases that a run was trained on; None where nobody has kept them. Raises as `Split.load`."""
+    return Split.load(run).training if (Path(run) / SPLIT_FILE).is_file() else None
+
+
 def split_cases(cases, data, *, seed):
     """Splits cases into training and validation; all scans of a patient stay together, layouts and grades evenly.
 

@@ -18,16 +18,16 @@ log = logging.getLogger(__name__)
 
 COMPARED = tuple(name for name, metric in METRICS.items() if metric.better)
 RANKED = ("dice", "hd95_mm")  # BraTS 2017-2020 ranks cases x regions x these.
-COMPARISON_FILE, RESULTS_FOLDER = "comparison.json", "results"
+COMPARISON_FILE = "comparison.json"
 
 
-def scores_of(folder):
-    """The folder of scores that FIRST or SECOND names: itself, or `results` in a folder of label maps.
+def scores_of(folder, name):
+    """The folder of scores that FIRST or SECOND names: itself, or the one of this name in a folder of label maps.
 
     Raises:
         InputError: when the scores there are not of the label maps.
     """
-    results = Path(folder) / RESULTS_FOLDER
+    results = Path(folder) / name
     if not results.is_dir():
         return Path(folder)
     maps = LabelMaps(folder)

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from brats_tf import __version__
-from brats_tf.data.splits import SPLIT_FILE, Split
+from brats_tf.data.splits import training_cases
 from brats_tf.errors import InputError, format_shape
 from brats_tf.evaluation.evaluate import TOO_GOOD, read_summary
 from brats_tf.evaluation.scores import METRICS, format_score
@@ -159,14 +159,14 @@ def write_model_card(folder, facts, *, with_label_map):
 def _network(run, member, checkpoint):
     (run, sha256), (config, network) = run, member
     record = read_run_record(run) or {}
-    training = {name: record[name] for name in FROM_RECORD if name in record}
+    training, trained_on = {name: record[name] for name in FROM_RECORD if name in record}, training_cases(run)
     return {
         "name": Path(run).name,
         "checkpoint": checkpoint,
         "weights_sha256": sha256,
         "parameters": network.count_params(),
         "training": training | {"initial_weights": record.get("initial_weights", {}).get("origin", "unknown")},
-        "training_cases": len(Split.load(run).training) if (Path(run) / SPLIT_FILE).is_file() else None,
+        "training_cases": None if trained_on is None else len(trained_on),
         "validation_cases": len(record.get("validation", ())),
         "settings": config.to_dict(),
         "prediction_settings_sha256": settings_sha256(config),

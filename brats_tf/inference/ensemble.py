@@ -14,7 +14,7 @@ import numpy as np
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ForwardOptions
 from brats_tf.data.case import source_files
-from brats_tf.data.splits import SPLIT_FILE, Split
+from brats_tf.data.splits import training_cases
 from brats_tf.errors import InputError
 from brats_tf.inference.ensemble_prediction import EnsemblePrediction
 from brats_tf.inference.predictor import Predictor, compiled_forward
@@ -70,7 +70,7 @@ def load_ensemble(
         chosen_on = tuple(record.get("validation", ())) if chosen else ()
         known = {"checkpoint": checkpoint, "initial_weights": origin, "chosen_on": chosen_on}
         known |= {"precision": precision, "mirror": forward.mirror}
-        known["trained_on"] = frozenset(Split.load(run).training if (Path(run) / SPLIT_FILE).is_file() else ())
+        known["trained_on"] = frozenset(training_cases(run) or ())
         predictors.append(Predictor(config, network, run_network, weights, sha256, Path(run), **known))
     return predictors
 

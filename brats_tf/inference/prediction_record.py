@@ -103,10 +103,10 @@ def check_weights(record, runs, predictions):
     check_networks(record, runs, predictions)
     for run in map(Path, runs):
         files = [run / name for name in CHECKPOINT_FILES.values() if (run / name).is_file()]
-        unfinished = (run / CONFIG_FILE).is_file()  # A training that has no weights yet.
-        if (files or unfinished) and record["networks"][run.name] not in {sha256_of(file) for file in files}:
+        there = (run / CONFIG_FILE).is_file()  # Perhaps a training that has no weights yet.
+        if (files or there) and record["networks"][run.name] not in {sha256_of(file) for file in files}:
             raise InputError(f"{predictions} was predicted with other weights than those of {run}. Predict again.")
-        if unfinished and record["settings"].get(run.name) != settings_sha256(Config.load(run)):
+        if there and record["settings"].get(run.name) != settings_sha256(Config.load(run)):
             raise InputError(f"{predictions} was predicted with other settings than those of {run}. Predict again.")
 
 

@@ -4,7 +4,7 @@ import logging
 
 from brats_tf.config.config import CONFIG_FILE
 from brats_tf.data.case import patient_of
-from brats_tf.data.splits import SPLIT_FILE, Split
+from brats_tf.data.splits import SPLIT_FILE, training_cases
 from brats_tf.errors import InputError
 from brats_tf.models.build import classifier_hash
 from brats_tf.runs.files import CHECKPOINT_FILES
@@ -60,10 +60,11 @@ def warn_of_known_patients(config, validation):
     if not validation:
         return
     start = run_to_start_from(config)
-    if not (start / SPLIT_FILE).is_file():
+    trained = training_cases(start)
+    if trained is None:
         log.warning(f"{start} has no {SPLIT_FILE}: whether it was trained on cases that validate is not known.")
         return
-    patients = {patient_of(case_id) for case_id in Split.load(start).training}
+    patients = {patient_of(case_id) for case_id in trained}
     known = sorted(case_id for case_id in validation if patient_of(case_id) in patients)
     if known:
         log.warning(

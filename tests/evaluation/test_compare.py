@@ -64,18 +64,18 @@ def test_scores_of_label_maps_that_were_replaced_are_refused(phantoms, tmp_path,
     if recorded:
         write_record(folder, [case.id for case in phantoms[:2]])
     evaluate(phantoms[:2], predictions=folder, results=folder / "results")
-    assert scores_of(folder) == scores_of(folder / "results") == folder / "results"
+    assert scores_of(folder, "results") == scores_of(folder / "results", "results") == folder / "results"
     shutil.copy(phantoms[1].segmentation, folder / f"{phantoms[0].id}.nii.gz")
     if recorded:
         write_record(folder, [case.id for case in phantoms[:2]])
     with pytest.raises(
         InputError, match="results must hold the scores of these predictions; received those of earlier"
     ):
-        scores_of(folder)
+        scores_of(folder, "results")
     if not recorded:  # The scores are of maps that lie elsewhere, or nowhere any more.
         for path in folder.glob("*.nii.gz"):
             path.unlink()
-        assert scores_of(folder) == folder / "results"
+        assert scores_of(folder, "results") == folder / "results"
 
 
 def test_by_hand(tmp_path, capsys):
