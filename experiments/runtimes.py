@@ -117,12 +117,10 @@ def _versions():
 
 def measure_here(kind, out, folder):
     """The process of one runtime: predicts all volumes, prints its figures, writes `found.npy`."""
-    import os
-
-    from brats_tf.runtime.system import peak_gb  # The kernel's other figure begins at the parent's.
+    from brats_tf.runtime.system import available_cores, peak_gb  # The kernel's other figure begins at the parent's.
 
     started = time.monotonic()
-    predict = {"savedmodel": _tensorflow, "onnx": _onnx, "litert": _litert}[kind](Path(out), os.cpu_count())
+    predict = {"savedmodel": _tensorflow, "onnx": _onnx, "litert": _litert}[kind](Path(out), available_cores())
     load_seconds, seconds, found = time.monotonic() - started, [], []
     for volume in np.load(Path(folder) / "volumes.npy", mmap_mode="r"):
         started = time.monotonic()

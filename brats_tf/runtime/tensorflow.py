@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from brats_tf.runtime.system import cpu_has_bfloat16
+from brats_tf.runtime.system import available_cores, cores_of_container, counted_cores, cpu_has_bfloat16
 
 log = logging.getLogger(__name__)
 INTER_OP_VARIABLE = "TF_NUM_INTEROP_THREADS"
@@ -41,6 +41,8 @@ def import_tensorflow(*, find_gpus: bool = True) -> Any:
     # By itself TensorFlow leaves oneDNN off where the processor lacks VNNI, AVX512-BF16 and AMX. With AVX2 alone, the
     # gradient of a 3D convolution then takes ten times as long.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if cores_of_container():  # TensorFlow counts the machine's cores, and their threads would wait for each other.
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(available_cores()))
     os.environ["KERAS_BACKEND"] = "tensorflow"  # Whatever ~/.keras/keras.json says: tf.data and SavedModels need it.
     sys.stderr.flush()
     original = os.dup(2)
@@ -145,7 +147,7 @@ def device_name() -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-    return f"CPU with {os.process_cpu_count() if hasattr(os, 'process_cpu_count') else os.cpu_count()} cores"
+    return f"CPU with {counted_cores()}"
 
 
 def run_one_operation_at_a_time(tf: ModuleType) -> None:
