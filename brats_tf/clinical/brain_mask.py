@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from brats_tf.clinical.grids import grid_of, grid_of_volume, resample, to_array, to_image
+from brats_tf.clinical.convert import read_oriented
+from brats_tf.clinical.grids import grid_of, grid_of_volume, largest_part, resample, to_array, to_image
 from brats_tf.clinical.registration import STRIPPED
 from brats_tf.data.volumes import read_segmentation, read_volume
 from brats_tf.errors import InputError
@@ -64,7 +65,7 @@ def find_mask(reference, folder, *, patient, how):
 def _own(path, reference, patient):
     if not path.is_file():
         raise InputError(f"Patient {patient}: no {path}, which --brain-mask file takes.")
-    volume = read_segmentation(path, case_id=patient)
+    volume = read_oriented(path, patient=patient, read=read_segmentation)
     mask = to_image(volume.voxels > 0, grid_of_volume(volume))
     return resample(mask, grid_of(reference), sitk.Transform(), kind="nearest"), {"sha256": sha256_of(path)}
 
@@ -77,7 +78,7 @@ def _nonzero(reference, patient):
             f"one whose voxels are positive in {100 * inside.mean():.0f} %."
         )
     closed = sitk.BinaryMorphologicalClosing(to_image(inside, grid_of(reference)), [2, 2, 2])
-    return sitk.BinaryFillhole(sitk.RelabelComponent(sitk.ConnectedComponent(closed)) == 1)
+    return sitk.BinaryFillhole(largest_part(closed))
 
 
 def _by_tool(how, reference, patient):

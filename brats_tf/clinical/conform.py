@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -9,19 +10,17 @@ from pathlib import Path
 from brats_tf import __version__
 from brats_tf.clinical.convert import converter_version
 from brats_tf.clinical.identify import identify
-from brats_tf.clinical.make_case import CHECKS_FOLDER, STEPS, make_case
-from brats_tf.clinical.patients import explain_damage
+from brats_tf.clinical.make_case import CHECKS_FOLDER, STEPS, check_template, make_case
+from brats_tf.clinical.patients import CONFORM_FILE, explain_damage
 from brats_tf.clinical.series import files_under, read_series
 from brats_tf.config.execution import ConformOptions
 from brats_tf.data.layouts import UNDERSCORED
-from brats_tf.data.volumes import read_volume
 from brats_tf.errors import InputError, WriteError
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.files import atomic, read_json, remove_partial, sha256_of, write_json
 
 log = logging.getLogger(__name__)
-CONFORM_FILE = "conform.json"
 
 
 def conform_patients(patients, *, out, options=None, template=None, replace=False):
@@ -46,7 +45,7 @@ def conform_patients(patients, *, out, options=None, template=None, replace=Fals
     """
     out, options = Path(out), options or ConformOptions()
     if template:
-        read_volume(template, case_id="template")  # Before any work: it is wrong for all of them.
+        check_template(template)  # Before any work: it is wrong for all of them.
     out.mkdir(parents=True, exist_ok=True)
     remove_partial(out)
     failures = []
@@ -89,6 +88,8 @@ def read_conform(folder):
 
 def _conform(patient, out, options, template, replace, tell):
     tell("series")
+    if patient.problem:
+        raise InputError(patient.problem)
     folder = out / patient.id
     template_sha256 = sha256_of(template) if template else None
     made_of = {"options": asdict(options), "fingerprint": _fingerprint(patient), "template_sha256": template_sha256}
@@ -114,12 +115,21 @@ def _conform(patient, out, options, template, replace, tell):
         log.info(f"Patient {patient.id}: its series are of {len(_examinations(chosen))} examinations.")
     if missing:
         log.info(f"Patient {patient.id}: no series shows {', '.join(missing)}; the networks go on without.")
+    for one in chosen.values():
+        if one.series.damaged:
+            raise InputError(
+                f"Patient {patient.id}: {one.series.name} must be whole, but {one.series.damaged}: copy it from its "
+                "source again, or move what is no slice elsewhere."
+            )
     with atomic(folder, replace=True) as temporary:
         temporary.mkdir()
-        record = make_case(patient, chosen, temporary, options, template, tell)
-        content = {"brats_tf": __version__, "versions": _versions(), **made_of, "source": str(patient.folder.resolve())}
+        with explain_damage(f"Patient {patient.id}"):  # Else what cannot be read would be what cannot be written.
+            record = make_case(patient, chosen, temporary, options, template, tell)
+        source = os.path.abspath(patient.folder)  # Not where a link leads to, which may be called after a person.
+        content = {"brats_tf": __version__, "versions": _versions(), **made_of, "source": source}
         others = [{"number": one.series.tags.get("SeriesNumber"), "reason": one.reason} for one in left_out]
-        write_json(temporary / CONFORM_FILE, content | record | {"missing": missing, "left_out": others})
+        content |= {"missing": missing, "left_out": others, "examinations": max(1, len(_examinations(chosen)))}
+        write_json(temporary / CONFORM_FILE, content | record)
 
 
 def _examinations(chosen):
@@ -133,7 +143,8 @@ def _fingerprint(patient):
     digest = hashlib.sha256(repr(sorted(patient.named.items())).encode())
     for path in files_under(patient.folder):
         facts = path.stat()
-        digest.update(f"{path.relative_to(patient.folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path.relative_to(patient.folder)))
+        digest.update(f" {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

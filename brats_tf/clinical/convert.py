@@ -1,5 +1,6 @@
 """Images of series: DICOM by dcm2niix, NIfTI as it is."""
 
+import logging
 import subprocess
 import tempfile
 from importlib.metadata import version
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf.clinical.grids import grid_of_volume, to_image
-from brats_tf.clinical.series import stack
-from brats_tf.data.volumes import TOLERANCE_MM, read_volume
+from brats_tf.clinical.stack import stack
+from brats_tf.data.volumes import TOLERANCE_MM, geometry_notes, has_directions, read_volume
 from brats_tf.errors import InputError
 
+log = logging.getLogger(__name__)
 TIMEOUT_S = 300
 
 
@@ -35,7 +37,7 @@ def read_image(series, *, patient):
     """
     try:
         if not series.is_dicom:
-            volume = read_volume(series.files[0], case_id=patient)
+            volume = read_oriented(series.files[0], patient=patient)
             return _to_image(volume), grid_of_volume(volume)
         if int(series.tags.get("SamplesPerPixel", 1)) != 1:
             raise InputError(f"{series.name} must be grey; received colour images")
@@ -44,7 +46,26 @@ def read_image(series, *, patient):
             return _to_image(_convert(series, grid, Path(folder))), grid
     except InputError as error:
         text = str(error)
-        raise InputError(text if text.startswith("Case") else f"Patient {patient}: {text}.") from None
+        named = text.startswith(("Case ", "Patient "))
+        raise InputError(text if named else f"Patient {patient}: {text}.") from None
+
+
+def read_oriented(path, *, patient, read=read_volume):
+    """A NIfTI file that says where its axes lead, by `read`, which takes its path and `case_id`.
+
+    Raises:
+        InputError: when it does not say it, contradicts itself, or cannot be read.
+    """
+    volume = read(path, case_id=patient)
+    if not has_directions(volume.header):
+        raise InputError(
+            f"Patient {patient}: {Path(path).name} must say in a sform or qform where its axes lead; received neither: "
+            "left and right would be a guess."
+        )
+    differing = [note for note in geometry_notes(volume.header) if note.startswith("sform and qform differ")]
+    if differing:
+        log.info(f"Note: Patient {patient}: {Path(path).name}: {differing[0]}.")
+    return volume
 
 
 def _convert(series, grid, folder):

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 
 from brats_tf import __version__
-from brats_tf.clinical.series import stack
+from brats_tf.clinical.stack import stack
 from brats_tf.errors import InputError, in_one_line
 from brats_tf.regions import REGIONS
 
@@ -16,14 +16,15 @@ SEGMENTS = {
     "TC": ("Tumor core", "Neoplasm"),
     "ET": ("Enhancing tumor", "EnhancingLesion"),
 }
-# Attributes that a reader needs to lay the segments on the source; what identifies a person stays out.
-PERSONAL = (
-    "PatientName PatientID PatientBirthDate PatientSex PatientAge PatientWeight PatientSize AccessionNumber StudyID "
-    "StudyDate StudyTime ReferringPhysicianName PatientIdentityRemoved EthnicGroup PatientComments "
-    "AdditionalPatientHistory "
-    "ClinicalTrialSubjectID ClinicalTrialSiteName ClinicalTrialProtocolID StudyDescription InstitutionName "
-    "OtherPatientIDs"
+# What a DICOM SEG needs of its source: references, and where the pixels lie. Nothing else of it is passed on, because
+# any other attribute may identify a person.
+NEEDED = (
+    "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID PositionReferenceIndicator "
+    "Modality Manufacturer Rows Columns NumberOfFrames PixelSpacing SliceThickness SpacingBetweenSlices "
+    "ImageOrientationPatient ImagePositionPatient InstanceNumber SharedFunctionalGroupsSequence "
+    "PerFrameFunctionalGroupsSequence"
 ).split()
+NEEDED_OF_FRAMES = "PlanePositionSequence PlaneOrientationSequence PixelMeasuresSequence FrameContentSequence".split()
 TYPE_2 = (
     "PatientName PatientID PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime "
     "ReferringPhysicianName"
@@ -89,14 +90,30 @@ def _sources(series, frames):
         raise InputError(f"{series.name} has several multi-frame files; one can carry a DICOM SEG")
     headers = [frames[0][0]] if multi else [frame[0] for frame in frames]
     sources = [pydicom.dcmread(paths[header.SOPInstanceUID], stop_before_pixels=True) for header in headers]
-    for source in sources:
-        for name in PERSONAL:
-            if name in source:
-                del source[name]
-        for name in TYPE_2:
-            setattr(source, name, "")
+    sources = [_without_person(source) for source in sources]
     order = np.argsort([frame[1] for frame in frames]) if multi else np.arange(len(frames))
     return sources, order
+
+
+def _without_person(source):
+    """A header with what `NEEDED` names of another, and no more."""
+    kept = _only(source, NEEDED)
+    kept.file_meta = source.file_meta
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        if name in kept:
+            groups = [_only(group, NEEDED_OF_FRAMES) for group in source[name].value]
+            setattr(kept, name, pydicom.Sequence(groups))
+    for name in TYPE_2:
+        setattr(kept, name, "")
+    return kept
+
+
+def _only(dataset, names):
+    kept = pydicom.Dataset()
+    for name in names:
+        if name in dataset:
+            kept[name] = dataset[name]
+    return kept
 
 
 def _description(hd, region, number):

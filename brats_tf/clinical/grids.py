@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 _RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MARGIN_MM = 2  # Above the brain, where a mask is longer than a case's grid.
 BRATS_SIZE = (240, 240, 155)  # Voxels of a BraTS case, along left, back, head; of 1 mm.
 
 
@@ -86,10 +87,15 @@ def empty_image(grid):
     return to_image(np.zeros(grid.size, np.uint8), grid)
 
 
-def brats_grid(centre, size=BRATS_SIZE):
-    """A grid as every BraTS file has it, 1 mm along left, back and head, around a point in mm."""
+def brats_grid(centre, size=BRATS_SIZE, *, top=None):
+    """A grid as every BraTS file has it, 1 mm along left, back and head, around a point in mm.
+
+    With `top`, which is a height in mm, the grid is moved up until it ends `MARGIN_MM` above it.
+    """
     matrix = np.eye(4)
     matrix[:3, 3] = np.asarray(centre) - (np.array(size) - 1) / 2
+    if top is not None:
+        matrix[2, 3] = max(matrix[2, 3], top + MARGIN_MM - (size[2] - 1))
     return Grid(tuple(size), matrix)
 
 
@@ -99,6 +105,17 @@ def centre_of(mask):
     box.Execute(mask)
     first, size = np.split(np.array(box.GetBoundingBox(1)), 2)
     return np.array(mask.TransformContinuousIndexToPhysicalPoint((first + (size - 1) / 2).tolist()))
+
+
+def largest_part(mask):
+    """The largest part of a mask, a SimpleITK image of 0 and 1, whose voxels touch each other."""
+    return sitk.RelabelComponent(sitk.ConnectedComponent(sitk.Cast(mask, sitk.sitkUInt8))) == 1
+
+
+def top_of(mask):
+    """The height of the highest voxel of a mask, a SimpleITK image of 0 and 1, in mm."""
+    up = grid_of(mask).matrix[2]
+    return float((np.argwhere(to_array(mask)) @ up[:3] + up[3]).max())
 
 
 def resample(image, grid, transform, *, kind="spline"):

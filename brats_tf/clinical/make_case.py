@@ -1,12 +1,13 @@
 """One BraTS case of the chosen series: each resampled once, by all its transforms together, and masked."""
 
+import logging
 import time
 
 import numpy as np
 import SimpleITK as sitk
 
 from brats_tf.clinical.brain_mask import find_mask
-from brats_tf.clinical.convert import read_image
+from brats_tf.clinical.convert import read_image, read_oriented
 from brats_tf.clinical.grids import (
     Grid,
     brats_grid,
@@ -14,18 +15,23 @@ from brats_tf.clinical.grids import (
     grid_of,
     grid_of_volume,
     header_on,
+    largest_part,
     matrix_transform,
     resample,
     to_array,
     to_image,
+    top_of,
 )
 from brats_tf.clinical.pictures import save_checks
 from brats_tf.clinical.registration import register
 from brats_tf.data.layouts import UNDERSCORED
-from brats_tf.data.volumes import Volume, read_volume, write_volume
+from brats_tf.data.volumes import Volume, write_volume
 from brats_tf.errors import InputError
 
+log = logging.getLogger(__name__)
 CHECKS_FOLDER = "checks"
+LEAST_SHARE_ON_GRID, USUAL_SHARE_ON_GRID = 0.9, 0.99  # Of a brain mask; resampling alone changes a per mille.
+EDGE_TOLERANCE_MM = 0.01
 REFERENCES = ("t1ce", "t1", "flair", "t2")  # The others are registered to the first that is there; AlbuNet paper: T1c.
 STEPS = ("series", "conversion", "bias field", "registration", "brain mask", "resampling", "pictures")
 LEAST_INTENSITY = 1e-3  # Of a brain's voxel, as a share of its mean: 0 is the background's alone.
@@ -68,12 +74,10 @@ def make_case(patient, chosen, folder, options, template, tell):
     done("registration", "brain mask")
     mask, mask_facts = find_mask(images[reference], patient.folder, patient=patient.id, how=options.brain_mask)
     done("brain mask", "resampling")
-    grid = template_grid or brats_grid(centre_of(mask))
+    part = largest_part(mask)
+    grid = template_grid or brats_grid(centre_of(part), top=top_of(part))
     brain = to_array(resample(mask, grid, matrix_transform(to_reference), kind="nearest")) > 0
-    if not brain.any():
-        raise InputError(
-            f"Patient {patient.id}: nothing of the brain mask lies on the case's grid: is the template right?"
-        )
+    mask_facts |= {"share_on_grid": share_on_grid(brain, grid, mask_facts["ml"], f"Patient {patient.id}")}
     transforms = {modality: found[modality][0] @ to_reference for modality in images}
     arrays = {
         modality: _one_case(images[modality], grid, transforms[modality], brain, f"Patient {patient.id}: {modality}")
@@ -99,6 +103,32 @@ def make_case(patient, chosen, folder, options, template, tell):
     }
     facts = {"grid": grid.to_dict(), "reference": reference, "series": series, "brain_mask": mask_facts}
     return facts | {"template": template_facts, "seconds": seconds}
+
+
+def check_template(path):
+    """The volume of a template. Raises `InputError` unless it is readable, of 1 mm, and says where its axes lead."""
+    volume = read_oriented(path, patient="template")
+    edges = grid_of_volume(volume).spacing
+    if max(abs(edge - 1) for edge in edges) > EDGE_TOLERANCE_MM:
+        received = "x".join(f"{edge:.3g}" for edge in edges)
+        raise InputError(f"{path}: a template must have voxels of 1 mm; received {received} mm.")
+    return volume
+
+
+def share_on_grid(brain, grid, ml, who):
+    """How much of a mask of so many ml lies on the case's grid. Raises `InputError` where much is outside of it."""
+    share = float(brain.sum()) * float(np.prod(grid.spacing)) / 1000 / ml
+    size = "x".join(map(str, grid.size))
+    if share < LEAST_SHARE_ON_GRID:
+        raise InputError(
+            f"{who}: the case's grid of {size} mm must hold the brain; received a mask of which {100 * share:.0f} % "
+            "lies on it: is the mask the brain alone, and the template right?"
+        )
+    if share < USUAL_SHARE_ON_GRID:
+        log.info(
+            f"{who}: {100 * (1 - share):.1f} % of the brain mask lies below the case's grid of {size} mm, or beside."
+        )
+    return round(share, 4)
 
 
 def _register(patient, chosen, images, reference, options):
@@ -129,7 +159,7 @@ def _to_template(patient, reference, template):
     """(matrix from the template to the reference, facts, the template's grid), or the identity without a template."""
     if template is None:
         return np.eye(4), None, None
-    volume = read_volume(template, case_id="template")
+    volume = check_template(template)
     image = to_image(np.asarray(volume.voxels, np.float32), grid_of_volume(volume))
     result = register(image, reference, name=f"Patient {patient.id}: the reference, to the template")
     return result.matrix, result.to_dict(), grid_of_volume(volume)

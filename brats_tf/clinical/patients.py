@@ -1,11 +1,13 @@
 """Which folders are patients, what a list of series says of them, and what becomes of one with a damaged series."""
 
+import errno
 import logging
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from brats_tf.clinical.series import read_series
+from brats_tf.clinical.series import of_one_person, read_series
 from brats_tf.data.layouts import is_nifti, is_safe
 from brats_tf.errors import InputError, in_one_line
 from brats_tf.regions import MODALITIES
@@ -13,27 +15,51 @@ from brats_tf.runtime.files import read_csv
 
 log = logging.getLogger(__name__)
 COLUMNS = ("patient", "modality", "path")
+# Folders that file servers and file browsers make; hidden ones are skipped as well.
+OF_THE_SYSTEM = (
+    "@eaDir",
+    "#recycle",
+    "#snapshot",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "__MACOSX",
+    "lost+found",
+)
+CONFORM_FILE = "conform.json"  # Of a case that was made of a patient.
 
 
 @contextmanager
 def explain_damage(who):
-    """Makes one sentence, an `InputError`, of whatever a damaged series leads SimpleITK, pydicom and NumPy to raise."""
+    """Makes one sentence, an `InputError`, of whatever a damaged series leads SimpleITK, pydicom and NumPy to raise.
+
+    An `OSError` of a disk that is full or cannot be written to stays what it is: it is one for all patients.
+    """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
         log.debug("Where it happened:", exc_info=True)
         raise InputError(f"{who}: its series could not be read: {in_one_line(error)}") from error
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A folder with the series of one patient; `named` is {modality: path ending} where a person chose the series."""
+    """A folder with the series of one patient.
+
+    Attributes:
+        id: the folder's name, which becomes the id of the case.
+        folder: where the series are.
+        named: {modality: path ending, or number} of series that a person chose.
+        problem: why no case can be made of it, in a sentence; "" for none.
+    """
 
     id: str
     folder: Path
     named: dict = field(default_factory=dict)
+    problem: str = ""
 
 
 def find_patients(root, series_list=None):
@@ -41,49 +67,74 @@ def find_patients(root, series_list=None):
 
     The folder is one patient where it holds images itself, or one series of one examination in each of its folders;
     else each of its folders is a patient. An id is the folder's name, never one of a DICOM header. Folders of one
-    series each that name the same patient, but several examinations, may be either, and are refused.
+    series each that name the same patient, but several examinations, may be either, and are refused. Folders of the
+    operating system are skipped, and those of cases that `conform` made, with a line.
 
     Args:
         root: the folder.
         series_list: a .csv with the columns patient, modality, path: the series to take.
 
     Raises:
-        InputError: when there is none, it cannot be told who they are, a name cannot be a case id, or the list is
-            wrong.
+        InputError: when there is none, it cannot be told who they are, or the list is wrong.
     """
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root} must be a folder of patients.")
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    folders = [root.resolve()] if not folders or _is_patient(root, folders) else folders
-    for folder in folders:
-        if not is_safe(folder.name):
-            raise InputError(f"{folder}: its name becomes the id of a case, and must be fit for a file's name.")
+    folders = [path for path in _entries(root) if path.is_dir() and not _of_the_system(path)]
+    made = [path for path in folders if any((one / CONFORM_FILE).is_file() for one in (path, *_entries(path)))]
+    for path in made:
+        log.info(f"Skipped {path}: it holds cases that `brats-tf conform` made.")
+    folders = [path for path in folders if path not in made]
+    if not folders or _is_patient(root, folders):
+        folders = [Path(os.path.abspath(root))]  # Not where a link leads to, which may be called after a person.
     named = _read_list(series_list) if series_list else {}
     unknown = sorted(set(named) - {folder.name for folder in folders})
     if unknown:
         raise InputError(f"{series_list}: patient {unknown[0]!r} is no folder of {root}.")
-    return [Patient(folder.name, folder, named.get(folder.name, {})) for folder in folders]
+    return [Patient(folder.name, folder, named.get(folder.name, {}), _problem(folder)) for folder in folders]
+
+
+def _problem(folder):
+    if not is_safe(folder.name):
+        return f"{folder}: its name becomes the id of a case, and must be fit for a file's name."
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return f"Patient {folder.name}: {folder} could not be read: {error.strerror}."
+    return ""
+
+
+def _entries(folder):
+    """What lies in a folder, sorted; nothing where it cannot be read."""
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError:
+        return []
+
+
+def _of_the_system(folder):
+    return folder.name.startswith(".") or folder.name in OF_THE_SYSTEM
 
 
 def _is_patient(root, folders):
     if any(
-        path.is_file() and (is_nifti(path.name) or path.suffix.lower() in (".dcm", ".ima")) for path in root.iterdir()
+        path.is_file() and (is_nifti(path.name) or path.suffix.lower() in (".dcm", ".ima")) for path in _entries(root)
     ):
         return True
-    if any(path.is_dir() for folder in folders for path in folder.iterdir()):
+    if any(path.is_dir() for folder in folders for path in _entries(folder)):
         return False
-    examinations, patients = set(), set()
+    examinations, series = set(), []
     for folder in folders:
         found, _ = read_series(folder, folder.name)
         if len(found) != 1 or not found[0].is_dicom:
             return False
         examinations.add(found[0].headers[0].get("StudyInstanceUID"))
-        patients.add(found[0].patient)
+        series.append(found[0])
     if len(examinations) == 1:
         return all(examinations)
     # The patient's id alone does not tell: once it is one word for everybody, it tells nobody apart.
-    if len(patients) == 1 and all(patients):
+    known = all(one.person[0] for one in series)
+    if known and all(of_one_person(series[0], one) for one in series[1:]):
         raise InputError(
             f"{root} must be one patient, or hold a folder for each patient. Received {len(folders)} folders of one "
             f"series each, which name the same patient but {len(examinations)} examinations: put the series of each "

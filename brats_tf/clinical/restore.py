@@ -12,36 +12,15 @@ from brats_tf.clinical.dicom_seg import write_segmentation
 from brats_tf.clinical.grids import Grid, grid_of_volume, header_on, matrix_transform, resample, to_array, to_image
 from brats_tf.clinical.patients import explain_damage
 from brats_tf.clinical.pictures import save_segments
+from brats_tf.clinical.predicted_regions import predicted_regions
 from brats_tf.clinical.series import read_series
 from brats_tf.config.execution import RestoreOptions
-from brats_tf.data.layouts import UNDERSCORED
-from brats_tf.data.volumes import (
-    TOLERANCE_MM,
-    Volume,
-    check_same_geometry,
-    read_probabilities,
-    read_segmentation,
-    write_volume,
-)
+from brats_tf.data.volumes import TOLERANCE_MM, Volume, write_volume
 from brats_tf.errors import InputError, WriteError
-from brats_tf.inference.prediction_record import (
-    PREDICTION_FILE,
-    PROBABILITIES_FOLDER,
-    finished_cases,
-    read_prediction_record,
-)
-from brats_tf.regions import (
-    CONVENTIONS,
-    MODALITIES,
-    REGIONS,
-    classes_above_threshold,
-    classes_to_labels,
-    classes_to_regions,
-    labels_to_classes,
-    likeliest_classes,
-)
+from brats_tf.inference.prediction_record import PREDICTION_FILE, finished_cases, read_prediction_record
+from brats_tf.regions import MODALITIES, REGIONS, classes_to_labels, classes_to_regions
 from brats_tf.runtime.console import track
-from brats_tf.runtime.files import atomic, write_json
+from brats_tf.runtime.files import atomic, read_json, write_json
 
 log = logging.getLogger(__name__)
 RESTORED_FILE = "restored.json"
@@ -56,7 +35,7 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
 
     Each region is interpolated linearly, from its probability where `predict --save-probabilities` wrote them, and then
     decided as the label map was: cut at 0.5, or for networks of classes the likeliest class. `<out>/restored.json` has
-    the volumes in ml, there.
+    the volumes in ml, there. What an earlier call made of the same label map stays where this one fails.
 
     Args:
         predictions: the folder that `predict` wrote.
@@ -79,12 +58,14 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
     roots = [Path(cases)] if cases else [Path(path) for path in record["data"]]
     finished = finished_cases(record, predictions)
     stopped = {one: f"Case {one}: its prediction stopped before it; predict it again." for one in record["pending"]}
-    restored, failures = {}, [one for one in (record["left_out"] | stopped).items() if one[0] not in record["cases"]]
+    earlier, restored, failures = (
+        _earlier(out, record),
+        {},
+        [one for one in (record["left_out"] | stopped).items() if one[0] not in record["cases"]],
+    )
     for _, sentence in failures:
         log.info(f"Left out: {sentence}")
     for case_id, facts in track(list(record["cases"].items()), "Restoring"):
-        for modality, ending in itertools.product(MODALITIES, ENDINGS):  # Of an earlier prediction, or of other series.
-            (out / case_id / f"{case_id}_{modality}_seg{ending}").unlink(missing_ok=True)
         try:
             if case_id not in finished:
                 raise InputError(
@@ -92,17 +73,46 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
                     "records; received another, or none: predict it again."
                 )
             with explain_damage(f"Case {case_id}"):
-                maps = _regions(case_id, facts, predictions, after=any(record["postprocessing"].values()))
-                restored[case_id] = _restore(case_id, maps, _conformed(case_id, roots), source, out / case_id, options)
+                maps = predicted_regions(case_id, facts, predictions, after=any(record["postprocessing"].values()))
+                done, problems = _restore(case_id, maps, _conformed(case_id, roots), source, out / case_id, options)
+                restored[case_id] = done
         except WriteError:
             raise
         except InputError as error:
-            log.info(f"Left out: {error}")
-            failures.append((case_id, str(error)))
+            problems = [str(error)]
+            if case_id in earlier and case_id in finished:
+                log.info(f"Case {case_id}: what an earlier call restored of it stays.")
+                restored[case_id] = earlier[case_id]
+        for sentence in problems:
+            log.info(f"Left out: {sentence}")
+            failures.append((case_id, sentence))
+        _remove_others(out / case_id, restored.get(case_id, {}))
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / RESTORED_FILE, {"networks": record["networks"], "cases": restored, "left_out": dict(failures)})
+    maps = {case_id: record["cases"][case_id]["sha256"] for case_id in restored}
+    content = {"networks": record["networks"], "cases": restored, "label_maps": maps, "left_out": dict(failures)}
+    write_json(out / RESTORED_FILE, content)
     log.info(f"{len(restored)} of {len(record['cases'])} label maps restored into {out}.")
     return failures
+
+
+def _earlier(out, record):
+    """{case id: what `restored.json` says of it} of those whose label map is still the same."""
+    try:
+        before = read_json(out / RESTORED_FILE)
+        maps = before["label_maps"]
+        found = {one: facts for one, facts in before["cases"].items() if maps[one] == record["cases"][one]["sha256"]}
+        parts = {"files", *(f"{region}_ml" for region in REGIONS)}
+        return {one: facts for one, facts in found.items() if all(parts <= part.keys() for part in facts.values())}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # None, of another version, or damaged.
+        return {}
+
+
+def _remove_others(folder, restored):
+    """Removes the files of an earlier prediction, or of other series, from a case's folder."""
+    kept = {name for facts in restored.values() for name in facts["files"]}
+    for modality, ending in itertools.product(MODALITIES, ENDINGS):
+        if (name := f"{folder.name}_{modality}_seg{ending}") not in kept:
+            (folder / name).unlink(missing_ok=True)
 
 
 def restore_regions(regions, case_grid, series_grid, matrix):
@@ -138,7 +148,7 @@ def _conformed(case_id, roots):
 
 
 def _restore(case_id, maps, conformed, source, out, options):
-    """Restores one case. Returns {modality: {"WT_ml", "TC_ml", "ET_ml", "files"}}."""
+    """Restores one case. Returns ({modality: {"WT_ml", "TC_ml", "ET_ml", "files"}}, sentences about lacking files)."""
     (labels, regions, decide, convention), (folder, record) = maps, conformed
     grid, there = Grid.from_dict(record["grid"]), grid_of_volume(labels)
     if there.size != grid.size or np.abs(there.corners() - grid.corners()).max() > TOLERANCE_MM:
@@ -151,7 +161,7 @@ def _restore(case_id, maps, conformed, source, out, options):
     if missing:
         raise InputError(f"Case {case_id}: no {missing[0]} in {folder}; received {', '.join(record['series'])}.")
     sources = _find_sources(case_id, names, record, source, must=options.dicom_seg)
-    done = {}
+    done, problems = {}, []
     for name in names:
         native, matrix = Grid.from_dict(record["series"][name]["grid"]), record["series"][name]["case_to_series"]
         classes = decide(restore_regions(regions, grid, native, np.array(matrix)))
@@ -162,10 +172,12 @@ def _restore(case_id, maps, conformed, source, out, options):
         done[name] = {f"{region}_ml": round(float(one), 3) for region, one in zip(REGIONS, ml, strict=True)}
         done[name]["files"] = [path.name]
         if name in sources:
-            done[name]["files"] += _beside(
+            beside, problem = _beside(
                 path, sources[name], nested, native, f"{case_id}: regions on {name}", dicom_seg=options.dicom_seg
             )
-    return done
+            done[name]["files"] += beside
+            problems += [problem] if problem else []
+    return done, problems
 
 
 def _find_sources(case_id, names, record, source, *, must):
@@ -201,47 +213,26 @@ def _find_sources(case_id, names, record, source, *, must):
     return sources
 
 
-def _regions(case_id, facts, predictions, *, after):
-    """(label map, its regions, the function that makes classes of restored ones, the convention of its labels).
-
-    Regions are probabilities where they are there and nothing came `after` the networks.
-    """
-    convention = next(
-        (one for one in CONVENTIONS.values() if one.name == facts.get("convention")), UNDERSCORED.convention
-    )
-    labels = read_segmentation(predictions / f"{case_id}.nii.gz", case_id=case_id)
-    path = predictions / PROBABILITIES_FOLDER / f"{case_id}.nii.gz"
-    if after or not path.is_file() or PROBABILITIES_FOLDER not in facts.get("beside", [PROBABILITIES_FOLDER]):
-        regions = classes_to_regions(labels_to_classes(labels.voxels, convention))
-        return labels, regions, classes_above_threshold, convention
-    if "outputs" not in facts:
-        raise InputError(
-            f"Case {case_id}: {predictions} was predicted by an earlier version, whose record does not say how "
-            "probabilities become classes. Predict it again."
-        )
-    geometry, probabilities = read_probabilities(path, case_id=case_id, channels=len(REGIONS))
-    check_same_geometry(labels.geometry, geometry, case_id=case_id)
-    decide = likeliest_classes if facts["outputs"] == "classes" else classes_above_threshold
-    return labels, probabilities, decide, convention
-
-
 def _beside(path, series, regions, grid, title, *, dicom_seg):
-    """Writes what lies beside a NIfTI file: a picture, and the DICOM SEG. Returns their names."""
+    """Writes what lies beside a NIfTI file: a picture, and the DICOM SEG. Returns (their names, why one is missing)."""
     stem, case_id = path.name.removesuffix(".nii.gz"), path.parent.name
     image, _ = read_image(series, patient=case_id)
     voxels = to_array(resample(image, grid, matrix_transform(np.eye(4)), kind="linear"))
     picture, target = path.with_name(f"{stem}.png"), path.with_name(f"{stem}.dcm")
     save_segments(picture, voxels, regions, spacing=grid.spacing, title=title)
     if not (dicom_seg and series.is_dicom):
-        return [picture.name]
+        return [picture.name], ""
     if not regions.any():
         log.info(f"Case {case_id}: no tumour on {series.name}, so there is no DICOM SEG.")
-        return [picture.name]
+        return [picture.name], ""
     try:
         with atomic(target) as temporary:
             write_segmentation(temporary, regions, series)
     except WriteError:
         raise
     except InputError as error:
-        raise InputError(f"Case {case_id}: {error}.") from None
-    return [picture.name, target.name]
+        return [picture.name], (
+            f"Case {case_id}: {str(error).rstrip('.')}; the label map and the volumes are there. Leave the DICOM SEG "
+            "out with --no-dicom-seg."
+        )
+    return [picture.name, target.name], ""

@@ -7,6 +7,7 @@ file that has to name them, the DICOM SEG.
 
 import hashlib
 import re
+import unicodedata
 import warnings
 from dataclasses import dataclass, field
 
@@ -14,23 +15,20 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from brats_tf.clinical.grids import Grid
 from brats_tf.data.discovery import walk
 from brats_tf.data.layouts import is_nifti
-from brats_tf.errors import InputError, in_one_line
+from brats_tf.errors import in_one_line
 from brats_tf.runtime.files import sha256_of
 
 TAGS = (
     "Rows Columns Modality ImageType SamplesPerPixel NumberOfFrames SOPClassUID SOPInstanceUID SeriesInstanceUID "
     "StudyInstanceUID FrameOfReferenceUID PatientID PatientName PatientBirthDate SeriesNumber "
-    "SeriesDescription ProtocolName SequenceName ScanningSequence ContrastBolusAgent EchoTime RepetitionTime "
-    "InversionTime MRAcquisitionType PixelSpacing SliceThickness ImageOrientationPatient ImagePositionPatient "
+    "SeriesDescription ProtocolName SequenceName ScanningSequence ContrastBolusAgent ContrastBolusAgentSequence "
+    "EchoTime RepetitionTime InversionTime MRAcquisitionType PixelSpacing SliceThickness ImageOrientationPatient "
+    "ImagePositionPatient "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 ).split()
-PARALLEL = 1e-3  # How far the directions of two slices of a series may differ.
 _UID = re.compile(r"\d+(\.\d+){4,}")
-SLANT_DEGREES = 0.2  # How far the stack may lean from the normal of its slices.
-GAP_TOLERANCE = 0.02  # How far the distance of two slices may differ from the usual one, as a share of it.
 
 
 @dataclass(frozen=True)
@@ -42,16 +40,19 @@ class Series:
         files: DICOM files, or one NIfTI file.
         tags: of the first DICOM header, what `identify` reads; {} for NIfTI.
         headers: of each DICOM file, without pixels; () for NIfTI.
-        patient: a key that is equal for series of one person; "" where it is not known.
-        frame: the same for the frame of reference.
+        person: hashes of the id, name and birth date of the person, "" where a header has none; see `of_one_person`.
+        frame: a key that is equal for series of one frame of reference, or of one examination whose headers name none;
+            "" for NIfTI.
+        damaged: a clause about files that may be slices of it and cannot be read; "" for none.
     """
 
     name: str
     files: tuple
     tags: dict = field(default_factory=dict)
     headers: tuple = field(default=(), repr=False)
-    patient: str = field(default="", repr=False)
+    person: tuple = field(default=("", "", ""), repr=False)
     frame: str = field(default="", repr=False)
+    damaged: str = ""
 
     @property
     def is_dicom(self):
@@ -64,6 +65,13 @@ class Series:
         return sha256_of(*self.files)
 
 
+def of_one_person(one, other):
+    """Whether two `Series` may be of one person: by their ids, and where one has none by names and birth dates."""
+    pairs = list(zip(one.person, other.person, strict=True))
+    decisive = pairs[:1] if all(pairs[0]) else pairs[1:]
+    return all(first == second for first, second in decisive if first and second)
+
+
 def read_series(folder, patient):
     """All series under a folder, sorted by name.
 
@@ -74,27 +82,62 @@ def read_series(folder, patient):
     Returns:
         (list of `Series`, list of sentences about files left out).
     """
-    groups, found, left_out, others = {}, [], [], 0
-    unreadable = []
+    groups, found, notes, others, damaged, unreadable = {}, [], [], [], {}, []
     for path in files_under(folder, unreadable):
-        place = path.relative_to(folder).as_posix()
         if is_nifti(path.name):
-            found.append(Series(place, (path,)))
+            found.append(Series(path.relative_to(folder).as_posix(), (path,)))
             continue
         header = _header(path)
         if header is None:
-            others += 1
+            others.append(path)
         elif isinstance(header, str):
-            left_out.append(f"Patient {patient}: {place}: {header}.")
+            damaged[path] = header
         elif "SeriesInstanceUID" in header and "Rows" in header:
             groups.setdefault(header.SeriesInstanceUID, []).append((path, header))
+        elif _should_be_an_image(header):
+            damaged[path] = "its header is cut short"
         else:
-            left_out.append(f"Patient {patient}: {place} is no image; it was left out.")
-    found += [_series(folder, files) for files in groups.values()]
+            notes.append((path, "is no image; it was left out"))
+    slices = {path.parent: path.suffix.lower() for files in groups.values() for path, _ in files}
+    lost = [path for path in others if slices.get(path.parent) == path.suffix.lower() and _is_lost(path)]
+    damaged |= dict.fromkeys(lost, "it is empty, or no DICOM file any more")
+    notes += [(path, f"was left out: {reason}") for path, reason in damaged.items()]
+    persons = [header for files in groups.values() for _, header in files[:1]]
+    left_out = [
+        f"Patient {patient}: {_without_person(path.relative_to(folder).parts, *persons)} {text}."
+        for path, text in notes
+    ]
+    groups = {uid: _without_copies(files) for uid, files in groups.items()}
+    if copies := sum(count for _, count in groups.values()):
+        left_out.append(f"Patient {patient}: {copies} file(s) that are copies of others were left out.")
+    found += [_series(folder, files, damaged) for files, _ in groups.values()]
     left_out += [f"Patient {patient}: a folder was left out: {reason}." for _, reason in unreadable]
-    if others:
-        left_out.append(f"Patient {patient}: {others} file(s) that are neither DICOM nor NIfTI were left out.")
+    if rest := len(others) - len(lost):
+        left_out.append(f"Patient {patient}: {rest} file(s) that are neither DICOM nor NIfTI were left out.")
     return sorted(found, key=lambda series: series.name), left_out
+
+
+def _should_be_an_image(header):
+    """Whether a header without an image's tags is of an image, or does not say what it is of, and so was cut short."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kind = getattr(header, "file_meta", {}).get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
+        return not kind or "Image Storage" in kind.name
+
+
+def _is_lost(path):
+    """Whether a file beside slices, called as they are, was one: it is empty, or has their ending."""
+    return bool(path.suffix) or path.stat().st_size == 0
+
+
+def _without_copies(files):
+    """(the files of a series without byte-for-byte copies, their number)."""
+    first, kept = {}, []
+    for path, header in files:
+        before = first.setdefault(header.get("SOPInstanceUID"), path)
+        if before is path or sha256_of(before) != sha256_of(path):
+            kept.append((path, header))
+    return kept, len(files) - len(kept)
 
 
 def files_under(folder, unreadable=None):
@@ -119,31 +162,48 @@ def _header(path):
         return f"it is a damaged DICOM file ({in_one_line(error)})"
 
 
-def _series(folder, files):
+def _series(folder, files, damaged):
+    """The `Series` of (path, header) pairs; `damaged` is {path: clause} of all files that cannot be read."""
     (path, first), *_ = files
+    folders = {one.parent for one, _ in files}
+    beside = [(one, reason) for one, reason in damaged.items() if one.parent in folders]
+    clause = ""
+    if beside:
+        (one, reason), more = beside[0], len(beside) - 1
+        called = _without_person(one.relative_to(folder).parts, first)
+        clause = f"{called}{f' and {more} more' if more else ''} beside its slices cannot be read: {reason}"
     place = _without_person(path.parent.relative_to(folder).parts, first)
     number = first.get("SeriesNumber")
     name = f"series {number if number is not None else '?'}{'' if place == '.' else f' in {place}'}"
-    keys = [
-        hashlib.sha256(str(first.get(tag, "")).encode()).hexdigest() for tag in ("PatientID", "FrameOfReferenceUID")
-    ]
+    frame = next((tag for tag in ("FrameOfReferenceUID", "StudyInstanceUID") if first.get(tag)), "SeriesInstanceUID")
     return Series(
         name,
         tuple(path for path, _ in files),
         _tags(first),
         tuple(header for _, header in files),
-        keys[0] if first.get("PatientID") else "",
-        keys[1] if first.get("FrameOfReferenceUID") else "",
+        tuple(_hash(_plain(first.get(tag))) for tag in ("PatientID", "PatientName", "PatientBirthDate")),
+        _hash(str(first.get(frame, ""))),
+        clause,
     )
 
 
-def _without_person(parts, header):
-    """A path whose folders are not called after a person or a UID; such folders become `*`."""
-    words = (
-        f"{header.get('PatientID', '')} {header.get('PatientName', '')} {header.get('PatientBirthDate', '')}".lower()
-    )
-    names = [word for word in re.split(r"[\s^=,]+", words) if len(word) > 2]
-    personal = [any(name in part.lower() for name in names) or _UID.search(part) for part in parts]
+def _hash(text):
+    return hashlib.sha256(text.encode()).hexdigest() if text else ""
+
+
+def _plain(value):
+    """A value of a header as it is compared: one form of its letters, one case, words apart by a space."""
+    text = unicodedata.normalize("NFC", str(value or "")).casefold()
+    return " ".join(re.split(r"[\s^=,]+", text)).strip()
+
+
+def _without_person(parts, *headers):
+    """A path of which no part is called after a person or a UID; such parts become `*`."""
+    tags = ("PatientID", "PatientName", "PatientBirthDate")
+    words = [word for header in headers for tag in tags for word in _plain(header.get(tag)).split()]
+    # A name of two letters of the Latin alphabet would hide half of all folders.
+    names = [word for word in words if len(word) > (2 if word.isascii() else 1)]
+    personal = [any(name in _plain(part) for name in names) or _UID.search(part) for part in parts]
     return "/".join("*" if hide else part for part, hide in zip(parts, personal, strict=True)) or "."
 
 
@@ -154,10 +214,15 @@ def _tags(header):
         "ContrastBolusAgent EchoTime RepetitionTime InversionTime MRAcquisitionType"
     ).split()
     tags = {name: header.get(name) for name in names if header.get(name) not in (None, "")}
+    if agents := [str(one.get("CodeMeaning", "an agent")) for one in header.get("ContrastBolusAgentSequence") or []]:
+        tags.setdefault("ContrastBolusAgent", ", ".join(agents))
     groups = [
         *header.get("SharedFunctionalGroupsSequence", []),
         *header.get("PerFrameFunctionalGroupsSequence", [])[:1],
     ]
+    usage = [one for group in groups for one in group.get("ContrastBolusUsageSequence", [])]
+    if usage and all(one.get("ContrastBolusAgentAdministered") == "NO" for one in usage):
+        tags.pop("ContrastBolusAgent", None)
     for group in groups:
         for timing in group.get("MRTimingAndRelatedParametersSequence", []):
             tags.setdefault("RepetitionTime", timing.get("RepetitionTime"))
@@ -167,82 +232,3 @@ def _tags(header):
             if modifier.get("InversionTimes"):
                 tags.setdefault("InversionTime", np.atleast_1d(modifier.InversionTimes)[0])
     return tags
-
-
-def frames_of(series):
-    """Of each slice of a DICOM series: (header, index of the frame or None, orientation, position, pixel spacing).
-
-    Raises:
-        InputError: when a slice does not say where it lies.
-    """
-    frames = []
-    for header in series.headers:
-        per_frame = header.get("PerFrameFunctionalGroupsSequence")
-        if not per_frame:
-            frames.append((header, None, *(header.get(name) for name in _PLACE)))
-            continue
-        shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-        for index, group in enumerate(per_frame):
-            values = []
-            for name, sequence in zip(_PLACE, _SEQUENCES, strict=True):
-                holder = next((one[sequence][0] for one in (group, shared) if sequence in one), pydicom.Dataset())
-                values.append(holder.get(name))
-            frames.append((header, index, *values))
-    for _, _, orientation, position, spacing in frames:
-        values = ((orientation, "orientation", 6), (position, "position", 3), (spacing, "pixel spacing", 2))
-        for value, name, count in values:
-            if value is None or np.shape(value) != (count,) or not np.isfinite(np.array(value, float)).all():
-                raise InputError(f"{series.name} has slices without {name} in their headers")
-    return frames
-
-
-_PLACE = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
-_SEQUENCES = ("PlaneOrientationSequence", "PlanePositionSequence", "PixelMeasuresSequence")
-
-
-def stack(series):
-    """The grid of a DICOM series and the order of its slices along it.
-
-    Returns:
-        (`Grid` with i along a row, j along a column, k from slice to slice; frames as `frames_of` has them, by k).
-
-    Raises:
-        InputError: when the slices are no stack: too few, of several orientations or sizes, unevenly spaced, shifted
-            sideways, one place twice.
-    """
-    frames = frames_of(series)
-    sizes = {(int(header.Columns), int(header.Rows)) for header in series.headers}
-    orientations = np.array([frame[2] for frame in frames], float)
-    spacings = np.array([frame[4] for frame in frames], float)
-    if len(sizes) > 1 or np.ptp(orientations, axis=0).max() > PARALLEL or np.ptp(spacings, axis=0).max() > PARALLEL:
-        raise InputError(f"{series.name} has slices of several sizes or orientations, as localisers have")
-    if len(frames) < 4:  # What the registration's smoothing needs.
-        raise InputError(f"{series.name} must have at least 4 slices; received {len(frames)}")
-    row, column = orientations[0].reshape(2, 3)
-    normal = np.cross(row, column)
-    positions = np.array([frame[3] for frame in frames], float)
-    along = positions @ normal
-    order = np.argsort(along, kind="stable")
-    gaps = np.diff(along[order])
-    usual = float(np.median(gaps))
-    if gaps.min() < 1e-3:
-        raise InputError(
-            f"{series.name} has {int((gaps < 1e-3).sum()) + 1} slices or more at one place, as time series have"
-        )
-    worst = gaps[np.abs(gaps - usual).argmax()]
-    if abs(worst - usual) > max(GAP_TOLERANCE * usual, 0.01):
-        raise InputError(
-            f"{series.name} has slices {usual:.3g} mm apart, but two that are {worst:.3g} mm apart: slices are missing "
-            "or unevenly spaced"
-        )
-    matrix = np.eye(4)
-    first, last = positions[order[0]], positions[order[-1]]
-    slant = np.degrees(np.arctan2(np.linalg.norm(np.cross(normal, last - first)), normal @ (last - first)))
-    if slant > SLANT_DEGREES:
-        raise InputError(
-            f"{series.name} has slices that are shifted sideways, by {slant:.2g} degrees from their normal, as with a "
-            "tilted gantry; a stack must be rectangular"
-        )
-    matrix[:3, 0], matrix[:3, 1] = row * spacings[0][1], column * spacings[0][0]
-    matrix[:3, 2], matrix[:3, 3] = (last - first) / (len(frames) - 1), first
-    return Grid((*sizes.pop(), len(frames)), matrix), [frames[index] for index in order]

@@ -188,6 +188,11 @@ def notes_of(volume, *, spacing_mm=None):
     return notes
 
 
+def has_directions(header):
+    """Whether a NIfTI header says where its axes lead; else every reader guesses, and not every one the same."""
+    return bool(header["sform_code"]) or bool(header["qform_code"])
+
+
 def geometry_notes(header, *, spacing_mm=None):
     """What a person should know about a file's geometry before trusting it: a list of clauses, mostly empty."""
     notes = []

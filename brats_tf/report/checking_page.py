@@ -83,10 +83,12 @@ def _case(folder, record):
     left_out = "; ".join(
         f"{'a series' if one['number'] is None else one['number']}: {one['reason']}" for one in record["left_out"]
     )
+    many = record.get("examinations", 1)
     pictures = [Image(path, f"{folder.name}: {path.stem}") for path in sorted((folder / CHECKS_FOLDER).glob("*.png"))]
     return [
         Table(("modality", "series", "chosen because", "voxels", "registration"), rows),
         Paragraph(f"Left out: {left_out or 'nothing'}."),
+        *([Paragraph(f"The series are of {many} examinations.")] if many > 1 else []),
         *pictures,
         Details("The whole record", json.dumps(record, indent=2)),
     ]

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -15,10 +16,23 @@ from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
 from brats_tf.cli.main import main
 from brats_tf.clinical import conform as conform_module
 from brats_tf.clinical.conform import read_conform
-from brats_tf.clinical.grids import grid_of
+from brats_tf.clinical.grids import (
+    Grid,
+    brats_grid,
+    centre_of,
+    grid_of,
+    largest_part,
+    resample,
+    to_array,
+    to_image,
+    top_of,
+)
+from brats_tf.clinical.identify import identify
+from brats_tf.clinical.make_case import share_on_grid
 from brats_tf.clinical.patients import find_patients
 from brats_tf.clinical.registration import register
-from brats_tf.clinical.series import read_series, stack
+from brats_tf.clinical.series import read_series
+from brats_tf.clinical.stack import stack
 from brats_tf.data.volumes import read_volume
 from brats_tf.errors import InputError
 
@@ -101,6 +115,10 @@ def test_a_list_chooses_between_two_series(conform, folder, tmp_path):
         ("patient,modality,path\nP1,t9,a\n", "line 2 must have a patient, a modality"),
         ("patient,modality,path\nP1,t1ce,nowhere\n", "'nowhere', named for t1ce, must be the folder or file of one"),
         ("patient,modality,path\nP7,t1ce,a\n", "patient 'P7' is no folder of"),
+        (
+            "patient,modality,path\nP1,t1ce,a\nP1,t1,a\n",
+            "series 1 in a must be named for one modality; received t1ce and t1",
+        ),
         ("patient,modality,path\nP1,t1ce,a\nP1,t1ce,b\n", "line 3 names a second series for t1ce of P1"),
         ("who,what\nP1,t1ce\n", "line 2 must have a patient, a modality"),
     ],
@@ -110,6 +128,19 @@ def test_a_wrong_list_is_refused(conform, folder, tmp_path, text, words):
     (tmp_path / "list.csv").write_text(text)
     code, said = conform("--series-list", str(tmp_path / "list.csv"))
     assert code == 2 and words in said
+
+
+@pytest.mark.parametrize("place", ["b", "b/0004.dcm", "2", "series 2"])
+def test_a_list_decides_about_what_it_names_alone(conform, folder, tmp_path, place):
+    write_series(folder, "a", **ONE_FRAME)
+    write_series(folder, "b", number=2, **ONE_FRAME)
+    write_dicom(ball(), folder / "c", number=3, **T2, **ONE_FRAME)
+    (tmp_path / "list.csv").write_text(f"patient,modality,path\nP1,t1ce,{place}\n")
+    code, said = conform("--series-list", str(tmp_path / "list.csv"), "--registration", "none")
+    assert code == 0, said
+    record = read_conform(tmp_path / "cases" / "P1")
+    assert {name: one["number"] for name, one in record["series"].items()} == {"t1ce": 2, "t2": 3}
+    assert record["left_out"] == [{"number": 1, "reason": "--series-list names another for t1ce"}]
 
 
 def test_a_missing_modality_is_said_and_the_rest_goes_on(conform, folder, tmp_path):
@@ -123,6 +154,21 @@ def test_two_patients_in_a_folder_are_refused(conform, folder, tmp_path):
     write_series(folder, "a", person={"PatientID": "1"})
     write_dicom(ball(), folder / "b", person={"PatientID": "2"}, number=2, **T2)
     assert_refused(conform, tmp_path, "the folder must hold one patient; received series of 2 patients")
+
+
+@pytest.mark.parametrize("known", [("", ""), ("1", "")])
+def test_without_an_id_names_and_birth_dates_tell_two_patients(conform, folder, tmp_path, known):
+    for name, words, one, person in (("a", T1CE, known[0], "Doe^Jane"), ("b", T2, known[1], "Roe^Rick")):
+        write_dicom(ball(), folder / name, person={"PatientID": one, "PatientName": person}, **words)
+    assert_refused(conform, tmp_path, "the folder must hold one patient; received series of 2 patients")
+
+
+def test_two_examinations_without_a_frame_of_reference_need_a_registration(conform, folder, tmp_path):
+    for number, words in enumerate((T1CE, T2), start=1):
+        person = {"StudyInstanceUID": f"1.2.{number}"}
+        write_dicom(ball(), folder / str(number), person=person, number=number, FrameOfReferenceUID="", **words)
+    code, said = conform("--registration", "none")
+    assert code == 2 and "must have one frame of reference; received 2" in said
 
 
 def test_two_frames_of_reference_need_a_registration(conform, folder, tmp_path):
@@ -248,10 +294,42 @@ def test_a_truncated_file_is_named(conform, folder, tmp_path):
     assert_refused(conform, tmp_path, "series 1 in a")
 
 
-def test_a_header_cut_short_leaves_a_gap(conform, folder, tmp_path):
-    path = write_series(folder)[3]
-    path.write_bytes(path.read_bytes()[:400])
-    assert_refused(conform, tmp_path, "mm apart")
+@pytest.mark.parametrize("number", [3, -1])
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        (700, "its header is cut short"),
+        (400, "its header is cut short"),
+        (40, "it is empty, or no DICOM file any more"),
+        (0, "it is empty, or no DICOM file any more"),
+    ],
+)
+def test_a_slice_cut_short_is_not_left_away(conform, folder, tmp_path, number, length, words):
+    path = write_series(folder)[number]
+    path.write_bytes(path.read_bytes()[:length])
+    assert_refused(
+        conform, tmp_path, f"series 1 in a must be whole, but a/{path.name} beside its slices cannot be read: {words}"
+    )
+
+
+def test_what_is_no_slice_may_lie_beside_slices(conform, folder, tmp_path):
+    path = write_series(folder)[0]
+    report = pydicom.dcmread(path)
+    del report.Rows, report.PixelData
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    pydicom.dcmwrite(folder / "a" / "report.dcm", report)
+    (folder / "a" / "notes.txt").write_text("of the scanner")
+    (folder / "a" / "copy of a slice.dcm").write_bytes(path.read_bytes())
+    code, said = conform()
+    assert code == 0, said
+    for words in (
+        "a/report.dcm is no image",
+        "1 file(s) that are copies",
+        "1 file(s) that are neither DICOM nor NIfTI",
+    ):
+        assert words in said
+    assert read_conform(tmp_path / "cases" / "P1")["series"]["t1ce"]["grid"]["size"] == [20, 20, 12]
 
 
 def test_a_folder_without_images_is_refused(conform, folder, tmp_path):
@@ -470,3 +548,114 @@ def test_networks_that_are_not_there_show_before_patients_are_conformed(folder, 
     assert main([*command, "--out", str(tmp_path / "out")]) == 2
     assert "nobody" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_nifti_without_directions_is_refused(conform, folder, tmp_path):
+    sitk.WriteImage(ball(), folder / "P1_t1ce.nii.gz")
+    image = nib.load(folder / "P1_t1ce.nii.gz")
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    nib.save(nib.Nifti1Image(image.get_fdata(), None, image.header), folder / "P1_t1ce.nii.gz")
+    assert_refused(conform, tmp_path, "P1_t1ce.nii.gz must say in a sform or qform where its axes lead")
+
+
+def test_what_cannot_be_read_is_not_what_cannot_be_written(conform, folder, tmp_path, monkeypatch):
+    """An `OSError` while a case is made costs one patient, but a full disk stops all."""
+    write_series(folder)
+    write_series(tmp_path / "scanner" / "P2")
+    make_case, number = conform_module.make_case, errno.EIO
+
+    def fail(patient, *given):
+        if patient.id == "P1":
+            raise OSError(number, os.strerror(number))
+        return make_case(patient, *given)
+
+    monkeypatch.setattr(conform_module, "make_case", fail)
+    code, said = conform()
+    assert (
+        code == 2 and "Left out: Patient P1: its series could not be read: OSError" in said and "1 of 2 cases" in said
+    )
+    number = errno.ENOSPC
+    code, said = conform()
+    assert code == 2 and "P1 could not be written: No space left on device" in said and "of 2 cases" not in said
+
+
+def test_folders_that_are_no_patients_cost_nobody_else(conform, folder, tmp_path):
+    write_series(folder)
+    for name in ("@eaDir", "a b?"):
+        (folder.parent / name).mkdir()
+    (folder / os.fsdecode(b"M\xfcller.txt")).write_text("no UTF-8")
+    code, said = conform()
+    assert code == 2 and "1 of 2 cases" in said and "@eaDir" not in said
+    assert "Left out: " in said and "a b?: its name becomes the id of a case" in said
+
+
+def test_cases_that_were_made_are_no_patients(folder, tmp_path, capsys, monkeypatch):
+    write_series(folder)
+    monkeypatch.chdir(tmp_path / "scanner")
+    for _ in range(2):
+        assert main(["conform", ".", "--brain-mask", "nonzero"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Skipped cases: it holds cases that `brats-tf conform` made" in said and "1 of 1 cases" in said
+
+
+def test_a_patient_behind_a_link_has_the_links_name(tmp_path):
+    (tmp_path / "DOE_JANE").mkdir()
+    write_series(tmp_path / "DOE_JANE")
+    (tmp_path / "P01").symlink_to(tmp_path / "DOE_JANE")
+    (patient,) = find_patients(tmp_path / "P01")
+    assert (patient.id, patient.folder) == ("P01", tmp_path / "P01")
+
+
+def test_names_of_a_person_are_hidden_in_every_line(folder):
+    utf8, person = {"SpecificCharacterSet": "ISO_IR 192"}, {"PatientName": "王^小东", "PatientID": "4711"}
+    write_dicom(ball(), folder / "王小东", person=person, **T1CE, **utf8)
+    path = sorted((folder / "王小东").iterdir())[0]
+    (folder / "王小东" / "4711.dcm").write_bytes(path.read_bytes()[:400])
+    (folder / "Mu\u0308ller").mkdir()
+    write_dicom(ball(), folder / "Mu\u0308ller" / "b", person={"PatientName": "M\u00fcller"}, number=2, **T2, **utf8)
+    found, left_out = read_series(folder, "P1")
+    assert [one.name for one in found] == ["series 1 in *", "series 2 in */b"]
+    assert left_out == ["Patient P1: */* was left out: its header is cut short."]
+    assert found[0].damaged == "*/* beside its slices cannot be read: its header is cut short"
+
+
+def test_an_agent_of_an_enhanced_file_is_read(folder):
+    write_enhanced(ball(), folder / "a.dcm", words="T1W_3D_TFE", times=(3, 1900, 900), agent="")
+    file = pydicom.dcmread(folder / "a.dcm")
+    agent = pydicom.Dataset()
+    agent.CodeMeaning = "Gadobutrol"
+    file.ContrastBolusAgentSequence = [agent]
+    file.save_as(folder / "a.dcm")
+    assert list(identify(read_series(folder, "P1")[0], patient="P1")[0]) == ["t1ce"]
+    usage = pydicom.Dataset()
+    usage.ContrastBolusAgentAdministered = "NO"
+    file.SharedFunctionalGroupsSequence[0].ContrastBolusUsageSequence = [usage]
+    file.save_as(folder / "a.dcm")
+    assert list(identify(read_series(folder, "P1")[0], patient="P1")[0]) == ["t1"]
+
+
+def test_a_template_of_other_voxels_is_refused_before_any_work(conform, folder, tmp_path):
+    write_series(folder)
+    sitk.WriteImage(ball(), tmp_path / "template.nii.gz")
+    code, said = conform("--template", str(tmp_path / "template.nii.gz"))
+    assert code == 2 and "a template must have voxels of 1 mm; received 10x10x12 mm" in said
+
+
+def test_a_mask_longer_than_the_grid_keeps_the_top_of_the_head():
+    """A brain of 140 mm, a cord below it and a stray island far below."""
+    mask = np.zeros((60, 60, 80), bool)
+    mask[10:50, 10:50, 40:75] = True
+    mask[28:32, 28:32, 20:40] = True
+    mask[30, 30, 0] = True
+    image = to_image(mask, Grid(mask.shape, np.diag([4.0, 4.0, 4.0, 1.0])))
+    part = largest_part(image)
+    grid = brats_grid(centre_of(part), top=top_of(part))
+    brain = to_array(resample(image, grid, sitk.Transform(), kind="nearest")) > 0
+    share = brain.sum() / (mask.sum() * 64)
+    assert top_of(part) == 74 * 4
+    assert 0.97 < share < 1 and not brain[..., -1].any() and brain[..., -5].any()
+    assert brats_grid((0, 0, 0), top=70).matrix[2, 3] == brats_grid((0, 0, 0)).matrix[2, 3]
+    with pytest.raises(
+        InputError, match="P1: the case's grid of 240x240x155 mm must hold the brain; received a mask of"
+    ):
+        share_on_grid(brain, grid, mask.sum() * 64 / 1000 * 1.2, "P1")

@@ -91,6 +91,11 @@ SE_T1, SE_T2, FLAIR, MPRAGE = (10, 550, None), (95, 5000, None), (120, 9000, 250
         ("T1 SUB", SE_T1, "gd", None),
         ("t2_tse", SE_T1, "", None),
         ("something", None, "", None),
+        ("AX T1 NO IV CONTRAST", SE_T1, "", "t1"),
+        ("AX T1 W/O I.V. CONTRAST", SE_T1, "", "t1"),
+        ("AX T1 before GD", SE_T1, "", "t1"),
+        ("AX T1 prior to contrast", SE_T1, "", "t1"),
+        ("AX T1 IV CONTRAST", SE_T1, "", "t1ce"),
     ],
 )
 def test_words_and_times_tell_the_modality(words, times, agent, modality):
@@ -111,11 +116,20 @@ def test_the_description_counts_more_than_the_protocol_of_the_whole_examination(
         ("AX T1", "Routine brain pre and post", "t1"),
         ("AX T1", "Kopf nativ und KM", "t1"),
         ("AX T1", "Brain without and with contrast", "t1"),
+        ("AX T1", "BRAIN W/O AND W IV CONTRAST", "t1"),
+        ("AX T1", "BRAIN W/O IV CONTRAST", "t1"),
+        ("AX T1 GD", "MRI + MRA BRAIN", "t1ce"),
+        ("AX T1", "BRAIN TUMOR W PERFUSION", "t1"),
     ):
         chosen, _ = identify([series(words, SE_T1, ProtocolName=protocol)], patient="P")
         assert list(chosen) == [modality], (words, protocol)
     _, (one,) = identify([series("AX T1", SE_T1, ProtocolName="Brain native", ContrastBolusAgent="gd")], patient="P")
     assert one.reason == "its protocol says 'native', but an agent is named"
+
+
+def test_a_protocol_tells_what_a_description_leaves_open():
+    _, (one,) = identify([series("AX", None, ProtocolName="MRA")], patient="P")
+    assert one.reason == "'mra' in its protocol is of none of the four modalities"
 
 
 def test_words_against_times_are_told_both():
@@ -155,6 +169,10 @@ def test_a_named_series_that_is_not_there_is_refused():
     [("x_flair.nii.gz", "flair"), ("x-t1c.nii.gz", "t1ce"), ("AX T1 post.nii", "t1ce"), ("T2w.nii.gz", "t2"),
      ("t2_space_mpr.nii.gz", "t2"), ("post_T1.nii.gz", "t1ce"), ("ax_T1_wo_contrast.nii.gz", "t1"),
      ("KM_01_t1.nii.gz", "t1"), ("P1_post_op_t1.nii.gz", "t1"), ("Study_Post_001_t1.nii.gz", "t1"),
+     ("pre_contrast_T1.nii.gz", "t1"), ("without_contrast_T1.nii", "t1"), ("wo_gad_T1.nii", "t1"),
+     ("ohne_KM_T1.nii", "t1"), ("post_contrast_AX_T1.nii", "t1ce"), ("GD_AX_T1.nii", "t1ce"), ("AX_T1_FLAIR.nii", None),
+     ("AX_T2_FLAIR.nii.gz", "flair"), ("post_native_T1.nii", None), ("sub-01_T1w.nii.gz", "t1"),
+     ("sub-01_ses-2_T2w.nii.gz", "t2"), ("sub-01_ce-gadolinium_T1w.nii.gz", "t1ce"), ("T1_sub.nii.gz", None),
      ("BraTS20_Training_001_t1.nii.gz", "t1"), ("brain_mask.nii.gz", None), ("scan.nii.gz", None)],
 )  # fmt: skip
 def test_names_tell_the_modality_of_nifti_files(name, modality):

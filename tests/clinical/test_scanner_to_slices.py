@@ -17,12 +17,15 @@ from tiny_networks import TINY_CROP
 
 from brats_tf.cli.main import main
 from brats_tf.clinical.conform import read_conform
+from brats_tf.clinical.dicom_seg import write_segmentation
 from brats_tf.clinical.grids import Grid, grid_of_volume
 from brats_tf.clinical.restore import restore_predictions, restore_regions
-from brats_tf.clinical.series import read_series, stack
+from brats_tf.clinical.series import read_series
+from brats_tf.clinical.stack import stack
 from brats_tf.config.config import Config
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.volumes import read_segmentation, read_volume, write_volume
+from brats_tf.errors import InputError
 from brats_tf.models.build import build_network
 from brats_tf.regions import (
     BRATS_2017,
@@ -284,3 +287,46 @@ def test_a_source_that_changed_is_not_taken_for_the_old_one(patient, predicted, 
     source = ["--source", str(tmp_path / "scanner"), "--out", str(tmp_path)]
     assert main(["restore", str(predicted / "predictions"), *source]) == 2
     assert "are not in" in capsys.readouterr().out and not list(tmp_path.glob("**/*_seg.dcm"))
+
+
+def test_what_was_restored_stays_where_the_sources_are_gone(predicted, tmp_path, capsys):
+    command = ["restore", str(predicted / "predictions"), "--out", str(tmp_path / "restored")]
+    assert main(command) == 0
+    folder, record = tmp_path / "restored" / "P1", tmp_path / "restored" / "restored.json"
+    before, files = json.loads(record.read_text()), sorted(path.name for path in folder.iterdir())
+    (tmp_path / "elsewhere" / "P1").mkdir(parents=True)
+    capsys.readouterr()
+    assert main([*command, "--source", str(tmp_path / "elsewhere")]) == 2
+    assert "what an earlier call restored of it stays" in " ".join(capsys.readouterr().out.split())
+    after = json.loads(record.read_text())
+    assert sorted(path.name for path in folder.iterdir()) == files
+    assert after["cases"] == before["cases"] and list(after["left_out"]) == ["P1"]
+
+
+def test_volumes_stay_where_a_dicom_seg_cannot_be_made(predicted, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise InputError("series 3 cannot carry a DICOM SEG: ValueError: no frame of reference.")
+
+    monkeypatch.setattr("brats_tf.clinical.restore.write_segmentation", fail)
+    assert main(["restore", str(predicted / "predictions"), "--out", str(tmp_path)]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Left out: Case P1: series 3 cannot carry a DICOM SEG: ValueError: no frame of reference; the label" in said
+    record = json.loads((tmp_path / "restored.json").read_text())
+    assert record["cases"]["P1"]["t1ce"]["files"] == ["P1_t1ce_seg.nii.gz", "P1_t1ce_seg.png"]
+    assert record["cases"]["P1"]["t1ce"]["WT_ml"] > 0 and list(record["left_out"]) == ["P1"]
+
+
+def test_a_dicom_seg_has_nothing_of_the_source_but_what_it_needs(patient, predicted, tmp_path):
+    shutil.copytree(patient[0] / "scanner", tmp_path / "scanner")
+    for path in (tmp_path / "scanner").rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.OtherPatientNames, header.MedicalAlerts, header.StationName = "DOE-2", "SECRET-ALERT", "SECRET-STATION"
+        header.PatientBirthTime, header.AdmissionID = "010203", "SECRET-ADMISSION"
+        pydicom.dcmwrite(path, header)
+    series = next(one for one in read_series(tmp_path / "scanner" / "P1", "P1")[0] if one.is_dicom)
+    grid, _ = stack(series)
+    regions = np.zeros((*grid.size, 3), bool)
+    regions[2:5, 2:5, 2:5] = True
+    write_segmentation(tmp_path / "seg.dcm", regions, series)
+    text = str(pydicom.dcmread(tmp_path / "seg.dcm"))
+    assert "SECRET" not in text and "DOE" not in text and "010203" not in text
