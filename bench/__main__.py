@@ -53,6 +53,12 @@ def run(given):
     from bench.windows import bench_windows
 
     if given.stage == "backbones":
+        other = {"data": given.data, "phantoms": given.phantoms, "preset": given.preset, "modality": given.modality}
+        other |= {name: value for name, value in settings_given(given).items() if name != "backbone"}
+        if ignored := [name for name, value in other.items() if value]:
+            raise InputError(
+                f"Stage backbones takes --backbone and --results alone. Received also: {', '.join(ignored)}."
+            )
         bench_backbones((given.backbone,) if given.backbone else None, results=given.results)
         return
     config, stages = displayed_config(given), STAGES[:6] if given.stage == "all" else (given.stage,)

@@ -33,7 +33,8 @@ from brats_tf.config.execution import PredictionOptions
 from brats_tf.config.settings import DataSettings
 from brats_tf.data.splits import Split, split_cases
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import CASES_FILE, TABLE_ORDER, evaluate, read_scores
+from brats_tf.evaluation.evaluate import evaluate
+from brats_tf.evaluation.results import CASES_FILE, TABLE_ORDER, read_scores
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models.build import build_with_weights

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from brats_tf.config.presets import DEFAULT_PRESET
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import TABLE_ORDER, read_summary
+from brats_tf.evaluation.results import TABLE_ORDER, read_summary
 from brats_tf.runs.files import RECORD_FILE
 from brats_tf.runs.record import FINISHED, read_run_record
 from brats_tf.runtime.console import console

@@ -103,13 +103,35 @@ def _differences(name):
     for one in run["differences"]:
         first, second = (_trained(one[which], one.get(f"{which}_trained"), run) for which in ("first", "second"))
         figures = " | ".join(interval(one["dice"][region]) for region in REGIONS)
-        lines.append(f"| {first} | {second} | {len(one['seeds'])} | {figures} |")
+        mark = " †" if _unlike(one, run) else ""
+        lines.append(f"| {first} | {second}{mark} | {len(one['seeds'])} | {figures} |")
     for row in run["rows"]:
         if "blinded" in row["dice"]:
             figures = " | ".join(interval(row["unblinded_minus_blinded"][region]) for region in REGIONS)
             name, seeds = _trained(row["variant"], row, run), len(row["blinded_seeds"])
             lines.append(f"| {name} | the same, blinded | {seeds} | {figures} |")
+    if any("†" in line for line in lines):
+        lines += ["", "† Trained on another processor, or in another precision, than the first."]
     return lines
+
+
+def _trainings(variant, trained, run):
+    """The trainings of one row: of a variant, by its epochs, minutes and rate."""
+    return [
+        one
+        for one in run["runs"]
+        if one["variant"] == variant and all(one.get(name) == value for name, value in (trained or {}).items())
+    ]
+
+
+def _unlike(difference, run):
+    """Whether two networks ran on different devices or, as far as known, in different precisions."""
+    both = [_trainings(difference[which], difference.get(f"{which}_trained"), run) for which in ("first", "second")]
+    devices, precisions = (
+        [{of(one) for one in some} - {None} for some in both]
+        for of in (lambda one: one["device"], lambda one: (one.get("networks") or [{}])[0].get("precision"))
+    )
+    return devices[0] != devices[1] or (all(precisions) and precisions[0] != precisions[1])
 
 
 def real_cases_parts():
@@ -186,7 +208,8 @@ def real_cases_seen():
         for kind, title in kinds.items():
             if kind in row["dice"]:
                 figures = " | ".join(f"{100 * row['dice'][kind][region]['mean']:.1f}" for region in REGIONS)
-                seeds = len(row["blinded_seeds"] if kind == "blinded" else row["seeds"])
+                trained = {name: row[name] for name in ("epochs", "minutes", "learning_rate")}
+                seeds = sum(kind in one for one in _trainings(row["variant"], trained, run))
                 lines.append(f"| {_trained(row['variant'], row, run)} | {title} | {seeds} | {figures} |")
     return lines
 

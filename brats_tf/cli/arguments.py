@@ -86,6 +86,9 @@ def folder(given: Namespace, name: str) -> Path:
 
 def runs_given(given: Namespace) -> list[Path]:
     """The folders of the networks that the arguments name, or of those that the preset trains."""
+    beside = [f"--{option}" for option in ("preset", "name") if getattr(given, option)]
+    if given.networks and beside:
+        raise InputError(f"--networks names the networks already. Received also: {', '.join(beside)}.")
     return [folder(given, "runs") / name for name in given.networks or run_names(preset_of(given), given.name)]
 
 

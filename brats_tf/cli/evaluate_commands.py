@@ -29,6 +29,8 @@ def evaluate(given):
     from brats_tf.evaluation.label_maps import LabelMaps
     from brats_tf.runtime.ray_pool import ray_executor
 
+    if given.runs and not given.blind_classifier:
+        raise InputError(f"--runs is for --blind-classifier. Received: --runs {given.runs} without it.")
     maps = LabelMaps(given.predictions)
     folders = {"predictions": given.predictions, "results": results_given(given)}
     cases, scoring = cases_to_score(given, maps), section_given(given, EvaluationOptions)
@@ -70,7 +72,7 @@ def report(given):
     from brats_tf.report.report import write_report
 
     maps = LabelMaps(given.predictions)
-    write_report(
+    _, unshown = write_report(
         cases_to_score(given, maps),
         runs=runs_of(given, maps),
         predictions=given.predictions,
@@ -78,6 +80,7 @@ def report(given):
         options=section_given(given, ReportOptions),
         convention=convention_given(given),
     )
+    return FAILED_CASES if unshown else 0
 
 
 def tune_postprocessing(given):
@@ -134,7 +137,7 @@ def package_submission(given):
     from brats_tf.evaluation.submission import package_submission as package
 
     maps = LabelMaps(given.predictions)
-    cases, skipped = cases_predicted(given, maps) if given.data or maps.record else (None, ())
+    cases, skipped = cases_predicted(given, maps, complete=True) if given.data or maps.record else (None, ())
     return FAILED_CASES if package(given.predictions, given.archive, cases=cases, skipped=skipped) else 0
 
 

@@ -65,9 +65,12 @@ def cases_to_score(given: Namespace, maps: LabelMaps) -> list[Case]:
 
 
 def cases_predicted(
-    given: Namespace, maps: LabelMaps, option: str = "--data"
+    given: Namespace, maps: LabelMaps, option: str = "--data", *, complete: bool = False
 ) -> tuple[list[Case], list[tuple[Path, str]]]:
-    """The cases that PREDICTIONS were to be made of, truth or not: from `option`, or as the record says."""
+    """The cases that PREDICTIONS were to be made of, truth or not: from `option`, or as the record says.
+
+    With `complete`, all cases in the folders that the record names, and what was skipped there.
+    """
     cases: list[Case] = []
     skipped: list[tuple[Path, str]] = []
     for root in _roots(given.data, maps, option):
@@ -75,8 +78,8 @@ def cases_predicted(
         cases += found
         skipped += left_out
     cases = _each_once(cases)
-    chosen = cases if given.data else [case for case in cases if maps.belongs(case.id)]
-    return chosen, skipped if given.data else []
+    complete = complete or bool(given.data)
+    return cases if complete else [case for case in cases if maps.belongs(case.id)], skipped if complete else []
 
 
 def runs_of(given: Namespace, maps: LabelMaps) -> list[Path]:
@@ -86,6 +89,8 @@ def runs_of(given: Namespace, maps: LabelMaps) -> list[Path]:
         InputError: when a folder is not there any more.
     """
     runs = [Path(facts["run"]) for facts in maps.record.get("checkpoints", {}).values()]
+    if getattr(given, "runs", None) and not maps.record:
+        raise InputError(f"--runs is for predictions of this package. Received: {maps.folder}, without a record.")
     if getattr(given, "runs", None):
         runs = [given.runs / run.name for run in runs]
     missing = [str(run) for run in runs if not run.is_dir()]

@@ -7,15 +7,18 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from brats_tf import __version__
 from brats_tf.clinical.convert import converter_version
+from brats_tf.clinical.grids import Grid
 from brats_tf.clinical.identify import identify
 from brats_tf.clinical.make_case import CHECKS_FOLDER, STEPS, check_template, make_case
 from brats_tf.clinical.patients import CONFORM_FILE, explain_damage
 from brats_tf.clinical.series import files_under, read_series
 from brats_tf.config.execution import ConformOptions
 from brats_tf.data.layouts import UNDERSCORED
-from brats_tf.errors import InputError, WriteError
+from brats_tf.errors import InputError, WriteError, in_one_line
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.files import atomic, read_json, remove_partial, sha256_of, write_json
@@ -80,10 +83,29 @@ def read_conform(folder):
         missing = [name for name in _PARTS if not isinstance(record, dict) or name not in record]
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        _check_parts(record)
         return record
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else in_one_line(error)
         raise InputError(f"{path} must hold what `brats-tf conform` writes: {reason}.") from None
+
+
+def _check_parts(record):
+    """Raises unless the parts of a record are what `make_case` returns, as far as pages and `restore` read them."""
+    float(record["brain_mask"]["ml"])
+    sum(map(float, record["seconds"].values()))
+    Grid.from_dict(record["grid"])
+    for one in record["series"].values():
+        Grid.from_dict(one["grid"])
+        np.array(one["case_to_series"], float).reshape(4, 4)
+        if not {"number", "reason", "is_dicom", "sha256"} <= one.keys():
+            raise ValueError("a series lacks a part")
+        if isinstance(one["registration"], dict):
+            for name in ("rotation_degrees", "shift_mm", "overlap", "mutual_information_nats"):
+                float(one["registration"][name])
+    whole = all({"number", "reason"} <= one.keys() for one in record["left_out"])
+    if record["reference"] not in record["series"] or not whole:
+        raise ValueError("its reference, or what was left out, is not there")
 
 
 def _conform(patient, out, options, template, replace, tell):

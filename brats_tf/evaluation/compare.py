@@ -1,5 +1,6 @@
 """Do two sets of predictions differ? Paired tests on what `brats-tf evaluate` wrote for each."""
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 from rich.table import Table
 
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import TABLE_ORDER, check_origin, read_scores, read_summary
 from brats_tf.evaluation.label_maps import LabelMaps
+from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
+from brats_tf.evaluation.results import TABLE_ORDER, TOO_GOOD, check_origin, read_scores, read_summary
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.evaluation.statistics import permutation_p, wilcoxon_p
 from brats_tf.runtime.console import cell, console
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 COMPARED = tuple(name for name, metric in METRICS.items() if metric.better)
 RANKED = ("dice", "hd95_mm")  # BraTS 2017-2020 ranks cases x regions x these.
 COMPARISON_FILE = "comparison.json"
+VOLUME_TOLERANCE_ML = 1e-3  # By which the volumes of one truth may differ, of two layouts.
 
 
 def scores_of(folder, name):
@@ -49,12 +52,20 @@ def compare_results(first, second, *, results):
         InputError: when a folder has no scores, or they share no case.
     """
     scores = [read_scores(folder) for folder in (first, second)]
-    rules = [read_summary(folder)["empty_rule"] for folder in (first, second)]
+    summaries = [read_summary(folder) for folder in (first, second)]
+    rules = [summary["empty_rule"] for summary in summaries]
     if rules[0] != rules[1]:
         raise InputError(f"Both must follow one rule for empty regions. Received: {rules[0]} and {rules[1]}.")
     both = [case for case in scores[0] if case in scores[1]]
     if not both:
         raise InputError(f"{first} and {second} must share cases. Received: none in both.")
+    for case, region in itertools.product(both, TABLE_ORDER):
+        volumes = [one[case][region]["truth_ml"] for one in scores]
+        if abs(volumes[0] - volumes[1]) > VOLUME_TOLERANCE_ML:
+            raise InputError(
+                f"Case {case}: both must be scored against one truth. Received: {region} of {volumes[0]:.3f} ml in "
+                f"{first} and {volumes[1]:.3f} ml in {second}."
+            )
     regions = {
         region: {metric: _compared(scores, both, region, metric) for metric in COMPARED} for region in TABLE_ORDER
     }
@@ -68,6 +79,7 @@ def compare_results(first, second, *, results):
         "regions": regions,
         "mean_ranks": ranks.mean(axis=0).tolist(),
         "ranks_p": permutation_p(ranks[:, 0], ranks[:, 1]),
+        "too_good": [{name: summary[name] for name in TOO_GOOD if name in summary} for summary in summaries],
     }
     write_json(Path(results) / COMPARISON_FILE, comparison)
     _show(comparison)
@@ -126,7 +138,13 @@ def _show(comparison):
     first, second = comparison["mean_ranks"]
     log.info(
         f"Mean rank over {len(comparison['cases'])} cases, regions, Dice and HD95: {first:.3f} and {second:.3f} (1 is "
-        f"better), permutation p = {comparison['ranks_p']:.3g}. p of the metrics: Wilcoxon, uncorrected."
+        f"better), permutation p = {comparison['ranks_p']:.3g}. p of the metrics: Wilcoxon, uncorrected. Rule: "
+        f"{EMPTY_MASK_RULES[comparison['empty_rule']].sentence}."
     )
+    for name, cases in zip(("first", "second"), comparison["too_good"], strict=True):
+        for key, ids in cases.items():
+            log.warning(
+                f"{len(ids)} cases {TOO_GOOD[key]} that predicted them in {comparison[name]}: scores are too good."
+            )
     if comparison["only_in_one"]:
         log.info(f"Only in one of them, left out: {', '.join(comparison['only_in_one'])}.")

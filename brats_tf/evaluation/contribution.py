@@ -9,9 +9,9 @@ from rich.table import Table
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.data.notes import misread
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import TABLE_ORDER
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
-from brats_tf.evaluation.metrics import dice
+from brats_tf.evaluation.metrics import EMPTY_MASK_RULES, dice
+from brats_tf.evaluation.results import TABLE_ORDER
 from brats_tf.evaluation.scores import format_score
 from brats_tf.evaluation.statistics import summarise, wilcoxon_p
 from brats_tf.inference.ensemble import load_ensemble
@@ -150,3 +150,4 @@ def _show(found):
         table.add_row(region, *means, f"{low} to {high}", f"{figures['p']:.3g}", str(figures["normal"]["n"]))
     console.print(table)
     log.info("Blinded: each plane is replaced by its mean, so that the classifier sees nothing of the case.")
+    log.info(f"Rule: {EMPTY_MASK_RULES[found['empty_rule']].sentence}.")

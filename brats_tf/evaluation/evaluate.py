@@ -14,26 +14,24 @@ from rich.table import Table
 from brats_tf import __version__
 from brats_tf.config.execution import EvaluationOptions
 from brats_tf.data.case import Case
+from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.notes import leave_out_misread
-from brats_tf.errors import InputError, about, in_one_line
+from brats_tf.errors import InputError, about
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
+from brats_tf.evaluation.results import CASES_FILE, SUMMARY_FILE, TABLE_ORDER
 from brats_tf.evaluation.scores import METRICS, format_score, score_region
 from brats_tf.evaluation.statistics import format_correlation, spearman, summarise
 from brats_tf.inference.prediction_record import chosen_on, uncertainties
 from brats_tf.regions import REGIONS, Convention
 from brats_tf.runs.record import git_commit
-from brats_tf.runtime.console import console, track
-from brats_tf.runtime.files import atomic, read_csv, read_json, sha256_of
+from brats_tf.runtime.console import cell, console, track
+from brats_tf.runtime.files import atomic, sha256_of
 from brats_tf.runtime.lock import lock
 from brats_tf.runtime.system import available_cores, machine
 
 log = logging.getLogger(__name__)
 
-CASES_FILE, SUMMARY_FILE = "cases.csv", "summary.json"
-TABLE_ORDER = ("ET", "WT", "TC")  # The columns of the embedding paper's Tables 2 and 3.
-# Keys of a summary that name cases whose scores are too good, and what these cases did.
-TOO_GOOD = {"chose_the_checkpoint": "chose the checkpoint", "trained_the_networks": "trained networks"}
 TABLE_ROWS = (("Mean", "mean"), ("StdDev", "std"), ("Median", "median"))
 
 
@@ -65,6 +63,7 @@ def evaluate(
     """
     options, results = options or EvaluationOptions(), Path(results)
     failures: list[tuple[str, str]] = []
+    by_id = {case.id: case for case in cases}
     maps = LabelMaps(predictions, convention)
     with lock(results):
         pool = executor or ThreadPoolExecutor(options.workers or available_cores())
@@ -73,6 +72,7 @@ def evaluate(
         if not scored:
             raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
         summary = _summarise(scored, failures, maps, options) | {"without_truth": maps.without_truth(cases)}
+        summary["truth_sha256"] = {case_id: sha256_of(by_id[case_id].require(SEGMENTATION)) for case_id in scored}
         _write(results, scored, summary)
     log.info(f"Scores written to {results / CASES_FILE} and {results / SUMMARY_FILE}.")
     return summary, failures
@@ -112,16 +112,6 @@ def _made_by(maps, scored):
     origins = sorted({facts["initial_weights"] for facts in checkpoints.values()})
     known = {"brats_tf": __version__, "commit": git_commit(), "machine": machine()}
     return known | {"networks": {}} | maps.origin(scored) | {"initial_weights": origins}
-
-
-def check_origin(made_by, maps, case_ids, results):
-    """Raises `InputError` when scores in `results` are not of these `LabelMaps`."""
-    expected = maps.origin(case_ids)
-    if any(made_by.get(name) != value for name, value in expected.items()):
-        raise InputError(
-            f"{results} must hold the scores of these predictions; received those of earlier ones, or of an older "
-            "version: run `brats-tf evaluate` again."
-        )
 
 
 def _score_all(cases, score, pool, failures):
@@ -168,49 +158,6 @@ def _uncertainty(record, scored):
     }
 
 
-def read_scores(results):
-    """The scores that `evaluate` wrote: {case id: {region: {metric: float}}}. Raises `InputError`."""
-    path = Path(results) / CASES_FILE
-    scored = {}
-    try:
-        for row in read_csv(path):
-            values = {metric: float(row[metric]) for metric in METRICS}
-            scored.setdefault(row["case"], {})[row["region"]] = values
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; `brats-tf evaluate` writes it.") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} must hold the columns case, region, {', '.join(METRICS)}: {error}.") from None
-    if not scored or any(set(regions) != set(REGIONS) for regions in scored.values()):
-        raise InputError(f"{path} must hold a row for each of {', '.join(REGIONS)} of every case.")
-    return scored
-
-
-def read_summary(results):
-    """The `summary.json` that `evaluate` wrote. Raises `InputError`."""
-    path = Path(results) / SUMMARY_FILE
-    try:
-        summary = read_json(path)
-        lacking = [name for name in ("without_truth", "cases_sha256", *REGIONS) if name not in summary]
-        if lacking:
-            raise ValueError(f"{', '.join(lacking)} missing, as in an older version")
-        figures = [summary[region][metric] for region in REGIONS for metric in METRICS]
-        missing = [name for one in figures for name in summarise([]) if name not in one]
-        expected = summary["cases_sha256"]
-        if expected != sha256_of(Path(results) / CASES_FILE):
-            raise ValueError(f"{CASES_FILE} is of another evaluation")
-        kinds = all(isinstance(summary[name], dict) for name in ("left_out", "made_by"))
-        kinds = kinds and isinstance(summary["without_truth"], list)
-        if summary["empty_rule"] not in EMPTY_MASK_RULES or not kinds or missing:
-            raise ValueError("scores of another version")
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; `brats-tf evaluate` writes it.") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path} must hold what `brats-tf evaluate` writes: {in_one_line(error)}. Run it again."
-        ) from None
-    return summary
-
-
 def show_table(summaries):
     """Prints mean, deviation and median of Dice and HD95 for each {title: summary}, and the rule for empty regions."""
     for metric in ("dice", "hd95_mm"):
@@ -220,7 +167,7 @@ def show_table(summaries):
         for title, summary in summaries.items():
             for row, key in TABLE_ROWS:
                 values = [format_score(metric, summary[region][metric][key]) for region in TABLE_ORDER]
-                table.add_row(title if key == "mean" else "", row, *values, _counts(summary, metric))
+                table.add_row(cell(title) if key == "mean" else "", row, *values, _counts(summary, metric))
         console.print(table)
     rules = dict.fromkeys(EMPTY_MASK_RULES[summary["empty_rule"]].sentence for summary in summaries.values())
     log.info(f"Rule: {'; '.join(rules)}. Standard deviations divide by n. HD95 as MedPy defines it.")

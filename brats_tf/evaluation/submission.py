@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 SHAPE = (240, 240, 155)
 # What files of each year are called, and their labels.
 NAMES = (
-    (re.compile(r"BraTS(17|18|19|20|2021)_.+\.nii\.gz", re.IGNORECASE), BRATS_2017),
+    (re.compile(r"BraTS(17|18|19|20|2021)_([A-Za-z0-9]+_)*\d+\.nii\.gz", re.IGNORECASE), BRATS_2017),
     (re.compile(r"BraTS-[A-Za-z]+-\d{5}(-\d{3})?\.nii\.gz"), BRATS_2023),
 )
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # A zip of the same files is the same zip.
@@ -68,7 +68,8 @@ def package_submission(predictions, archive, *, cases=None, skipped=()):
     for name, sentence in objections:
         log.info(f"{name}: {sentence}")
     if objections:
-        log.info(f"{len(objections)} objections; no archive was written.")
+        earlier = f"; {archive} is one of before" if Path(archive).exists() else ""
+        log.info(f"{len(objections)} objections; no archive was written{earlier}.")
         return objections
     with atomic(Path(archive)) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for path in paths:

@@ -12,7 +12,7 @@ from brats_tf.data.notes import leave_out_misread
 from brats_tf.data.splits import Split
 from brats_tf.errors import InputError
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
-from brats_tf.evaluation.metrics import dice
+from brats_tf.evaluation.metrics import EMPTY_MASK_RULES, dice
 from brats_tf.inference.postprocessing import TUNED
 from brats_tf.runs.files import POSTPROCESSING_FILE
 from brats_tf.runtime.console import console, track
@@ -57,7 +57,7 @@ def tune_postprocessing(cases, *, predictions, runs, convention=None):
     console.print(table)
     log.info(
         f"Best: {tuned['drop_et_below_ml']:g} ml, written to {POSTPROCESSING_FILE} of "
-        f"{', '.join(str(run) for run in runs)}."
+        f"{', '.join(str(run) for run in runs)}. Rule: {EMPTY_MASK_RULES['brats'].sentence}."
     )
     return failures
 

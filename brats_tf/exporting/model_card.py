@@ -7,7 +7,7 @@ from pathlib import Path
 from brats_tf import __version__
 from brats_tf.data.splits import training_cases
 from brats_tf.errors import InputError, format_shape
-from brats_tf.evaluation.evaluate import TOO_GOOD, read_summary
+from brats_tf.evaluation.results import TOO_GOOD, read_summary
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.exporting.label_map import channels_of
 from brats_tf.inference.prediction_record import settings_sha256

@@ -81,7 +81,7 @@ def render_page(title, subtitle, sections, sprite_sheets):
         "colours": COLOUR_BLIND_SAFE,
         "errors": ERROR_COLOURS,
     }
-    return environment.get_template("report.html").render(
+    html = environment.get_template("report.html").render(
         title=title,
         subtitle=subtitle,
         sections=sections,
@@ -90,3 +90,4 @@ def render_page(title, subtitle, sections, sprite_sheets):
         css=(TEMPLATES / "report.css").read_text(),
         javascript=(TEMPLATES / "report.js").read_text(),
     )
+    return html.encode("utf-8", "replace").decode()  # The name of a folder may be no UTF-8.

@@ -13,7 +13,7 @@ from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.runs.files import FIGURES_FOLDER
 from brats_tf.runs.network import load_network
 from brats_tf.runtime.tensorflow import free_graphs
-from brats_tf.visualisation.overlays import blend, save_overlay
+from brats_tf.visualisation.overlays import blend, save_overlay, with_dark_background
 from brats_tf.visualisation.plots import save_planes
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def draw_figures(run, case, checkpoint="last"):
     predictor = Predictor(config, network, compiled_forward(network))
     predicted = to_classes(predictor.predict(prepared.volume), predictor.outputs)
     labels = ({"truth": prepared.classes} if with_truth else {}) | {"prediction": predicted}
-    folder, shown = Path(run) / FIGURES_FOLDER, prepared.volume[..., 0]
+    folder, shown = Path(run) / FIGURES_FOLDER, with_dark_background(prepared.volume[..., 0])
     title = f"{case.id}, {config.data.modalities[0]}, network {Path(run).name}"
     paths = [folder / f"overlay-{case.id}.png"]
     save_overlay(paths[0], shown, labels, title=title)

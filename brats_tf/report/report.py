@@ -16,8 +16,8 @@ from brats_tf.config.execution import ReportOptions
 from brats_tf.config.settings import ClassifierSettings
 from brats_tf.data import volumes
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import TABLE_ORDER, check_origin, read_scores, read_summary
 from brats_tf.evaluation.label_maps import LabelMaps
+from brats_tf.evaluation.results import TABLE_ORDER, check_origin, check_truth, read_scores, read_summary
 from brats_tf.evaluation.scores import format_score
 from brats_tf.inference.prediction_record import check_weights
 from brats_tf.preprocessing.preprocess import prepare_case
@@ -35,7 +35,7 @@ from brats_tf.report.sections import (
 from brats_tf.runtime.console import track
 from brats_tf.runtime.files import atomic, sha256_of
 from brats_tf.runtime.system import machine
-from brats_tf.visualisation.overlays import COLOUR_BLIND_SAFE, save_overlay
+from brats_tf.visualisation.overlays import save_overlay
 from brats_tf.visualisation.sprite_sheet import SpriteSheet, make_sprite_sheet
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
         convention: of the labels in the predictions, a `regions.Convention`; None for that of each case.
 
     Returns:
-        The path of the page.
+        (the path of the page, {case id: sentence} of the cases that could not be shown).
 
     Raises:
         InputError: when there are no scores, or other networks made the predictions.
@@ -71,6 +71,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
     if record:
         check_weights(record, runs, predictions)
     check_origin(summary["made_by"], maps, scored, results)
+    check_truth(summary, [case for case in cases if case.id in scored], results)
     configs = {Path(run).name: Config.load(run) for run in runs if (Path(run) / CONFIG_FILE).is_file()}
     order = sorted(scored, key=lambda case: _mean_dice(scored[case]))
     known = {case.id: case for case in cases}
@@ -83,7 +84,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
         "Summary": summary_section(summary, scored),
         "Compared with the paper": paper_section(summary, configs),
         "Distributions": distribution_section(scored, pictures),
-        "Slices": [Viewer(list(views))] if views else no_views,
+        "Slices": [Viewer(list(views)), *_about_sheets(views)] if views else no_views,
         "Worst and best cases": _worst_and_best(views, scored, pictures),
         "All cases": case_section(scored, order, record),
         "Uncertainty": uncertainty_section(summary, scored, record, pictures),
@@ -102,7 +103,18 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
     with atomic(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
     log.info(f"Report written to {path} ({path.stat().st_size / 1e6:.1f} MB, self-contained).")
-    return path
+    return path, unshown
+
+
+def _about_sheets(views):
+    """What a reader of the slices should know where not every voxel is shown."""
+    shown = [max(view.sheet.spacing_mm) for view in views.values() if view.sheet.spacing_mm != view.edges_mm]
+    if not shown:
+        return []
+    size = f"voxels of up to {max(shown):.2g} mm, fewer than their files have"
+    return [
+        Paragraph(f"{len(shown)} of {len(views)} cases are shown at {size}. Each shows the rarest class in its place.")
+    ]
 
 
 def _has_planes(configs):
@@ -123,6 +135,7 @@ class CaseView:
     volume: np.ndarray | None
     truth: np.ndarray | None
     prediction: np.ndarray | None
+    edges_mm: tuple
     sheet: SpriteSheet
 
 
@@ -137,7 +150,9 @@ def _views(cases, maps):
             log.info(f"Not shown: {error}")
             unshown[case.id] = str(error)
             continue
-        views[case.id] = view if case.id in large else CaseView(None, None, None, view.sheet)
+        views[case.id] = (
+            view if case.id in large else dataclasses.replace(view, volume=None, truth=None, prediction=None)
+        )
     return views, unshown
 
 
@@ -146,9 +161,8 @@ def _view(case, maps):
     prepared = prepare_case(case, modalities=(modality,), crop=None, with_truth=True)
     prediction = prepared.grid.to_crop(maps.read_classes(case)[0])
     volume, edges = prepared.volume[..., 0], _edges_mm(prepared.reference.affine)
-    return CaseView(
-        volume, prepared.classes, prediction, make_sprite_sheet(volume, prepared.classes, prediction, edges)
-    )
+    sheet = make_sprite_sheet(volume, prepared.classes, prediction, edges)
+    return CaseView(volume, prepared.classes, prediction, edges, sheet)
 
 
 def _edges_mm(affine):
@@ -172,9 +186,8 @@ def _worst_and_best(views, scored, folder):
         dice = ", ".join(f"{region} {format_score('dice', scored[case][region]['dice'])}" for region in TABLE_ORDER)
         path = folder / f"case_{number + 1}.png"
         rows = {"truth": view.truth, "prediction": view.prediction}
-        save_overlay(
-            path, view.volume, rows, title=f"{case}: Dice x 100 {dice}", colours=COLOUR_BLIND_SAFE, errors=True
-        )
+        title = f"{case}: Dice x 100 {dice}"
+        save_overlay(path, view.volume, rows, title=title, errors=True, edges_mm=view.edges_mm)
         blocks.append(Image(path, f"{case}: truth, prediction and error in the slices through the tumour's centre"))
     return blocks
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from brats_tf.data.layouts import stem
 from brats_tf.evaluation.contribution import read_contribution
-from brats_tf.evaluation.evaluate import TABLE_ORDER, TOO_GOOD
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES
+from brats_tf.evaluation.results import TABLE_ORDER, TOO_GOOD
 from brats_tf.evaluation.scores import METRICS, format_score
 from brats_tf.evaluation.statistics import format_correlation
 from brats_tf.inference.ensemble_prediction import POSSIBLE_PROBABILITY
@@ -82,6 +82,8 @@ def paper_section(summary, configs):
         f"{PAPER_TITLES[paper]}: mean (median). The paper's rows are of BraTS 2020, scored by its online platform, "
         "whose Hausdorff distance is the 95th percentile."
     )
+    if summary["empty_rule"] != "brats":
+        text += f" Unlike there, of these predictions: {EMPTY_MASK_RULES[summary['empty_rule']].sentence}."
     return [Paragraph(text), Table(("", *TABLE_ORDER), rows)]
 
 
@@ -168,7 +170,8 @@ def contribution_section(results, summary, record):
         rows.append((region, *cells, f"{figures['p']:.3g}", figures["normal"]["n"]))
     text = (
         "Mean Dice x 100 with 95 % intervals. Blinded: each plane from the 3D encoder is replaced by its mean, so that "
-        "the ImageNet classifier sees nothing of the case. p: Wilcoxon's signed-rank test."
+        f"the ImageNet classifier sees nothing of the case. p: Wilcoxon's signed-rank test. Empty regions: "
+        f"{EMPTY_MASK_RULES[found['empty_rule']].sentence}."
     )
     return [Paragraph(text), Table(("", "normal", "blinded", "difference", "p", "n"), rows)]
 

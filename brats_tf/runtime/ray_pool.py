@@ -4,6 +4,7 @@ Ray runs a task again when its process is killed, or its machine is gone. Everyt
 (https://docs.ray.io); its statistics of use stay off unless `RAY_USAGE_STATS_ENABLED` says otherwise.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -68,7 +69,7 @@ class RayExecutor(Executor):
 
     Args:
         ray: what `ray_session` gave.
-        workers: how many tasks run at once; None for one per core of the cluster.
+        workers: how many tasks run at once, at most: each gets as many cores as that takes; None for one per core.
     """
 
     def __init__(self, ray: Any, workers: int | None = None):
@@ -77,7 +78,7 @@ class RayExecutor(Executor):
         self.workers = workers or int(cores)
         self._ray = ray
         self._functions: dict[Callable[..., Any], list] = {}
-        self._task = ray.remote(num_cpus=share if share < 1 else int(share), max_retries=TRIES - 1)(_call)
+        self._task = ray.remote(num_cpus=share if share < 1 else math.ceil(share), max_retries=TRIES - 1)(_call)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """See `Executor`. An exception of `fn` is raised as it was; a process killed too often is an `InputError`."""

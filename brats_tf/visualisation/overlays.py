@@ -14,7 +14,7 @@ COLOUR_BLIND_SAFE = {"necrosis": "#D55E00", "edema": "#009E73", "enhancing": "#F
 OPACITY = 0.45
 
 
-def save_overlay(path, volume, rows, *, title, colours=COLOURS, errors=False):
+def save_overlay(path, volume, rows, *, title, errors=False, edges_mm=(1, 1, 1)):
     """Draws the axial, coronal and sagittal slice through the tumour's centre, one row of three for each entry.
 
     Args:
@@ -22,10 +22,12 @@ def save_overlay(path, volume, rows, *, title, colours=COLOURS, errors=False):
         volume: (H, W, D), H front to back, W to the patient's left, D to the head.
         rows: {caption: classes (H, W, D)}; the first with a tumour chooses the slices.
         title: one line on top.
-        colours: of the classes.
-        errors: adds a row for where the second entry differs from the first.
+        errors: adds a row for where the second entry differs from the first; all colours are colour-blind-safe then.
+        edges_mm: of a voxel along H, W, D.
     """
-    volume = np.where(volume == 0, volume.min(), volume)  # After z-scoring the background is 0, the brain's mean.
+    volume, colours = with_dark_background(volume), COLOUR_BLIND_SAFE if errors else COLOURS
+    h, w, d = edges_mm
+    aspects = {"axial": h / w, "coronal": d / w, "sagittal": d / h}  # A voxel's height over its width on each.
     centre = _centre(next((classes for classes in rows.values() if classes.any()), None), volume.shape)
     palettes = dict.fromkeys(rows, colours)
     if errors:
@@ -33,7 +35,7 @@ def save_overlay(path, volume, rows, *, title, colours=COLOURS, errors=False):
     figure, axes = new_figure(len(rows), 3, size=(10.5, 3.6 * len(rows) + 0.6))
     for row, (caption, classes) in zip(axes, rows.items(), strict=True):
         for axis, (name, image, mask) in zip(row, _slices(volume, classes, centre), strict=True):
-            axis.imshow(_blend(image, mask, palettes[caption]), interpolation="nearest")
+            axis.imshow(_blend(image, mask, palettes[caption]), interpolation="nearest", aspect=aspects[name])
             axis.set_title(f"{caption}, {name}", fontsize=9)
             axis.axis("off")
     shown = colours | (ERROR_COLOURS if errors else {})
@@ -48,10 +50,19 @@ def blend(image, classes):
     return _blend(image, classes, COLOURS)
 
 
+def with_dark_background(volume):
+    """A z-scored volume whose background is its least value: 0 is the mean of the brain, and would be grey."""
+    return np.where(volume == 0, volume.min(), volume)
+
+
+def centre_of_tumour(classes):
+    """The index of the tumour's voxel nearest to the mean of all its voxels: of several lesions, one lies there."""
+    inside = np.argwhere(classes)
+    return inside[np.square(inside - inside.mean(axis=0)).sum(axis=1).argmin()].tolist()
+
+
 def _centre(classes, shape):
-    if classes is None:
-        return [size // 2 for size in shape]
-    return [round(index) for index in np.argwhere(classes).mean(axis=0)]
+    return [size // 2 for size in shape] if classes is None else centre_of_tumour(classes)
 
 
 def _slices(volume, classes, centre):

@@ -47,8 +47,8 @@ def save_boxes(path, values, *, title, y_label):
     figure, ((axis,),) = new_figure(1, 1, size=(1.5 + 1.8 * len(values), 4.5))
     axis.boxplot(list(values.values()), tick_labels=list(values), showfliers=False)
     for place, points in enumerate(values.values(), start=1):
-        spread = np.linspace(-0.12, 0.12, len(points)) if len(points) > 1 else [0]
-        axis.plot(place + np.asarray(spread), points, "o", markersize=3, alpha=0.6, color="tab:blue")
+        spread = np.linspace(-0.12, 0.12, len(points)) if len(points) > 1 else np.zeros(len(points))
+        axis.plot(place + spread, points, "o", markersize=3, alpha=0.6, color="tab:blue")
     axis.set(title=title, ylabel=y_label)
     axis.grid(axis="y", alpha=0.3)
     save_figure(figure, path)

@@ -179,3 +179,10 @@ def test_recomputing_measures_the_same_training(trainings):
     first, second = figures["rows"]
     assert first["first_loss"] > first["last_loss"]
     assert first["last_loss"] == pytest.approx(second["last_loss"], abs=1e-3)  # The same step, recomputed or kept.
+
+
+@pytest.mark.parametrize("ignored", [("--crop", "64x64x36"), ("--modality", "t1"), ("--preset", "embedding-plus")])
+def test_the_table_of_backbones_takes_no_options_that_do_nothing(ignored, capsys):
+    assert main(["backbones", *ignored]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"takes --backbone and --results alone. Received also: {ignored[0].removeprefix('--')}." in said

@@ -117,6 +117,20 @@ def test_what_has_moved_is_named(phantom_folder, phantoms, tmp_path, capsys, cha
     assert sentence in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["evaluate", "{0}", "--runs", "x"], "--runs is for --blind-classifier. Received: --runs x without it."),
+        (["report", "{0}", "--truth", "{1}", "--runs", "x"], "--runs is for predictions of this package."),
+        (["predict", "{1}", "--networks", "a", "--preset", "albunet3d"], "--networks names the networks already."),
+        (["predict", "{1}", "--networks", "a", "--name", "b"], "--networks names the networks already."),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(bare, phantom_folder, capsys, arguments, sentence):
+    assert main([one.format(bare / "other", phantom_folder) for one in arguments]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
 def test_labels_without_a_record_cannot_be_tuned_or_drawn(bare, capsys):
     assert call("tune-postprocessing", bare / "other", "--truth", bare / "truth") == 2
     assert "without a record of any" in capsys.readouterr().err

@@ -9,7 +9,8 @@ from scipy import stats
 
 from brats_tf.errors import InputError
 from brats_tf.evaluation.compare import compare_results, scores_of
-from brats_tf.evaluation.evaluate import evaluate, read_summary
+from brats_tf.evaluation.evaluate import evaluate
+from brats_tf.evaluation.results import read_summary
 from brats_tf.evaluation.scores import METRICS
 from brats_tf.evaluation.statistics import permutation_p, summarise, wilcoxon_p
 from brats_tf.runtime.files import sha256_of
@@ -26,7 +27,7 @@ def write(folder, scores, rule="brats"):
                 writer.writerow((case, region, dice - 0.01 * number, hd95_mm, *[0.5] * (len(METRICS) - 2)))
     figures = summarise([1.0])
     said = {region: dict.fromkeys(METRICS, figures) for region in ("WT", "TC", "ET")}
-    said |= {"left_out": {}, "made_by": {}, "without_truth": []}
+    said |= {"left_out": {}, "made_by": {}, "without_truth": [], "truth_sha256": {}}
     (folder / "summary.json").write_text(
         json.dumps(said | {"empty_rule": rule, "cases_sha256": sha256_of(folder / "cases.csv")})
     )
@@ -44,6 +45,32 @@ def test_two_rules_for_empty_regions_are_not_compared(tmp_path):
     (folders[1] / "summary.json").write_text('{"empty_rule": "brats"}')
     with pytest.raises(InputError, match=r"summary.json must hold what `brats-tf evaluate` writes"):
         compare_results(*folders, results=tmp_path)
+
+
+def test_scores_of_two_truths_are_not_compared(tmp_path):
+    folders = [write(tmp_path / name, {"A": (0.5, 1), "B": (0.6, 2)}) for name in "ab"]
+    path = folders[1] / "cases.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    rows[4]["truth_ml"] = "0.6"
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    summary = json.loads((folders[1] / "summary.json").read_text())
+    (folders[1] / "summary.json").write_text(json.dumps(summary | {"cases_sha256": sha256_of(path)}))
+    with pytest.raises(InputError, match=r"Case B: both must be scored against one truth. Received: TC of 0.500 ml"):
+        compare_results(*folders, results=tmp_path)
+
+
+def test_scores_that_are_too_good_are_named(tmp_path, capsys):
+    folders = [write(tmp_path / name, {"A": (0.5, 1), "B": (0.6, 2)}) for name in "ab"]
+    summary = json.loads((folders[0] / "summary.json").read_text())
+    (folders[0] / "summary.json").write_text(json.dumps(summary | {"trained_the_networks": ["A"]}))
+    found = compare_results(*folders, results=tmp_path)
+    assert found["too_good"] == [{"trained_the_networks": ["A"]}, {}]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"1 cases trained networks that predicted them in {folders[0]}: scores are too good." in said
+    assert "Rule: " in said
 
 
 def test_a_summary_without_a_figure_is_refused(tmp_path):

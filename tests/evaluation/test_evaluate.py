@@ -12,8 +12,9 @@ from prediction_records import write_record
 from brats_tf.data.splits import Split
 from brats_tf.data.truth import find_truth
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import evaluate, read_scores, score_case, show_table
+from brats_tf.evaluation.evaluate import evaluate, score_case, show_table
 from brats_tf.evaluation.label_maps import LabelMaps
+from brats_tf.evaluation.results import read_scores
 from brats_tf.evaluation.scores import METRICS
 from brats_tf.evaluation.tune import tune_postprocessing
 from brats_tf.regions import CONVENTIONS

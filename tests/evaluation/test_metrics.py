@@ -42,6 +42,13 @@ def agreement(truth, prediction, spacing_mm=(1, 1, 1), rule="brats"):
     return normalised_surface_dice(surface_distances(truth, prediction, spacing_mm), EMPTY_MASK_RULES[rule])
 
 
+@pytest.mark.parametrize("edges", [(1, 1, 1), (1.0000000130, 1.0000000252, 1.0000000232), (0.99999, 1.00001, 1.00005)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_border_one_voxel_away_is_within_a_millimetre_whatever_the_header_rounds(edges, axis):
+    truth = ball(8, size=25)
+    assert agreement(truth, np.roll(truth, 1, axis), edges) == 1
+
+
 def slow_hausdorff95(truth, prediction, spacing_mm):
     """The same definition another way: borders by comparing six shifted copies, distances by a k-d tree."""
     points = []

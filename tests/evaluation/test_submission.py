@@ -42,6 +42,8 @@ def test_a_good_folder_becomes_a_zip_that_repeats(tmp_path):
     ("name", "changes", "sentence"),
     [
         ("patient_1.nii.gz", {}, "must be named as its case"),
+        ("BraTS20_Validation_001_seg.nii.gz", {}, "must be named as its case"),
+        ("brats20_validation_001 copy.nii.gz", {}, "must be named as its case"),
         ("BraTS20_Validation_001.nii.gz", {"shape": (240, 240, 144)}, "240x240x155. Received: 240x240x144"),
         ("BraTS20_Validation_001.nii.gz", {"labels": (1, 3)}, r"0, 1, 2, 4 \(BraTS 2017-2021\). Received also: 3"),
         ("BraTS-GLI-00001-000.nii.gz", {"labels": (4,)}, r"0, 1, 2, 3 \(BraTS 2023\). Received also: 4"),
@@ -76,6 +78,30 @@ def test_a_case_whose_prediction_was_killed_is_an_objection(tmp_path):
     write_record(tmp_path / "p", [name], pending=[name])
     said = package_submission(tmp_path / "p", tmp_path / "a.zip")
     assert set(said) == {(f"{name}.nii.gz", f"Case {name}: the prediction stopped before it; predict it again.")}
+
+
+@pytest.mark.parametrize("name", ["Brats17_TCIA_123_1", "Brats18_CBICA_AAM_1", "BraTS19_CBICA_AAB_1", "BraTS2021_02"])
+def test_names_of_all_years_are_known(tmp_path, name):
+    label_map(tmp_path / "p", f"{name}.nii.gz")
+    assert package_submission(tmp_path / "p", tmp_path / "a.zip") == []
+
+
+def test_cases_that_were_never_predicted_are_objections(phantom_folder, phantoms, tmp_path, capsys):
+    """The data that was predicted has got another case and a file that is no case since."""
+    data = tmp_path / "data"
+    for case in phantoms[:2]:
+        shutil.copytree(phantom_folder / case.id, data / case.id)
+    (data / "c").mkdir()
+    shutil.copy(phantoms[0].segmentation, data / "c" / "c_seg.nii.gz")
+    (tmp_path / "p").mkdir()
+    shutil.copy(phantoms[0].segmentation, tmp_path / "p" / f"{phantoms[0].id}.nii.gz")
+    write_record(tmp_path / "p", [phantoms[0].id], data=[str(data)])
+    (tmp_path / "a.zip").write_bytes(b"of before")
+    assert main(["package-submission", str(tmp_path / "p"), "--archive", str(tmp_path / "a.zip")]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{phantoms[1].id}.nii.gz: is missing: every case needs a prediction." in said
+    assert "was skipped, so its prediction may be missing" in said
+    assert f"no archive was written; {tmp_path / 'a.zip'} is one of before" in said
 
 
 def test_an_empty_folder_is_refused(tmp_path):

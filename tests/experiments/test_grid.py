@@ -167,7 +167,7 @@ if words[0] == 'evaluate':
     scores = dict.fromkeys({sorted(METRICS)!r}, figures)
     scores = {{region: scores for region in ('WT', 'TC', 'ET')}}
     (results / 'cases.csv').write_text('')
-    more = dict(empty_rule='brats', left_out={{}}, made_by={{}}, without_truth=[])
+    more = dict(empty_rule='brats', left_out={{}}, made_by={{}}, without_truth=[], truth_sha256={{}})
     more['cases_sha256'] = '{hashlib.sha256().hexdigest()}'
     (results / 'summary.json').write_text(json.dumps(scores | more))
 """

@@ -26,7 +26,7 @@ from brats_tf.data.splits import Split
 from brats_tf.data.volumes import geometry_notes, notes_of, read_segmentation, read_volume
 from brats_tf.errors import InputError
 from brats_tf.evaluation.contribution import read_contribution
-from brats_tf.evaluation.evaluate import read_scores, read_summary
+from brats_tf.evaluation.results import read_scores, read_summary
 from brats_tf.evaluation.scores import METRICS
 from brats_tf.inference.postprocessing import with_tuned
 from brats_tf.inference.prediction_record import chosen_on, read_prediction_record, uncertainties
@@ -191,6 +191,7 @@ def json_readers(folder):
         "empty_rule": "brats",
         "left_out": {"b": "bad"},
         "without_truth": [],
+        "truth_sha256": {},
         "made_by": {"networks": {}},
         "cases": 1,
         "cases_sha256": sha256_of(folder / "cases.csv"),

@@ -8,7 +8,8 @@ import pytest
 from scipy import ndimage
 
 from brats_tf.data.discovery import find_cases
-from brats_tf.evaluation.evaluate import evaluate, read_scores
+from brats_tf.evaluation.evaluate import evaluate
+from brats_tf.evaluation.results import read_scores
 from brats_tf.regions import classes_to_labels, labels_to_classes
 from brats_tf.runtime.system import peak_gb
 

@@ -21,11 +21,11 @@ from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
 from brats_tf.inference.prediction_record import settings_sha256
 from brats_tf.report.blocks import Viewer, render_page
-from brats_tf.report.report import _mean_dice, write_report
+from brats_tf.report.report import CaseView, _about_sheets, _mean_dice, write_report
 from brats_tf.report.sections import left_out_section
 from brats_tf.runs.history import VALIDATION_COLUMNS
 from brats_tf.runtime.files import sha256_of
-from brats_tf.visualisation.sprite_sheet import CLASS_LEVELS, make_sprite_sheet
+from brats_tf.visualisation.sprite_sheet import CLASS_LEVELS, SpriteSheet, make_sprite_sheet
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -59,7 +59,7 @@ def reported(phantoms, tmp_path_factory):
             [VALIDATION_COLUMNS, *((epoch, "A", r, 0.1 * epoch) for epoch in (1, 2) for r in ("WT", "TC", "ET"))]
         )
     evaluate(phantoms, predictions=predictions, results=folder / "results")
-    path = write_report(
+    path, _ = write_report(
         phantoms,
         runs=[run, folder / "gone"],
         predictions=predictions,
@@ -126,12 +126,28 @@ def test_a_report_on_the_scores_of_earlier_predictions_is_refused(reported, phan
         write_report(phantoms, runs=runs, predictions=folder / "predictions", results=folder / "results")
 
 
+def test_a_report_on_the_scores_of_another_truth_is_refused(reported, phantoms, tmp_path):
+    shutil.copytree(reported.parent.parent, tmp_path / "copy")
+    folder = tmp_path / "copy"
+    changed = tmp_path / "corrected_seg.nii.gz"
+    shutil.copy(phantoms[2].segmentation, changed)
+    cases = [phantoms[0], dataclasses.replace(phantoms[1], segmentation=changed), *phantoms[2:]]
+    runs = [folder / "runs" / "flair", folder / "gone"]
+    with pytest.raises(InputError, match=f"Case {phantoms[1].id}: the scores in .* must be of {changed}; it has"):
+        write_report(cases, runs=runs, predictions=folder / "predictions", results=folder / "results")
+
+
+def test_a_page_may_name_a_folder_that_is_no_utf8():
+    assert "fold?er" in render_page("t", "fold\udcfcer", {}, {})
+
+
 def test_a_file_that_is_gone_costs_its_own_pictures_alone(reported, phantoms, tmp_path, capsys):
     shutil.copytree(reported.parent.parent, tmp_path / "copy")
     folder = tmp_path / "copy"
     (folder / "predictions" / f"{phantoms[1].id}.nii.gz").unlink()
     runs = [folder / "runs" / "flair", folder / "gone"]
-    path = write_report(phantoms, runs=runs, predictions=folder / "predictions", results=folder / "results")
+    path, unshown = write_report(phantoms, runs=runs, predictions=folder / "predictions", results=folder / "results")
+    assert list(unshown) == [phantoms[1].id]
     assert f"Not shown: Case {phantoms[1].id}: expected its label map" in " ".join(capsys.readouterr().out.split())
     page = path.read_text()
     assert f"Case {phantoms[1].id}: expected its label map" in page
@@ -166,13 +182,40 @@ def test_a_sprite_sheet_holds_every_voxel_of_the_brain():
     random = np.random.default_rng(0)
     volume = np.zeros((20, 18, 16))
     volume[2:15, 3:17, 1:14] = random.uniform(1, 2, (13, 14, 13))
-    truth, prediction = random.integers(0, 4, (2, *volume.shape))
+    truth, prediction = random.integers(0, 4, (2, *volume.shape)) * (volume > 0)
     sheet = make_sprite_sheet(volume, truth, prediction, (1, 2, 3))
     assert (sheet.shape, sheet.spacing_mm) == ((13, 14, 13), (1, 2, 3))
     got, box = unpacked(sheet), np.s_[2:15, 3:17, 1:14]
     np.testing.assert_array_equal(got[..., 1], truth[box] * CLASS_LEVELS)
     np.testing.assert_array_equal(got[..., 2], prediction[box] * CLASS_LEVELS)
     assert np.corrcoef(got[..., 0].ravel(), volume[box].ravel())[0, 1] > 0.99
+
+
+def test_a_sheet_shows_what_lies_outside_of_the_brain():
+    volume, truth, prediction = np.zeros((20, 18, 16)), np.zeros((20, 18, 16), int), np.zeros((20, 18, 16), int)
+    volume[5:10, 5:10, 5:10] = 1
+    prediction[15, 12, 2] = 3
+    got = unpacked(make_sprite_sheet(volume, truth, prediction, (1, 1, 1)))
+    assert got.shape[:3] == (11, 8, 8) and got[10, 7, 0, 2] == 3 * CLASS_LEVELS
+
+
+def test_no_voxel_that_decides_a_score_is_left_out(monkeypatch):
+    monkeypatch.setattr("brats_tf.visualisation.sprite_sheet.MAX_VOXELS", 20**3)
+    for place in np.random.default_rng(0).integers(0, 40, (20, 3)):
+        prediction = np.full((40, 40, 40), 2, np.uint8)
+        prediction[tuple(place)] = 3
+        got = unpacked(make_sprite_sheet(np.ones(prediction.shape), prediction * 0, prediction, (1, 1, 1)))
+        assert (got[..., 2] == 3 * CLASS_LEVELS).sum() == 1
+        assert got[(*(place // 2), 2)] == 3 * CLASS_LEVELS
+
+
+def test_the_page_says_where_voxels_are_left_out():
+    def view(spacing):
+        return CaseView(None, None, None, (1.0, 1.0, 1.0), SpriteSheet(b"", (1, 1, 1), 1, spacing, (0, 0, 0)))
+
+    assert _about_sheets({"a": view((1.0, 1.0, 1.0))}) == []
+    (said,) = _about_sheets({"a": view((1.0, 1.0, 1.0)), "b": view((1.4, 1.4, 1.4))})
+    assert said.text.startswith("1 of 2 cases are shown at voxels of up to 1.4 mm")
 
 
 def test_a_large_brain_is_thinned_evenly(monkeypatch):

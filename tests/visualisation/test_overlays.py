@@ -1,14 +1,16 @@
 import matplotlib.image
 import numpy as np
 
+from brats_tf.visualisation import overlays
 from brats_tf.visualisation.overlays import (
-    COLOUR_BLIND_SAFE,
     ERROR_COLOURS,
     OPACITY,
     _slices,
     blend,
+    centre_of_tumour,
     errors_of,
     save_overlay,
+    with_dark_background,
 )
 from brats_tf.visualisation.plots import save_bands, save_boxes, save_curves, save_planes, save_scatter
 
@@ -41,19 +43,42 @@ def test_pictures_are_written(tmp_path):
         classes * 1.0,
         {"truth": classes, "prediction": classes[::-1]},
         title="x",
-        colours=COLOUR_BLIND_SAFE,
         errors=True,
     )
     save_planes(
         tmp_path / "planes.png", {"slice": list(classes[:3]), "labels": [blend(classes[0], classes[0])]}, title="x"
     )
     save_scatter(tmp_path / "scatter.png", {"WT": ([1, 2], [3, 4])}, title="x", x_label="a", y_label="b")
-    save_boxes(tmp_path / "boxes.png", {"one": [1, 2, 3], "two": [2]}, title="x", y_label="y")
+    save_boxes(tmp_path / "boxes.png", {"one": [1, 2, 3], "two": [2], "none": []}, title="x", y_label="y")
     curve = {"WT": {"epochs": [1, 2], "mean": [0.1, 0.2], "std": [0, 0.1]}}
     save_bands(tmp_path / "bands.png", {"AlbuNet3D": curve}, panels=("WT",), title="x")
     for name in ("overlay", "curves", "errors", "planes", "scatter", "boxes", "bands"):
         name = f"{name}.png"
         assert matplotlib.image.imread(tmp_path / name).std() > 0.01
+
+
+def test_voxels_have_their_shape_in_a_picture(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(overlays, "save_figure", lambda figure, path: figures.append(figure))
+    classes = np.ones((8, 9, 10), int)
+    save_overlay(tmp_path / "x.png", classes * 1.0, {"truth": classes}, title="x", edges_mm=(1, 2, 6))
+    assert [axis.get_aspect() for axis in figures[0].axes] == [1 / 2, 6 / 2, 6 / 1]
+
+
+def test_the_middle_of_several_lesions_lies_in_one_of_them():
+    classes = np.zeros((20, 20, 20), int)
+    classes[2:5, 2:5, 2:5] = classes[15:17, 15:17, 15:17] = 1
+    assert classes[tuple(centre_of_tumour(classes))] == 1
+    classes[...] = 0
+    classes[4:9, 5:10, 6:11] = 2
+    assert centre_of_tumour(classes) == [6, 7, 8]
+
+
+def test_the_background_is_dark():
+    """After z-scoring it is 0, as the mean of the brain is."""
+    volume = np.zeros((4, 4, 4))
+    volume[1:3, 1:3, 1:3] = np.linspace(-1, 1, 8).reshape(2, 2, 2)
+    assert with_dark_background(volume)[0, 0, 0] == -1
 
 
 def test_errors_have_a_kind():
