@@ -146,4 +146,5 @@ def postprocessing_given(given: Namespace, runs: list[Path]) -> PostProcessing:
     from brats_tf.inference.postprocessing import with_tuned
 
     steps = section_given(given, PostProcessing)
-    return with_tuned(steps, runs, given.checkpoint) if given.tuned else steps
+    mirror = getattr(given, "mirror", None) or "none"
+    return with_tuned(steps, runs, given.checkpoint, mirror=mirror) if given.tuned else steps

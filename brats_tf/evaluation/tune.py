@@ -50,7 +50,8 @@ def tune_postprocessing(cases, *, predictions, runs, convention=None):
     if not pairs:
         raise InputError(f"None of {len(cases)} cases could be read from {predictions}.")
     tuned = tune_et_threshold(pairs)
-    save_tuned(tuned, runs, record.get("postprocessing", {}), record.get("networks", {}))
+    steps = record.get("postprocessing", {}) | {"mirror": record.get("forward", {}).get("mirror", "none")}
+    save_tuned(tuned, runs, steps, record.get("networks", {}))
     table = Table("ET below, ml", "mean Dice of ET x 100", title=f"{len(pairs)} cases")
     for threshold, mean in tuned["mean_dice"].items():
         table.add_row(threshold, f"{100 * mean:.2f}")
@@ -88,7 +89,8 @@ def save_tuned(tuned, runs, steps, weights):
     """Writes a tuned threshold into each run's folder, with the networks, the SHA-256 of their weights and the other
     steps that it belongs to.
     """
-    others = {name: steps.get(name, default) for name, default in asdict(PostProcessing()).items() if name != TUNED}
+    known = asdict(PostProcessing()) | {"mirror": "none"}
+    others = {name: steps.get(name, default) for name, default in known.items() if name != TUNED}
     for run in runs:
         write_json(
             Path(run) / POSTPROCESSING_FILE,

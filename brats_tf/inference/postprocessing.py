@@ -33,17 +33,17 @@ def postprocess(classes, spacing_mm, settings):
     return classes
 
 
-def with_tuned(settings, runs, checkpoint="last"):
+def with_tuned(settings, runs, checkpoint="last", *, mirror="none"):
     """`PostProcessing` with the volume that `brats-tf tune-postprocessing` found for an ensemble.
 
     Raises:
         InputError: when `settings` have a volume already, a run has none, or one that was tuned for other networks or
-            weights, or after other steps.
+            weights, after other steps or with another `mirror` (`ForwardOptions`).
     """
     if getattr(settings, TUNED):
         raise InputError("--tuned takes the volume that was tuned, and --drop-et-below-ml another: give one of them.")
     networks = sorted(Path(run).name for run in runs)
-    others = {name: value for name, value in asdict(settings).items() if name != TUNED}
+    others = {name: value for name, value in asdict(settings).items() if name != TUNED} | {"mirror": mirror}
     found: dict[Path, float] = {}
     for run in runs:
         path = Path(run) / POSTPROCESSING_FILE

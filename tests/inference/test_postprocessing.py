@@ -96,6 +96,8 @@ def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
     assert with_tuned(PostProcessing(fill_holes=True), runs[::-1]) == PostProcessing(
         fill_holes=True, drop_et_below_ml=0.3
     )
+    with pytest.raises(InputError, match="'mirror': 'none'.* Received: .*'mirror': 'all'"):
+        with_tuned(PostProcessing(fill_holes=True), runs, mirror="all")
     with pytest.raises(
         InputError, match="tuned after the steps .*'fill_holes': True.* Received: .*'fill_holes': False"
     ):

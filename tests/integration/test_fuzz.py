@@ -203,7 +203,7 @@ def json_readers(folder):
         "cases": {},
     }
     tuned = {"drop_et_below_ml": 0.5, "networks": [folder.name], "weights": {folder.name: "0"}}
-    tuned |= {"steps": {"remove_below_ml": 0.0, "fill_holes": False}}
+    tuned |= {"steps": {"remove_below_ml": 0.0, "fill_holes": False, "mirror": "none"}}
     (folder / "a.nii.gz").write_bytes(b"x")
     prediction = write_record(folder, ["a"], data=["/data"], left_out={"b": "bad"}, pending=["c"])
     prediction["cases"]["a"]["uncertainty"] = dict.fromkeys(REGIONS, 0.1)
