@@ -22,6 +22,7 @@ LAYERS = (
 TENSORFLOW = {
     "models.normalisation",
     "models.activations",
+    "models.random_weights",
     "pipeline",
     "training",
     "inference",
@@ -53,6 +54,8 @@ KERAS_ALONE_BUT_FOR = {
     "models.backbones": {"segmentation_models", "efficientnet"},
     "models.normalisation": {"tensorflow"},
     "models.activations": {"tensorflow"},
+    "models.precision": {"torch"},
+    "models.random_weights": {"tensorflow"},
 }
 PACKAGE = REPOSITORY / "brats_tf"
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

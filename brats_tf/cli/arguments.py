@@ -40,6 +40,8 @@ def config_from(given: Namespace, modalities: tuple[str, ...] | None = None) -> 
     Cases that validate do so every fifth epoch, unless the options or the file say otherwise.
     """
     flags = settings_given(given) | ({"modalities": modalities} if modalities else {})
+    if "weights" in flags:  # They begin anew, whatever the file's run began from.
+        flags = {"start_from": None} | flags
     validates = getattr(given, "validation_data", None) or {"validation_split", "fold"} & set(flags)
     usual = {"validation_frequency": VALIDATION_FREQUENCY} if validates else {}
     if getattr(given, "config", None):

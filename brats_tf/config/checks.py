@@ -1,5 +1,6 @@
 """Checks of settings that depend on each other; `fields.check_section` checks each alone."""
 
+from contextlib import suppress
 from typing import Any
 
 from brats_tf.config.settings import AlbuNetSettings, DataSettings, InferenceSettings
@@ -16,6 +17,15 @@ def check_together(config: Any) -> None:
     batch_size, parts = config.training.batch_size, config.training.gradient_accumulation_steps
     if batch_size % parts:
         raise InputError(f"`gradient_accumulation_steps` must divide the batch size {batch_size}. Received: {parts}.")
+
+
+def with_fitting_stride(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values of settings, with windows that overlap as before where `given` makes only the patches smaller."""
+    patch, stride = (values.get(name) for name in ("patch_size", "window_stride"))
+    if "patch_size" in given and "window_stride" not in given and patch and stride:
+        with suppress(TypeError):  # What is no size is refused later.
+            return values | {"window_stride": tuple(map(min, patch, stride))}
+    return values
 
 
 def check_split(data: DataSettings) -> None:
@@ -47,6 +57,11 @@ def _check_modalities(data: DataSettings) -> None:
 
 
 def _check_network(config: Any) -> None:
+    weights = getattr(config.network, "weights", None)
+    if config.training.start_from and weights != type(config.network).__dataclass_fields__["weights"].default:
+        raise InputError(
+            f"`start_from` chooses all weights. Received: {config.training.start_from} beside the weights {weights}."
+        )
     if (getattr(config.network, "classifier_rate", 1), getattr(config.network, "batch_norm", "")) == (0, "batch"):
         raise InputError(
             "`classifier_rate` 0 keeps the classifier's statistics: `batch_norm` must be frozen. Received: batch."
@@ -89,6 +104,12 @@ def _check_schedule(training: Any) -> None:
         raise InputError(
             f"`warmup_epochs` must be from 0 to {limit} for the schedule {training.schedule} of {training.epochs} "
             f"epochs. Received: {training.warmup_epochs}."
+        )
+    usual = type(training).__dataclass_fields__["plateau_patience"].default
+    if training.schedule != "plateau" and training.plateau_patience != usual:
+        raise InputError(
+            f"`plateau_patience` is for the schedule plateau. Received: {training.plateau_patience} for the schedule "
+            f"{training.schedule}."
         )
     watches_validation = training.plateau_monitor == "validation"
     if watches_validation and (training.schedule != "plateau" or training.validation_frequency is None):

@@ -114,9 +114,12 @@ def allowed_values(setting: Setting) -> str:
 
 
 def with_tuples(section: Any) -> None:
-    """Makes tuples of a frozen dataclass's lists, as JSON has them, and writes paths in one way."""
+    """Makes tuples of a frozen dataclass's lists, as JSON has them, and writes numbers and paths in one way."""
+    numbers = {name for name, one in settings_of(type(section)).items() if one.kind is float}
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
+        if field.name in numbers and _is_int(value):
+            object.__setattr__(section, field.name, float(value))
         if isinstance(value, list):
             object.__setattr__(section, field.name, tuple(value))
         if field.metadata.get("path") and isinstance(value, str) and value.strip():

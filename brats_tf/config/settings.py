@@ -91,8 +91,8 @@ class ClassifierSettings(Section):
     )
     input_scaling: str = setting(
         "standardise",
-        "scaling in front of the classifier: standardise gives each plane mean 0 and deviation 1, none takes the "
-        "planes as they are, imagenet takes them as an image of 0 to 255",
+        "scaling in front of the classifier: standardise gives each plane the mean and deviation that its weights "
+        "expect (mostly 0 and 1), none takes the planes as they are, imagenet takes them as an image of 0 to 255",
         choices=("standardise", "none", "imagenet"),
     )
     batch_norm: str = setting(

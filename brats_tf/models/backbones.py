@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import keras
+import numpy as np
 from keras import layers
 
 from brats_tf.config.fields import choices_of
@@ -41,7 +42,7 @@ SCALINGS = {
 }
 LEARNED_LAYER = "bn_data"  # Its name in segmentation-models' ResNets.
 LEARNED_EPSILON = 2e-5
-SCALING_LAYER = "planes_scaling"
+SCALING_LAYER, RANGE_LAYER = "planes_scaling", "planes_range"
 PLANE_EPSILON = 1e-5
 
 
@@ -196,8 +197,9 @@ def scale_input(planes, *, scaling, backbone):
     """Scales the planes as the backbone's ImageNet weights expect an image: (B, ..., C) -> the same shape.
 
     "standardise" gives each plane of each case mean 0 and standard deviation 1, as the images had that the weights'
-    statistics come from; "none" returns the planes; "imagenet" takes 0..255 to what `SCALINGS` says (authors' code,
-    which leaves Keras's hidden scaling in). More than three planes repeat the three channels.
+    statistics come from, and where a family's images had another range, that one (deviations of 0.45 for "tf", 57 for
+    "caffe"); "none" returns the planes; "imagenet" takes 0..255 to what `SCALINGS` says (authors' code, which leaves
+    Keras's hidden scaling in). More than three planes repeat the three channels.
     """
     if scaling not in INPUT_SCALING:
         raise InputError(f"`input_scaling` must be one of {', '.join(INPUT_SCALING)}. Received: {scaling!r}.")
@@ -205,7 +207,11 @@ def scale_input(planes, *, scaling, backbone):
         return planes
     if scaling == "standardise":
         settings = {"epsilon": PLANE_EPSILON, "center": False, "scale": False, "name": SCALING_LAYER}
-        return GroupNormalization(planes.shape[-1], **settings)(planes)
+        planes = GroupNormalization(planes.shape[-1], **settings)(planes)
+        deviation, mean = expected_range(backbone, planes.shape[-1])
+        if np.allclose(deviation, 1, atol=0.05):
+            return planes
+        return layers.Rescaling(scale=deviation, offset=mean, name=RANGE_LAYER)(planes)
     constants = SCALINGS[get_backbone(backbone).scaling]
     if constants is None:
         # Its statistics are filled in with the weights; until then it passes the planes through.
@@ -214,3 +220,15 @@ def scale_input(planes, *, scaling, backbone):
         )
     scale, offset = ([values[plane % RGB] for plane in range(planes.shape[-1])] for values in constants)
     return layers.Rescaling(scale=scale, offset=offset, name=SCALING_LAYER)(planes)
+
+
+def expected_range(backbone, planes=RGB):
+    """(standard deviations, means) of what a classifier's weights see of ImageNet's images, for each plane."""
+    scaling = get_backbone(backbone).scaling
+    if SCALINGS[scaling] is None:
+        return [1.0] * planes, [0.0] * planes
+    std, mean = (values[::-1] if scaling == "caffe" else values for values in (STD, MEAN))  # Its first plane is blue.
+    scale, offset = SCALINGS[scaling]
+    channels = [plane % RGB for plane in range(planes)]
+    deviations = [255 * scale[one] * std[one] for one in channels]
+    return deviations, [255 * scale[one] * mean[one] + offset[one] for one in channels]

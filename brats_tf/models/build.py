@@ -1,4 +1,4 @@
-"""From a config to its network, on any backend of Keras."""
+"""From a config to its network, with TensorFlow, JAX or PyTorch under Keras."""
 
 import hashlib
 

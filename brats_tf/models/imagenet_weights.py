@@ -18,10 +18,12 @@ import numpy as np
 from brats_tf.errors import InputError, in_one_line
 from brats_tf.models.backbones import (
     LEARNED_LAYER,
+    RANGE_LAYER,
     RGB,
     SCALING_LAYER,
     build_classifier,
     build_efficientnet_package,
+    expected_range,
     get_backbone,
 )
 from brats_tf.models.random_weights import estimate_statistics
@@ -73,7 +75,10 @@ def fill_backbone(network, *, backbone, source):
         InputError: when no file can be had, its hash is wrong, or it holds no weights of this backbone.
     """
     if source == "none":
-        frozen = estimate_statistics(network.get_layer(backbone))
+        classifier = network.get_layer(backbone)
+        has_range = any(layer.name == RANGE_LAYER for layer in network.layers)
+        seen = expected_range(backbone, classifier.input.shape[-1]) if has_range else (1.0, 0.0)
+        frozen = estimate_statistics(classifier, *seen)
         return "random weights, batch norm statistics of random images" if frozen else "random weights"
     known = get_backbone(backbone).weights
     if source == NOISY_STUDENT and source not in known:

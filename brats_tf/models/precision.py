@@ -7,6 +7,10 @@ import keras
 
 def on_gpu() -> bool:
     """Whether Keras's backend computes on a GPU."""
+    if keras.backend.backend() == "torch":  # For which Keras does not list devices.
+        import torch
+
+        return torch.cuda.is_available()
     return any(device.startswith(("gpu", "cuda")) for device in keras.distribution.list_devices())
 
 

@@ -1,13 +1,19 @@
 """A classifier with random weights: statistics for its frozen batch norm, so that it passes on what it sees."""
 
+import math
+
 import keras
+import numpy as np
 
 STATISTICS_PIXELS = 512  # Of P5, over all random images.
+FLOAT32_BYTES, MUCH_BYTES = 4, 1.5e9
 OCTAVES = 6  # Of their detail.
 
 
-def estimate_statistics(classifier):
+def estimate_statistics(classifier, deviation=1.0, mean=0.0):
     """Gives the frozen batch norms of a classifier the statistics of random images. Returns their number.
+
+    The images have this deviation and mean, as the planes will.
 
     Frozen at their start, mean 0 and variance 1, they would pass everything on as it is, and sixteen blocks with random
     weights would let nothing through: the standard deviation of B0's P5 would be 3e-5. There are so many images that
@@ -21,10 +27,28 @@ def estimate_statistics(classifier):
     if norms:
         height, width, channels = classifier.input.shape[1:]
         count = -(-STATISTICS_PIXELS // (-(-height // 32) * -(-width // 32)))
-        classifier(_random_images((count, height, width, channels)), training=True)
+        images = _random_images((count, height, width, channels)) * np.float32(deviation) + np.float32(mean)
+        _trained_pass(classifier, count)(images)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.trainable, layer.momentum = False, momentum
     return len(norms)
+
+
+def _trained_pass(classifier, count):
+    """A function that runs a classifier on `count` images as in training.
+
+    Keras holds the output of every layer until its end, 6 GB of B7's. Where that is much, a graph frees them; it takes
+    seconds to trace.
+    """
+    values = sum(math.prod(layer.output.shape[1:]) for layer in classifier.layers)
+    if keras.backend.backend() != "tensorflow" or FLOAT32_BYTES * count * values < MUCH_BYTES:
+        return lambda images: classifier(images, training=True)
+    import tensorflow as tf
+
+    def pass_on(images):
+        return tf.nest.map_structure(tf.shape, classifier(images, training=True))
+
+    return tf.function(pass_on, autograph=False)
 
 
 def _random_images(shape):

@@ -144,6 +144,11 @@ def prepare_training_data(config, cases, validation, cache_dir, options):
 
 
 def _cases_to_validate(config, split, cases, validation, skip_invalid):
+    if validation is not None and split.validation:
+        raise InputError(
+            "--validation-data validates on other cases instead of a split. Received also --validation-split or "
+            f"--folds, by which {len(split.validation)} case(s) would neither train nor validate."
+        )
     if config.training.validation_frequency is None:
         if validation is not None:
             raise InputError(

@@ -140,6 +140,18 @@ def test_another_fold_of_a_config_validates_as_often(tmp_path):
     assert frequency("--validation-split", "0.2") == 5
 
 
+def test_weights_begin_anew_where_the_file_names_a_run(tmp_path):
+    Config.from_preset("embedding", modalities=("t2",), start_from="runs/embedding-t2").save(tmp_path)
+
+    def config(*words):
+        (one,) = configs_from(parser().parse_args(["train", "DATA", "--config", f"{tmp_path}/config.json", *words]))
+        return one.training.start_from, one.network.weights
+
+    assert config() == ("runs/embedding-t2", "imagenet")
+    assert config("--weights", "none") == (None, "none")
+    assert config("--weights", "imagenet") == (None, "imagenet")
+
+
 def test_what_is_shown_is_what_would_be_trained(tmp_path):
     def shown(*words):
         return displayed_config(parser().parse_args(["summary", *words])).data.modalities

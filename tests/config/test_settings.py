@@ -225,3 +225,40 @@ def test_what_only_patches_have_is_refused_without_them(change):
 def test_networks_that_see_whole_crops_take_no_patches(preset):
     with pytest.raises(InputError, match="network sees whole crops.* Received: patch_size 64x64x36"):
         Config.from_preset(preset, modalities=("t1",), patch_size=(64, 64, 36))
+
+
+def test_a_file_that_lacks_settings_has_those_of_its_preset():
+    """Of an earlier version, or written by hand."""
+    for preset in ("albunet3d", "embedding-authors", "embedding-plus"):
+        expected = Config.from_preset(preset, modalities=("flair", "t1ce", "t2"))
+        content = {"preset": preset, "data": {"modalities": ["flair", "t1ce", "t2"]}}
+        assert Config.from_dict(content) == expected
+        whole = expected.to_dict()
+        del whole["training"]["optimizer"], whole["data"]["crop"], whole["network"]["name"]
+        assert Config.from_dict(whole) == expected
+
+
+def test_smaller_patches_make_the_stride_smaller():
+    config = Config.from_preset("albunet3d", patch_size=(128, 128, 16))
+    assert config.window_stride == (32, 32, 16)
+    assert config.replace(patch_size=(16, 64, 8)).window_stride == (16, 32, 8)
+    assert config.replace(patch_size=(128, 128, 24)).window_stride == (32, 32, 16)
+    with pytest.raises(InputError, match="`window_stride` must be at most 128x128x16"):
+        Config.from_preset("albunet3d", patch_size=(128, 128, 16), window_stride=(32, 32, 24))
+    with pytest.raises(InputError, match="`patch_size` must be three positive whole numbers"):
+        Config.from_preset("albunet3d", patch_size=(128, 128))
+
+
+def test_what_would_do_nothing_is_refused():
+    for changes, sentence in (
+        ({"schedule": "cosine", "plateau_patience": 3}, "`plateau_patience` is for the schedule plateau. Received: 3"),
+        ({"start_from": "runs/a", "weights": "none"}, "`start_from` chooses all weights. Received: runs/a beside"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            Config.from_preset("embedding", modalities=("flair",), **changes)
+
+
+def test_whole_numbers_are_numbers():
+    config = Config.from_preset("embedding", modalities=("flair",), learning_rate=1)
+    assert type(config.training.learning_rate) is float
+    assert type(Config.from_dict(config.to_dict()).training.learning_rate) is float

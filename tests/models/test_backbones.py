@@ -173,6 +173,23 @@ def test_the_scaling_equals_the_function_of_segmentation_models(name):
         np.testing.assert_allclose(scale_input(image(), scaling="imagenet", backbone=name), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", REGISTERED)
+def test_standardised_planes_have_the_range_of_imagenets_images(name):
+    """An image with ImageNet's statistics becomes the same by either scaling, up to the offset of single pixels."""
+    caffe = BACKBONES[name].scaling == "caffe"
+    mean, std = (np.array(values[:: -1 if caffe else 1]) for values in (backbones.MEAN, backbones.STD))
+    noise = np.random.default_rng(0).standard_normal((1, 32, 32, 3))
+    noise = (noise - noise.mean(axis=(1, 2))) / noise.std(axis=(1, 2))
+    standardised = np.array(scale_input(noise.astype("float32"), scaling="standardise", backbone=name))
+    if BACKBONES[name].scaling == "learned":  # Normalised by the weights' own statistics.
+        np.testing.assert_allclose(standardised, noise, atol=1e-3)
+        return
+    given = (255 * (noise * std + mean)).astype("float32")
+    np.testing.assert_allclose(
+        standardised, scale_input(given, scaling="imagenet", backbone=name), rtol=1e-3, atol=1e-3
+    )
+
+
 def test_more_planes_repeat_the_scaling_of_the_three_channels():
     planes = np.full((1, 2, 2, 7), 100.0, "float32")
     scaled = np.array(scale_input(planes, scaling="imagenet", backbone="efficientnetb0"))

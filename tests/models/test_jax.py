@@ -1,4 +1,7 @@
-"""Networks, losses and metrics know Keras alone: with JAX under it they give the numbers that TensorFlow gives."""
+"""Networks, losses and metrics know Keras alone: with JAX under it they give the numbers that TensorFlow gives.
+
+So does a whole network with PyTorch.
+"""
 
 import importlib.util
 import os
@@ -16,7 +19,6 @@ from brats_tf.models.blocks import residual_block
 from brats_tf.models.embedding import embedding_network
 from brats_tf.models.losses import CrossEntropyMinusDice, region_dice
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the package jax")
 SHAPE = (8, 8, 16, 16)
 WITH_CHUNKS = (32, 32, 16, 16)
 START = """
@@ -53,13 +55,32 @@ np.savez("found.npz", y=jax.jit(lambda volume: network(volume, training=False))(
 """
 
 
+ON_TORCH = """
+import keras, numpy as np, sys
+assert keras.backend.backend() == "torch" and "tensorflow" not in sys.modules
+with np.load("given.npz") as file:
+    given = dict(file)
+from brats_tf.models.embedding import embedding_network
+from tiny_networks import TINY_CROP, register
+register()
+network = embedding_network((*TINY_CROP, 1), backbone="tiny")
+network.load_weights("network.weights.h5")
+np.savez("found.npz", y=keras.ops.convert_to_numpy(network(given["volume"], training=False)))
+"""
+
+
 def on_jax(program, network, given, folder):
+    """See `on_backend`."""
+    return on_backend("jax", START + program, network, given, folder)
+
+
+def on_backend(backend, program, network, given, folder):
     """What `program` finds with the weights of `network` and the arrays of `given`: {name: array}."""
     network.save_weights(folder / "network.weights.h5")
     np.savez(folder / "given.npz", **given)
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
-    subprocess.run([sys.executable, "-c", START + program], check=True, env=environment, cwd=folder)
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=folder)
     with np.load(folder / "found.npz") as file:
         return dict(file)
 
@@ -68,6 +89,7 @@ def on_jax(program, network, given, folder):
 @pytest.mark.parametrize(
     ("shape", "rounding"), [(SHAPE, {"float32": 1e-4, "mixed_bfloat16": 0.1}), (WITH_CHUNKS, {"float32": 1e-4})]
 )
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the package jax")
 @pytest.mark.slow
 def test_a_block_s_gradients_and_the_losses_are_tensorflow_s(shape, rounding, tmp_path):
     keras.utils.set_random_seed(0)
@@ -91,10 +113,14 @@ def test_a_block_s_gradients_and_the_losses_are_tensorflow_s(shape, rounding, tm
             assert np.linalg.norm(mine - right) <= share * np.linalg.norm(right), (policy, right.shape)
 
 
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.large
-def test_a_whole_network_predicts_what_it_does_on_tensorflow(tmp_path):
+def test_a_whole_network_predicts_what_it_does_on_tensorflow(backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs the package {backend}")
     keras.utils.set_random_seed(0)
     network = embedding_network((*TINY_CROP, 1), backbone="tiny")
     volume = np.random.default_rng(0).normal(size=(1, *TINY_CROP, 1)).astype("float32")
-    found = on_jax(NETWORK, network, {"volume": volume}, tmp_path)
+    program = {"jax": START + NETWORK, "torch": ON_TORCH}[backend]
+    found = on_backend(backend, program, network, {"volume": volume}, tmp_path)
     np.testing.assert_allclose(found["y"], network(volume, training=False), atol=1e-3)
