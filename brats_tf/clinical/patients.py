@@ -81,7 +81,7 @@ def find_patients(root, series_list=None):
     if not root.is_dir():
         raise InputError(f"{root} must be a folder of patients.")
     folders = [path for path in _entries(root) if path.is_dir() and not _of_the_system(path)]
-    made = [path for path in folders if any((one / CONFORM_FILE).is_file() for one in (path, *_entries(path)))]
+    made = [path for path in folders if _holds_cases(path)]
     for path in made:
         log.info(f"Skipped {path}: it holds cases that `brats-tf conform` made.")
     folders = [path for path in folders if path not in made]
@@ -110,6 +110,12 @@ def _entries(folder):
         return sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError:
         return []
+
+
+def _holds_cases(folder):
+    """Whether a folder is a case that `conform` made, or holds some, or is what `segment` wrote."""
+    places = (folder, *_entries(folder), *_entries(folder / "cases"))
+    return any((place / CONFORM_FILE).is_file() for place in places)
 
 
 def _of_the_system(folder):

@@ -58,11 +58,8 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
     roots = [Path(cases)] if cases else [Path(path) for path in record["data"]]
     finished = finished_cases(record, predictions)
     stopped = {one: f"Case {one}: its prediction stopped before it; predict it again." for one in record["pending"]}
-    earlier, restored, failures = (
-        _earlier(out, record),
-        {},
-        [one for one in (record["left_out"] | stopped).items() if one[0] not in record["cases"]],
-    )
+    failures = [one for one in (record["left_out"] | stopped).items() if one[0] not in record["cases"]]
+    earlier, restored = _earlier(out, record), {}
     for _, sentence in failures:
         log.info(f"Left out: {sentence}")
     for case_id, facts in track(list(record["cases"].items()), "Restoring"):

@@ -596,6 +596,9 @@ def test_cases_that_were_made_are_no_patients(folder, tmp_path, capsys, monkeypa
         assert main(["conform", ".", "--brain-mask", "nonzero"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Skipped cases: it holds cases that `brats-tf conform` made" in said and "1 of 1 cases" in said
+    (tmp_path / "scanner" / "segmented").mkdir()
+    (tmp_path / "scanner" / "cases").rename(tmp_path / "scanner" / "segmented" / "cases")
+    assert [patient.id for patient in find_patients(tmp_path / "scanner")] == ["P1"]
 
 
 def test_a_patient_behind_a_link_has_the_links_name(tmp_path):
