@@ -224,6 +224,35 @@ def plus_on_cpu_fine():
     return _on_cpu("plus_on_cpu_fine")
 
 
+def plus_two_seeds():
+    """Two networks of other seeds, trained at once on a core each, and the average of both."""
+    runs = [read(f"plus_two_seeds_run{number}") for number in (1, 2)]
+    scores = {name: read(f"plus_two_seeds_{name}") for name in ("seed1", "seed2", "both")}
+    alone = [scores[name]["made_by"]["networks"] for name in ("seed1", "seed2")]
+    if scores["both"]["made_by"]["networks"] != alone[0] | alone[1]:
+        raise InputError("plus_two_seeds_both must be scores of the networks of plus_two_seeds_seed1 and _seed2.")
+    data, epochs = runs[0]["settings"]["data"], [run["epochs"] for run in runs]
+    minutes = [f"{run['seconds'] / 60:.0f}" for run in runs]
+    lines = [
+        f"Measured on {runs[0]['machine']}, commit {runs[0]['git_commit']}: {runs[0]['cases']} training cases, "
+        f"{format_shape(data['crop'])} at {data['spacing_mm']:g} mm, {_precision(runs[0])}, two networks at once, "
+        f"a core each, {epochs[0]} and {epochs[1]} epochs in {minutes[0]} and {minutes[1]} minutes; "
+        f"{scores['both']['cases']} other cases, whole files, `--mirror all --drop-et-below-ml 0.5`; Dice x 100.",
+        "",
+        "| | ET | WT | TC | all three |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    titles = {"seed1": f"seed {runs[0]['seed']}", "seed2": f"seed {runs[1]['seed']}", "both": "both averaged"}
+    for name, title in titles.items():
+        dice = [scores[name][region]["dice"] for region in REGIONS]
+        together = f"{100 * sum(one['mean'] for one in dice) / len(dice):.1f}"
+        lines.append(
+            f"| {title}, mean with 95 % interval over cases | {' | '.join(map(interval, dice))} | {together} |"
+        )
+    medians = " | ".join(f"{100 * scores['both'][region]['dice']['median']:.1f}" for region in REGIONS)
+    return [*lines, f"| both averaged, median | {medians} |  |"]
+
+
 def _on_cpu(name):
     run, scores, averaged = read(f"{name}_run"), read(name), read(f"{name}_averaged")
     data, blinded = run["settings"]["data"], read(f"{name}_classifier")

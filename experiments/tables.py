@@ -64,6 +64,10 @@ PUBLISHED = {
         for name in ("plus_on_cpu", "plus_on_cpu_fine")
         for file, end in {"run": "_run", "summary": "", "averaged": "_averaged", "classifier": "_classifier"}.items()
     },
+    **{
+        f"plus_two_seeds/{name}.json": f"experiments/results/plus_two_seeds_{name}.json"
+        for name in ("run1", "run2", "seed1", "seed2", "both")
+    },
     "cohort_on_ray.json": "experiments/results/cohort_on_ray.json",
     "serve_load.json": "experiments/results/serve_load.json",
     "runtimes.json": "experiments/results/runtimes.json",

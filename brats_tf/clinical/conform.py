@@ -14,8 +14,8 @@ from brats_tf.clinical.convert import converter_version
 from brats_tf.clinical.grids import Grid
 from brats_tf.clinical.identify import identify
 from brats_tf.clinical.make_case import CHECKS_FOLDER, STEPS, check_template, make_case
-from brats_tf.clinical.patients import CONFORM_FILE, explain_damage
-from brats_tf.clinical.series import files_under, read_series
+from brats_tf.clinical.patients import explain_damage
+from brats_tf.clinical.series import CONFORM_FILE, files_under, read_series
 from brats_tf.config.execution import ConformOptions
 from brats_tf.data.layouts import UNDERSCORED
 from brats_tf.errors import InputError, WriteError, in_one_line

@@ -4,6 +4,7 @@ Where words and times do not agree, two series fit one modality, or nothing fits
 guessed.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -13,7 +14,9 @@ from brats_tf.data.layouts import parse
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
 
-_BIDS = re.compile(r"\b(sub|ses|run)-[a-z0-9]+_", re.IGNORECASE)  # Of no use here; "sub" alone is a subtraction.
+_BIDS = re.compile(
+    r"(?<![a-z0-9])(sub|ses|run)-[a-z0-9]+_", re.IGNORECASE
+)  # Of no use here; "sub" alone is a subtraction.
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ def identify(found, *, patient, named=None):
         Choice(one.series, None, f"--series-list names another for {one.modality}") if one.modality in by_name else one
         for one in choices
     ]
+    if named:  # What it does not settle is left out; else a person would have to settle all.
+        several = [one.modality for one in choices]
+        choices = [
+            Choice(one.series, None, f"several show {one.modality}, of which --series-list names none")
+            if one.modality and several.count(one.modality) > 1
+            else one
+            for one in choices
+        ]
     left_out = [one for one in choices if not one.modality]
     chosen = {}
     for modality in MODALITIES:
@@ -67,18 +78,21 @@ def identify(found, *, patient, named=None):
 
 
 def _persons(found):
-    """How many persons the headers tell of: of each, the series of whom none can be of another's person."""
-    first = []
-    for series in found:
-        if not any(of_one_person(series, one) for one in first):
-            first.append(series)
-    return len(first)
+    """How many persons the headers tell of. One that names nobody, as NIfTI files do, may be of any."""
+    known = [series for series in found if any(series.person)]
+    alone = []
+    for series in known:
+        if not any(of_one_person(series, one) for one in alone):
+            alone.append(series)
+    conflict = not all(of_one_person(one, other) for one, other in itertools.combinations(known, 2))
+    return max(2, len(alone)) if conflict else 1
 
 
 def _named(found, modality, place, patient):
     number = re.sub(r"^series\s*", "", place, flags=re.IGNORECASE)
+    files = {id(one): (*one.files, *one.copies) for one in found}
     fitting = [
-        one for one in found if any(_ends_with(path, place) for file in one.files for path in (file, file.parent))
+        one for one in found if any(_ends_with(path, place) for file in files[id(one)] for path in (file, file.parent))
     ]
     fitting = fitting or [one for one in found if str(one.tags.get("SeriesNumber")) == number]
     if len(fitting) != 1:
@@ -127,7 +141,8 @@ def _by_file_name(series):
     if part in MODALITIES:
         before = just_before(words, part) if part in words else []
         sequence, base = kind_of(before)[0], {"t1ce": "t1"}.get(part, part)
-        if sequence not in (None, base) and (sequence, base) != ("t2", "flair"):
+        point_in_time = len(before) == 1 and words.index(part) > 1  # "P01_T1_flair": an id is before it.
+        if sequence not in (None, base) and (sequence, base) != ("t2", "flair") and not point_in_time:
             # Of an "AX_T1_FLAIR" the times would tell, which no name has.
             return Choice(series, None, f"its name says both {sequence!r} and {part!r}")
         given, denied = (says_with(before), says_without(before)) if part == "t1" else ("", "")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from brats_tf.clinical.series import of_one_person, read_series
+from brats_tf.clinical.series import CONFORM_FILE, OF_THE_SYSTEM, of_one_person, read_series
 from brats_tf.data.layouts import is_nifti, is_safe
 from brats_tf.errors import InputError, in_one_line
 from brats_tf.regions import MODALITIES
@@ -15,17 +15,6 @@ from brats_tf.runtime.files import read_csv
 
 log = logging.getLogger(__name__)
 COLUMNS = ("patient", "modality", "path")
-# Folders that file servers and file browsers make; hidden ones are skipped as well.
-OF_THE_SYSTEM = (
-    "@eaDir",
-    "#recycle",
-    "#snapshot",
-    "$RECYCLE.BIN",
-    "System Volume Information",
-    "__MACOSX",
-    "lost+found",
-)
-CONFORM_FILE = "conform.json"  # Of a case that was made of a patient.
 
 
 @contextmanager
@@ -42,7 +31,8 @@ def explain_damage(who):
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         log.debug("Where it happened:", exc_info=True)
-        raise InputError(f"{who}: its series could not be read: {in_one_line(error)}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else in_one_line(error)
+        raise InputError(f"{who}: its series could not be read: {reason.rstrip('.')}.") from error
 
 
 @dataclass(frozen=True)
@@ -85,6 +75,8 @@ def find_patients(root, series_list=None):
     for path in made:
         log.info(f"Skipped {path}: it holds cases that `brats-tf conform` made.")
     folders = [path for path in folders if path not in made]
+    if made and not folders and not _holds_images(root):
+        raise InputError(f"{root} must hold patients. Received cases that `brats-tf conform` made, and no others.")
     if not folders or _is_patient(root, folders):
         folders = [Path(os.path.abspath(root))]  # Not where a link leads to, which may be called after a person.
     named = _read_list(series_list) if series_list else {}
@@ -113,9 +105,20 @@ def _entries(folder):
 
 
 def _holds_cases(folder):
-    """Whether a folder is a case that `conform` made, or holds some, or is what `segment` wrote."""
-    places = (folder, *_entries(folder), *_entries(folder / "cases"))
-    return any((place / CONFORM_FILE).is_file() for place in places)
+    """Whether a folder is a case that `conform` made, or holds nothing but some, or is what `segment` wrote."""
+
+    def are_cases(folder):
+        folders = [path for path in _entries(folder) if path.is_dir() and not _of_the_system(path)]
+        return bool(folders) and all((path / CONFORM_FILE).is_file() for path in folders) and not _holds_images(folder)
+
+    by_segment = (folder / "predictions").is_dir() and are_cases(folder / "cases")
+    return (folder / CONFORM_FILE).is_file() or are_cases(folder) or by_segment
+
+
+def _holds_images(folder):
+    """Whether images lie in a folder itself, as their names tell."""
+    names = [path for path in _entries(folder) if path.is_file()]
+    return any(is_nifti(path.name) or path.suffix.lower() in (".dcm", ".ima") for path in names)
 
 
 def _of_the_system(folder):
@@ -123,11 +126,9 @@ def _of_the_system(folder):
 
 
 def _is_patient(root, folders):
-    if any(
-        path.is_file() and (is_nifti(path.name) or path.suffix.lower() in (".dcm", ".ima")) for path in _entries(root)
-    ):
+    if _holds_images(root):
         return True
-    if any(path.is_dir() for folder in folders for path in _entries(folder)):
+    if any(path.is_dir() and not _of_the_system(path) for folder in folders for path in _entries(folder)):
         return False
     examinations, series = set(), []
     for folder in folders:

@@ -5,6 +5,7 @@ person is read to keep two persons apart, and folders called after one out of me
 file that has to name them, the DICOM SEG.
 """
 
+import dataclasses
 import hashlib
 import re
 import unicodedata
@@ -15,6 +16,7 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from brats_tf.clinical.lost_slices import lost_among, missing_in, should_be_an_image
 from brats_tf.data.discovery import walk
 from brats_tf.data.layouts import is_nifti
 from brats_tf.errors import in_one_line
@@ -28,6 +30,9 @@ TAGS = (
     "ImagePositionPatient "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 ).split()
+CONFORM_FILE = "conform.json"  # Of a case that was made of a patient.
+# Folders that file servers and file browsers make; hidden ones are skipped as well.
+OF_THE_SYSTEM = (*"@eaDir #recycle #snapshot $RECYCLE.BIN __MACOSX lost+found".split(), "System Volume Information")
 _UID = re.compile(r"\d+(\.\d+){4,}")
 
 
@@ -43,7 +48,8 @@ class Series:
         person: hashes of the id, name and birth date of the person, "" where a header has none; see `of_one_person`.
         frame: a key that is equal for series of one frame of reference, or of one examination whose headers name none;
             "" for NIfTI.
-        damaged: a clause about files that may be slices of it and cannot be read; "" for none.
+        copies: files that were left out because they are copies of others, byte for byte.
+        damaged: a clause about a file that may be a slice of it and cannot be read; "" for none.
     """
 
     name: str
@@ -52,6 +58,7 @@ class Series:
     headers: tuple = field(default=(), repr=False)
     person: tuple = field(default=("", "", ""), repr=False)
     frame: str = field(default="", repr=False)
+    copies: tuple = ()
     damaged: str = ""
 
     @property
@@ -82,71 +89,69 @@ def read_series(folder, patient):
     Returns:
         (list of `Series`, list of sentences about files left out).
     """
-    groups, found, notes, others, damaged, unreadable = {}, [], [], [], {}, []
+    groups, images, notes, others, damaged, unreadable = {}, [], [], [], {}, []
     for path in files_under(folder, unreadable):
         if is_nifti(path.name):
-            found.append(Series(path.relative_to(folder).as_posix(), (path,)))
+            images.append(path)
             continue
         header = _header(path)
         if header is None:
             others.append(path)
         elif isinstance(header, str):
-            damaged[path] = header
+            damaged[path] = header, None
         elif "SeriesInstanceUID" in header and "Rows" in header:
             groups.setdefault(header.SeriesInstanceUID, []).append((path, header))
-        elif _should_be_an_image(header):
-            damaged[path] = "its header is cut short"
+        elif should_be_an_image(header):
+            damaged[path] = "its header is cut short", header.get("SeriesInstanceUID")
         else:
             notes.append((path, "is no image; it was left out"))
-    slices = {path.parent: path.suffix.lower() for files in groups.values() for path, _ in files}
-    lost = [path for path in others if slices.get(path.parent) == path.suffix.lower() and _is_lost(path)]
-    damaged |= dict.fromkeys(lost, "it is empty, or no DICOM file any more")
-    notes += [(path, f"was left out: {reason}") for path, reason in damaged.items()]
+    lost = lost_among(others, groups)
+    damaged |= dict.fromkeys(lost, ("it is empty, or no DICOM file any more", None))
+    notes += [(path, f"was left out: {reason}") for path, (reason, _) in damaged.items()]
     persons = [header for files in groups.values() for _, header in files[:1]]
-    left_out = [
-        f"Patient {patient}: {_without_person(path.relative_to(folder).parts, *persons)} {text}."
-        for path, text in notes
-    ]
-    groups = {uid: _without_copies(files) for uid, files in groups.items()}
-    if copies := sum(count for _, count in groups.values()):
+
+    def place(path):
+        return _without_person(path.relative_to(folder).parts, *persons)
+
+    left_out = [f"Patient {patient}: {place(path)} {text}." for path, text in notes]
+    found, missing = [Series(place(path), (path,)) for path in images], missing_in(groups, damaged)
+    for uid, files in groups.items():
+        slices, copies = _without_copies(files)
+        beside = "; ".join(f"{place(path)} cannot be read: {damaged[path][0]}" for path in missing[uid][:1])
+        found.append(dataclasses.replace(_series(folder, slices), copies=copies, damaged=beside))
+    if copies := sum(len(one.copies) for one in found):
         left_out.append(f"Patient {patient}: {copies} file(s) that are copies of others were left out.")
-    found += [_series(folder, files, damaged) for files, _ in groups.values()]
     left_out += [f"Patient {patient}: a folder was left out: {reason}." for _, reason in unreadable]
     if rest := len(others) - len(lost):
         left_out.append(f"Patient {patient}: {rest} file(s) that are neither DICOM nor NIfTI were left out.")
     return sorted(found, key=lambda series: series.name), left_out
 
 
-def _should_be_an_image(header):
-    """Whether a header without an image's tags is of an image, or does not say what it is of, and so was cut short."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        kind = getattr(header, "file_meta", {}).get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
-        return not kind or "Image Storage" in kind.name
-
-
-def _is_lost(path):
-    """Whether a file beside slices, called as they are, was one: it is empty, or has their ending."""
-    return bool(path.suffix) or path.stat().st_size == 0
-
-
 def _without_copies(files):
-    """(the files of a series without byte-for-byte copies, their number)."""
-    first, kept = {}, []
+    """(the files of a series without byte-for-byte copies, the copies)."""
+    first, kept, copies = {}, [], []
     for path, header in files:
         before = first.setdefault(header.get("SOPInstanceUID"), path)
         if before is path or sha256_of(before) != sha256_of(path):
             kept.append((path, header))
-    return kept, len(files) - len(kept)
+        else:
+            copies.append(path)
+    return kept, tuple(copies)
 
 
 def files_under(folder, unreadable=None):
-    """The files in any depth of a folder, sorted; links are followed, hidden files and folders left out.
+    """The files in any depth of a folder, sorted; links are followed.
 
-    To the list `unreadable` (folder, reason) of those are added whose content cannot be listed.
+    Hidden files and folders are left out, and those of the operating system and of cases that `conform` made. To the
+    list `unreadable` (folder, reason) of those are added whose content cannot be listed.
     """
-    places = walk(folder, [] if unreadable is None else unreadable)
-    found = [place / name for place, _, names in places for name in names if not name.startswith(".")]
+    found = []
+    for place, folders, names in walk(folder, [] if unreadable is None else unreadable):
+        if CONFORM_FILE in names:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if name not in OF_THE_SYSTEM]
+        found += [place / name for name in names if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
 
 
@@ -159,19 +164,12 @@ def _header(path):
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom raises whatever the damage leads to.
-        return f"it is a damaged DICOM file ({in_one_line(error)})"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else in_one_line(error)
+        return f"it is a damaged DICOM file ({reason})"
 
 
-def _series(folder, files, damaged):
-    """The `Series` of (path, header) pairs; `damaged` is {path: clause} of all files that cannot be read."""
+def _series(folder, files):
     (path, first), *_ = files
-    folders = {one.parent for one, _ in files}
-    beside = [(one, reason) for one, reason in damaged.items() if one.parent in folders]
-    clause = ""
-    if beside:
-        (one, reason), more = beside[0], len(beside) - 1
-        called = _without_person(one.relative_to(folder).parts, first)
-        clause = f"{called}{f' and {more} more' if more else ''} beside its slices cannot be read: {reason}"
     place = _without_person(path.parent.relative_to(folder).parts, first)
     number = first.get("SeriesNumber")
     name = f"series {number if number is not None else '?'}{'' if place == '.' else f' in {place}'}"
@@ -183,7 +181,6 @@ def _series(folder, files, damaged):
         tuple(header for _, header in files),
         tuple(_hash(_plain(first.get(tag))) for tag in ("PatientID", "PatientName", "PatientBirthDate")),
         _hash(str(first.get(frame, ""))),
-        clause,
     )
 
 

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from brats_tf.config.settings import AlbuNetSettings, DataSettings, InferenceSettings
+from brats_tf.config.settings import AlbuNetSettings, DataSettings, InferenceSettings, TrainingSettings
 from brats_tf.errors import InputError, format_shape
 
 
@@ -19,7 +19,20 @@ def check_together(config: Any) -> None:
         raise InputError(f"`gradient_accumulation_steps` must divide the batch size {batch_size}. Received: {parts}.")
 
 
-def with_fitting_stride(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def settled(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values of settings as `fitting` returns them. Raises `InputError` where one that was `given` does nothing."""
+    schedule, patience = values.get("schedule", TrainingSettings.schedule), given.get("plateau_patience")
+    if patience is not None and schedule != "plateau":
+        raise InputError(
+            f"`plateau_patience` is for the schedule plateau. Received: {patience} for the schedule {schedule}."
+        )
+    start, weights = given.get("start_from"), given.get("weights")
+    if start is not None and weights is not None:
+        raise InputError(f"`start_from` chooses all weights. Received: {start} beside the weights {weights}.")
+    return fitting(values, given)
+
+
+def fitting(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The values of settings, with windows that overlap as before where `given` makes only the patches smaller."""
     patch, stride = (values.get(name) for name in ("patch_size", "window_stride"))
     if "patch_size" in given and "window_stride" not in given and patch and stride:
@@ -57,11 +70,6 @@ def _check_modalities(data: DataSettings) -> None:
 
 
 def _check_network(config: Any) -> None:
-    weights = getattr(config.network, "weights", None)
-    if config.training.start_from and weights != type(config.network).__dataclass_fields__["weights"].default:
-        raise InputError(
-            f"`start_from` chooses all weights. Received: {config.training.start_from} beside the weights {weights}."
-        )
     if (getattr(config.network, "classifier_rate", 1), getattr(config.network, "batch_norm", "")) == (0, "batch"):
         raise InputError(
             "`classifier_rate` 0 keeps the classifier's statistics: `batch_norm` must be frozen. Received: batch."
@@ -104,12 +112,6 @@ def _check_schedule(training: Any) -> None:
         raise InputError(
             f"`warmup_epochs` must be from 0 to {limit} for the schedule {training.schedule} of {training.epochs} "
             f"epochs. Received: {training.warmup_epochs}."
-        )
-    usual = type(training).__dataclass_fields__["plateau_patience"].default
-    if training.schedule != "plateau" and training.plateau_patience != usual:
-        raise InputError(
-            f"`plateau_patience` is for the schedule plateau. Received: {training.plateau_patience} for the schedule "
-            f"{training.schedule}."
         )
     watches_validation = training.plateau_monitor == "validation"
     if watches_validation and (training.schedule != "plateau" or training.validation_frequency is None):

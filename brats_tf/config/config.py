@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brats_tf.config.checks import check_together, with_fitting_stride
+from brats_tf.config.checks import check_together, fitting, settled
 from brats_tf.config.fields import Setting, check_section, setting, settings_of
 from brats_tf.config.presets import DEFAULT_PRESET, PRESETS, modalities_of
 from brats_tf.config.settings import (
@@ -71,7 +71,7 @@ class Config:
         if preset not in tuple(PRESETS):
             raise InputError(f"`preset` must be one of {', '.join(PRESETS)}. Received: {preset!r}.")
         given = {name: value for name, value in changes.items() if value is not None}
-        return cls(**_sections(with_fitting_stride(PRESETS[preset] | given, given)), preset=preset)
+        return cls(**_sections(settled(PRESETS[preset] | given, given)), preset=preset)
 
     def replace(self, **changes: Any) -> "Config":
         """The same with other values, by the names of the settings.
@@ -80,7 +80,7 @@ class Config:
             InputError: on an unknown setting or a value that is not allowed.
         """
         flat = {name: value for _, name, value in self.items()}
-        values = with_fitting_stride(flat | {"network": self.network.name} | changes, changes)
+        values = settled(flat | {"network": self.network.name} | changes, changes)
         return type(self)(**_sections(values), preset=self.preset)
 
     def items(self) -> list[tuple[str, str, Any]]:
@@ -119,26 +119,23 @@ class Config:
 
     @classmethod
     def from_dict(cls, content: Any) -> "Config":
-        """The config that `to_dict` made a nested dictionary of; what it lacks is as in its preset.
-
-        Raises:
-            InputError: when it does not fit.
-        """
+        """The config that `to_dict` made a nested dictionary of, or as its preset. Raises `InputError`."""
         if not isinstance(content, dict):
             raise InputError(f"A configuration must be a JSON object. Received: {type(content).__name__}.")
         _refuse_unknown(content, (*SECTIONS, "network", "preset", "seed"))
         preset = content.get("preset", DEFAULT_PRESET)
         if preset not in tuple(PRESETS):
             raise InputError(f"`preset` must be one of {', '.join(PRESETS)}. Received: {preset!r}.")
-        flat: dict[str, Any] = {"network": "embedding"} | PRESETS[preset]
+        base: dict[str, Any] = {"network": "embedding"} | PRESETS[preset]
+        flat: dict[str, Any] = {"seed": content.get("seed", 0)}
         for section in (*SECTIONS, "network"):
             values = content.get(section, {})
             if not isinstance(values, dict):
                 raise InputError(f"`{section}` must be a JSON object. Received: {values!r}.")
-            kind = SECTIONS.get(section) or _network_kind(values.get("name", flat["network"]))
+            kind = SECTIONS.get(section) or _network_kind(values.get("name", base["network"]))
             _refuse_unknown(values, settings_of(kind))
             flat |= {"network" if name == "name" else name: value for name, value in values.items()}
-        return cls(**_sections(flat | {"seed": content.get("seed", 0)}), preset=preset)
+        return cls(**_sections(fitting(base | flat, flat)), preset=preset)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON can hold them, nested by section."""

@@ -38,7 +38,7 @@ def read_summary(results):
     path = Path(results) / SUMMARY_FILE
     try:
         summary = read_json(path)
-        lacking = [name for name in ("without_truth", "truth_sha256", "cases_sha256", *REGIONS) if name not in summary]
+        lacking = [name for name in ("without_truth", "cases_sha256", *REGIONS) if name not in summary]
         if lacking:
             raise ValueError(f"{', '.join(lacking)} missing, as in an older version")
         figures = [summary[region][metric] for region in REGIONS for metric in METRICS]
@@ -46,7 +46,7 @@ def read_summary(results):
         expected = summary["cases_sha256"]
         if expected != sha256_of(Path(results) / CASES_FILE):
             raise ValueError(f"{CASES_FILE} is of another evaluation")
-        kinds = all(isinstance(summary[name], dict) for name in ("left_out", "made_by", "truth_sha256"))
+        kinds = all(isinstance(summary[name], dict) for name in ("left_out", "made_by"))
         kinds = kinds and isinstance(summary["without_truth"], list)
         if summary["empty_rule"] not in EMPTY_MASK_RULES or not kinds or missing:
             raise ValueError("scores of another version")
@@ -72,8 +72,8 @@ def check_origin(made_by, maps, case_ids, results):
 def check_truth(summary, cases, results):
     """Raises `InputError` when the truth of a `Case` is not the one that the scores in `results` are of."""
     for case in cases:
-        if summary["truth_sha256"].get(case.id) != sha256_of(case.require(SEGMENTATION)):
+        if summary.get("truth_sha256", {}).get(case.id) != sha256_of(case.require(SEGMENTATION)):
             raise InputError(
-                f"Case {case.id}: the scores in {results} must be of {case.segmentation}; it has changed since, or was "
-                "not scored: run `brats-tf evaluate` again."
+                f"Case {case.id}: the scores in {results} must be of {case.segmentation}; it has changed since, or "
+                "its scores are of an earlier version: run `brats-tf evaluate` again."
             )

@@ -65,7 +65,7 @@ def with_tuned(settings, runs, checkpoint="last", *, mirror="none"):
         if weights and file.is_file() and weights.get(Path(run).name) != sha256_of(file):
             raise InputError(f"{path} was tuned for other weights than those of {file}. Tune it again.")
         if tuned_after != others:
-            raise InputError(f"{path} was tuned after the steps {tuned_after}. Received: {others}.")
+            raise InputError(f"{path} was tuned after the steps {tuned_after}. Received: {others}. Tune it again.")
         found[path] = volume
     if len(set(found.values())) > 1:
         volumes = ", ".join(f"{volume:g} ml in {path}" for path, volume in found.items())

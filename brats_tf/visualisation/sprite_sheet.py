@@ -69,7 +69,7 @@ def _rarest(classes, shape, share):
     counts = np.bincount(found, minlength=CLASSES_IN_ALL)
     order = np.argsort(-counts, kind="stable")  # The rarest is written last.
     small = np.zeros(shape, classes.dtype)
-    places = np.minimum((inside * share).astype(int), np.array(shape) - 1)
+    places = np.minimum(((inside + 0.5) * share).astype(int), np.array(shape) - 1)
     for number in order[counts[order] > 0]:
         small[tuple(places[found == number].T)] = number
     return small

@@ -163,6 +163,13 @@ def test_without_an_id_names_and_birth_dates_tell_two_patients(conform, folder, 
     assert_refused(conform, tmp_path, "the folder must hold one patient; received series of 2 patients")
 
 
+def test_a_series_without_a_person_does_not_join_two(conform, folder, tmp_path):
+    write_dicom(ball(), folder / "a", person={"PatientID": "", "PatientName": ""}, number=1, **T2)
+    write_dicom(ball(), folder / "b", person={"PatientID": "1"}, number=2, **T1CE)
+    write_dicom(ball(), folder / "c", person={"PatientID": "2"}, number=3, **T2)
+    assert_refused(conform, tmp_path, "the folder must hold one patient; received series of 2 patients")
+
+
 def test_two_examinations_without_a_frame_of_reference_need_a_registration(conform, folder, tmp_path):
     for number, words in enumerate((T1CE, T2), start=1):
         person = {"StudyInstanceUID": f"1.2.{number}"}
@@ -307,9 +314,30 @@ def test_a_truncated_file_is_named(conform, folder, tmp_path):
 def test_a_slice_cut_short_is_not_left_away(conform, folder, tmp_path, number, length, words):
     path = write_series(folder)[number]
     path.write_bytes(path.read_bytes()[:length])
-    assert_refused(
-        conform, tmp_path, f"series 1 in a must be whole, but a/{path.name} beside its slices cannot be read: {words}"
-    )
+    assert_refused(conform, tmp_path, f"series 1 in a must be whole, but a/{path.name} cannot be read: {words}")
+
+
+def test_a_damaged_file_of_another_series_costs_nothing(conform, folder, tmp_path):
+    """All in one folder, as an archive exports it."""
+    write_series(folder, "a", **ONE_FRAME)
+    write_dicom(ball(), folder / "b", number=2, words="localizer", times=(5, 20, None), **ONE_FRAME)
+    for path in (folder / "b").iterdir():
+        path.rename(folder / "a" / f"b{path.name}")
+    (folder / "b").rmdir()
+    cut = folder / "a" / "b0003.dcm"
+    cut.write_bytes(cut.read_bytes()[:700])
+    code, said = conform()
+    assert code == 0 and "a/b0003.dcm was left out: its header is cut short" in said
+
+
+@pytest.mark.parametrize(("name", "code"), [("COMPLETE", 0), ("IM0099", 2)])
+def test_an_empty_file_beside_slices_without_an_ending_is_one_where_it_is_called_so(
+    conform, folder, tmp_path, name, code
+):
+    for path in write_series(folder):
+        path.rename(path.with_name(f"IM{path.stem}"))
+    (folder / "a" / name).touch()
+    assert conform()[0] == code
 
 
 def test_what_is_no_slice_may_lie_beside_slices(conform, folder, tmp_path):
@@ -572,7 +600,9 @@ def test_what_cannot_be_read_is_not_what_cannot_be_written(conform, folder, tmp_
     monkeypatch.setattr(conform_module, "make_case", fail)
     code, said = conform()
     assert (
-        code == 2 and "Left out: Patient P1: its series could not be read: OSError" in said and "1 of 2 cases" in said
+        code == 2
+        and "Left out: Patient P1: its series could not be read: Input/output error." in said
+        and "1 of 2 cases" in said
     )
     number = errno.ENOSPC
     code, said = conform()
@@ -596,9 +626,31 @@ def test_cases_that_were_made_are_no_patients(folder, tmp_path, capsys, monkeypa
         assert main(["conform", ".", "--brain-mask", "nonzero"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Skipped cases: it holds cases that `brats-tf conform` made" in said and "1 of 1 cases" in said
-    (tmp_path / "scanner" / "segmented").mkdir()
-    (tmp_path / "scanner" / "cases").rename(tmp_path / "scanner" / "segmented" / "cases")
+    segmented = tmp_path / "scanner" / "segmented"
+    (segmented / "predictions").mkdir(parents=True)
+    (tmp_path / "scanner" / "cases").rename(segmented / "cases")
     assert [patient.id for patient in find_patients(tmp_path / "scanner")] == ["P1"]
+    with pytest.raises(InputError, match="cases must hold patients. Received cases that `brats-tf conform` made"):
+        find_patients(segmented / "cases")
+
+
+def test_cases_inside_a_patients_folder_are_no_series_of_it(folder, tmp_path, monkeypatch):
+    write_series(folder)
+    write_series(folder.parent / "P2")
+    monkeypatch.chdir(folder)
+    assert main(["conform", ".", "--brain-mask", "nonzero"]) == 0
+    assert [patient.id for patient in find_patients(folder.parent)] == ["P1", "P2"]
+    assert [one.name for one in read_series(folder, "P1")[0]] == ["series 1 in a"]
+
+
+def test_folders_of_a_file_server_are_no_series(folder):
+    write_series(folder, "a", **ONE_FRAME, person={"StudyInstanceUID": "1.2.9"})
+    write_dicom(ball(), folder / "b", number=2, **T2, **ONE_FRAME, person={"StudyInstanceUID": "1.2.9"})
+    for name in "ab":
+        (folder / name / "@eaDir").mkdir()
+        (folder / name / "@eaDir" / "0001.dcm").write_bytes(b"a thumbnail")
+    assert [patient.id for patient in find_patients(folder)] == ["P1"]
+    assert len(read_series(folder, "P1")[0]) == 2 and not read_series(folder, "P1")[1]
 
 
 def test_a_patient_behind_a_link_has_the_links_name(tmp_path):
@@ -619,7 +671,16 @@ def test_names_of_a_person_are_hidden_in_every_line(folder):
     found, left_out = read_series(folder, "P1")
     assert [one.name for one in found] == ["series 1 in *", "series 2 in */b"]
     assert left_out == ["Patient P1: */* was left out: its header is cut short."]
-    assert found[0].damaged == "*/* beside its slices cannot be read: its header is cut short"
+    assert found[0].damaged == "*/* cannot be read: its header is cut short"
+
+
+def test_a_list_leaves_out_what_it_does_not_settle(conform, folder, tmp_path):
+    write_series(folder, "a")
+    for name in "bc":
+        write_dicom(ball(), folder / name, number=ord(name), **T2)
+    (tmp_path / "list.csv").write_text("patient,modality,path\nP1,t1ce,a\n")
+    code, said = conform("--series-list", str(tmp_path / "list.csv"))
+    assert code == 0 and "several show t2, of which --series-list names none" in said
 
 
 def test_an_agent_of_an_enhanced_file_is_read(folder):

@@ -173,6 +173,9 @@ def test_a_named_series_that_is_not_there_is_refused():
      ("ohne_KM_T1.nii", "t1"), ("post_contrast_AX_T1.nii", "t1ce"), ("GD_AX_T1.nii", "t1ce"), ("AX_T1_FLAIR.nii", None),
      ("AX_T2_FLAIR.nii.gz", "flair"), ("post_native_T1.nii", None), ("sub-01_T1w.nii.gz", "t1"),
      ("sub-01_ses-2_T2w.nii.gz", "t2"), ("sub-01_ce-gadolinium_T1w.nii.gz", "t1ce"), ("T1_sub.nii.gz", None),
+     ("sub-01_ses-post_T1w.nii.gz", "t1"), ("P01_T1_flair.nii.gz", "flair"), ("P01_T2_t1.nii.gz", "t1"),
+     ("P01_T1_t2.nii.gz", "t2"), ("P01_T2_t1ce.nii.gz", "t1ce"), ("T1_FLAIR.nii.gz", None),
+     ("P01_AX_T1_FLAIR.nii.gz", None),
      ("BraTS20_Training_001_t1.nii.gz", "t1"), ("brain_mask.nii.gz", None), ("scan.nii.gz", None)],
 )  # fmt: skip
 def test_names_tell_the_modality_of_nifti_files(name, modality):

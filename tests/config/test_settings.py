@@ -258,6 +258,18 @@ def test_what_would_do_nothing_is_refused():
             Config.from_preset("embedding", modalities=("flair",), **changes)
 
 
+def test_a_file_may_hold_what_does_nothing():
+    """As runs of earlier versions have it."""
+    content = Config.from_preset("embedding-plus").to_dict()
+    content["training"] |= {"plateau_patience": 5, "start_from": "runs/a"}
+    content["network"]["weights"] = "none"
+    config = Config.from_dict(content)
+    assert config.training.plateau_patience == 5
+    assert config.replace(epochs=7).training.epochs == 7
+    content = {"preset": "albunet3d", "data": {"patch_size": [128, 128, 16]}}
+    assert Config.from_dict(content).window_stride == (32, 32, 16)
+
+
 def test_whole_numbers_are_numbers():
     config = Config.from_preset("embedding", modalities=("flair",), learning_rate=1)
     assert type(config.training.learning_rate) is float

@@ -218,6 +218,20 @@ def test_the_page_says_where_voxels_are_left_out():
     assert said.text.startswith("1 of 2 cases are shown at voxels of up to 1.4 mm")
 
 
+def test_classes_lie_on_the_image_where_voxels_are_left_out():
+    volume = np.zeros((170, 140, 145))
+    volume[...] = 0.1
+    for low in (20, 43, 71):
+        mask = np.zeros(volume.shape, np.uint8)
+        mask[low : low + 21, low + 3 : low + 30, low + 7 : low + 33] = 1
+        got = unpacked(make_sprite_sheet(volume + mask, mask, mask, (1, 1, 1)))
+        edges = [[(np.flatnonzero(one.any(axis=(1, 2)))[[0, -1]]) for one in (got[..., 0] > 200, got[..., 1] > 0)]]
+        for image, classes in edges:
+            assert 0 <= image[0] - classes[0] <= 1 and 0 <= classes[1] - image[1] <= 1
+        middle = [np.argwhere(one).mean(axis=0) for one in (got[..., 0] > 200, got[..., 1] > 0)]
+        np.testing.assert_allclose(middle[0], middle[1], atol=0.51)
+
+
 def test_a_large_brain_is_thinned_evenly(monkeypatch):
     monkeypatch.setattr("brats_tf.visualisation.sprite_sheet.MAX_VOXELS", 20**3)
     truth = np.zeros((40, 40, 40), np.uint8)
