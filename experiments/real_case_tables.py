@@ -227,10 +227,10 @@ def plus_on_cpu_fine():
 def plus_two_seeds():
     """Two networks of other seeds, trained at once on a core each, and the average of both."""
     runs = [read(f"plus_two_seeds_run{number}") for number in (1, 2)]
-    scores = {name: read(f"plus_two_seeds_{name}") for name in ("seed1", "seed2", "both")}
+    scores = {name: read(f"plus_two_seeds_{name}") for name in ("seed1", "seed2", "both", "plain")}
     alone = [scores[name]["made_by"]["networks"] for name in ("seed1", "seed2")]
-    if scores["both"]["made_by"]["networks"] != alone[0] | alone[1]:
-        raise InputError("plus_two_seeds_both must be scores of the networks of plus_two_seeds_seed1 and _seed2.")
+    if any(scores[name]["made_by"]["networks"] != alone[0] | alone[1] for name in ("both", "plain")):
+        raise InputError("plus_two_seeds_both and _plain must be of the networks of plus_two_seeds_seed1 and _seed2.")
     data, epochs = runs[0]["settings"]["data"], [run["epochs"] for run in runs]
     minutes = [f"{run['seconds'] / 60:.0f}" for run in runs]
     lines = [
@@ -243,6 +243,7 @@ def plus_two_seeds():
         "|---|--:|--:|--:|--:|",
     ]
     titles = {"seed1": f"seed {runs[0]['seed']}", "seed2": f"seed {runs[1]['seed']}", "both": "both averaged"}
+    titles["plain"] = "both averaged without these options"
     for name, title in titles.items():
         dice = [scores[name][region]["dice"] for region in REGIONS]
         together = f"{100 * sum(one['mean'] for one in dice) / len(dice):.1f}"
@@ -250,7 +251,12 @@ def plus_two_seeds():
             f"| {title}, mean with 95 % interval over cases | {' | '.join(map(interval, dice))} | {together} |"
         )
     medians = " | ".join(f"{100 * scores['both'][region]['dice']['median']:.1f}" for region in REGIONS)
-    return [*lines, f"| both averaged, median | {medians} |  |"]
+    lines.append(f"| both averaged, median | {medians} |  |")
+    blinded = read("plus_two_seeds_classifier")
+    if blinded["made_by"]["networks"] != scores["both"]["made_by"]["networks"]:
+        raise InputError("plus_two_seeds_classifier must be of the networks of plus_two_seeds_both.")
+    differences = " | ".join(interval(blinded[region]["difference"]) for region in REGIONS)
+    return [*lines, f"| both averaged, mean minus that of the blinded classifiers | {differences} |  |"]
 
 
 def _on_cpu(name):

@@ -66,7 +66,7 @@ PUBLISHED = {
     },
     **{
         f"plus_two_seeds/{name}.json": f"experiments/results/plus_two_seeds_{name}.json"
-        for name in ("run1", "run2", "seed1", "seed2", "both")
+        for name in ("run1", "run2", "seed1", "seed2", "both", "plain", "classifier")
     },
     "cohort_on_ray.json": "experiments/results/cohort_on_ray.json",
     "serve_load.json": "experiments/results/serve_load.json",
