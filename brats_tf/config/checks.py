@@ -26,9 +26,6 @@ def settled(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"`plateau_patience` is for the schedule plateau. Received: {patience} for the schedule {schedule}."
         )
-    start, weights = given.get("start_from"), given.get("weights")
-    if start is not None and weights is not None:
-        raise InputError(f"`start_from` chooses all weights. Received: {start} beside the weights {weights}.")
     return fitting(values, given)
 
 
