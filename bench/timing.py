@@ -1,6 +1,7 @@
 """How measurements are made: each in a process of its own, so that one's memory does not count for the other."""
 
 import multiprocessing
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -9,7 +10,7 @@ import numpy as np
 
 from brats_tf.config.presets import DEFAULT_PRESET
 from brats_tf.errors import InputError
-from brats_tf.runtime.system import cpu_has_bfloat16
+from brats_tf.runtime.system import available_cores, cores_of_container, cpu_has_bfloat16
 
 REPEATS = 3
 
@@ -28,6 +29,8 @@ def file_name(stage, formats, preset=DEFAULT_PRESET):
 
 def in_own_process(measure, *arguments):
     """Calls a function of a module in a fresh process. Raises `InputError` when that was killed."""
+    if cores_of_container():  # As many threads for PyTorch as `import_tensorflow` gives TensorFlow.
+        os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(measure, *arguments).result()
