@@ -13,6 +13,7 @@ from brats_tf.models.planes import with_planes
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.report import paper_figures as figures
 from brats_tf.report.paper_figures import draw_figures, pick_case
+from brats_tf.visualisation.overlays import with_dark_background
 
 
 def saved(folder, **settings):
@@ -42,7 +43,8 @@ def test_planes_and_overlay(phantoms, tmp_path, monkeypatch):
         assert given.shape == (*TINY_CROP[:2], 3)
         for image in drawn[caption]:
             assert any(np.allclose(image, given[..., plane], atol=1e-5) for plane in range(3))
-    assert any(np.array_equal(drawn["slice"][1], volume.volume[:, :, d, 0]) for d in range(TINY_CROP[2]))
+    shown = with_dark_background(volume.volume[..., 0])
+    assert any(np.array_equal(drawn["slice"][1], shown[:, :, d]) for d in range(TINY_CROP[2]))
     assert min(plane.min() for plane in drawn["from the 3D encoder"]) < 0  # The block ends in a sum, not in a ReLU.
     assert drawn["from the 3D encoder"][0].shape == drawn["into the 3D decoder"][0].shape == TINY_CROP[:2]
 
