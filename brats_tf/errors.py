@@ -34,6 +34,11 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300] or 'no message'}"
 
 
+def reason_of(error: BaseException) -> str:
+    """Why a file could not be read: in the operating system's words, without the path, which may name a person."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else in_one_line(error)
+
+
 def format_shape(shape: Iterable) -> str:
     """A shape in its usual notation.
 

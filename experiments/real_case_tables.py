@@ -126,11 +126,14 @@ def _trainings(variant, trained, run):
 
 def _unlike(difference, run):
     """Whether two networks ran on different devices or, as far as known, in different precisions."""
-    both = [_trainings(difference[which], difference.get(f"{which}_trained"), run) for which in ("first", "second")]
-    devices, precisions = (
-        [{of(one) for one in some} - {None} for some in both]
-        for of in (lambda one: one["device"], lambda one: (one.get("networks") or [{}])[0].get("precision"))
+    first, second = (
+        _trainings(difference[which], difference.get(f"{which}_trained"), run) for which in ("first", "second")
     )
+    devices = [{one["device"] for one in some} for some in (first, second)]
+    precisions = [
+        {network["precision"] for one in some for network in one.get("networks", ())[:1] if "precision" in network}
+        for some in (first, second)
+    ]
     return devices[0] != devices[1] or (all(precisions) and precisions[0] != precisions[1])
 
 
@@ -245,11 +248,7 @@ def plus_two_seeds():
     titles = {"seed1": f"seed {runs[0]['seed']}", "seed2": f"seed {runs[1]['seed']}", "both": "both averaged"}
     titles["plain"] = "both averaged without these options"
     for name, title in titles.items():
-        dice = [scores[name][region]["dice"] for region in REGIONS]
-        together = f"{100 * sum(one['mean'] for one in dice) / len(dice):.1f}"
-        lines.append(
-            f"| {title}, mean with 95 % interval over cases | {' | '.join(map(interval, dice))} | {together} |"
-        )
+        lines.append(f"| {title}, mean with 95 % interval over cases | {' | '.join(_means(scores[name]))} |")
     medians = " | ".join(f"{100 * scores['both'][region]['dice']['median']:.1f}" for region in REGIONS)
     lines.append(f"| both averaged, median | {medians} |  |")
     blinded = read("plus_two_seeds_classifier")
@@ -277,8 +276,7 @@ def _on_cpu(name):
     rows = {}
     for title, its in (("", scores), (" with `--mirror all --drop-et-below-ml 0.5`", averaged)):
         dice = [its[region]["dice"] for region in REGIONS]
-        together = f"{100 * sum(one['mean'] for one in dice) / len(dice):.1f}"
-        rows[f"mean Dice x 100{title}, 95 % interval over cases"] = [*map(interval, dice), together]
+        rows[f"mean Dice x 100{title}, 95 % interval over cases"] = _means(its)
         rows[f"median Dice x 100{title}"] = [*(f"{one['median'] * 100:.1f}" for one in dice), ""]
     rows["median HD95, mm"] = [*(f"{scores[region]['hd95_mm']['median']:.1f}" for region in REGIONS), ""]
     rows["mean minus that of the blinded classifier"] = [
@@ -286,6 +284,12 @@ def _on_cpu(name):
         "",
     ]
     return lines + [f"| {name} | {' | '.join(values)} |" for name, values in rows.items()]
+
+
+def _means(summary):
+    """The cells of a summary: mean Dice x 100 of each region with its interval, and that of all three."""
+    dice = [summary[region]["dice"] for region in REGIONS]
+    return [*map(interval, dice), f"{100 * sum(one['mean'] for one in dice) / len(dice):.1f}"]
 
 
 def _precision(run):

@@ -18,7 +18,7 @@ from brats_tf.clinical.patients import explain_damage
 from brats_tf.clinical.series import CONFORM_FILE, files_under, read_series
 from brats_tf.config.execution import ConformOptions
 from brats_tf.data.layouts import UNDERSCORED
-from brats_tf.errors import InputError, WriteError, in_one_line
+from brats_tf.errors import InputError, WriteError, reason_of
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.files import atomic, read_json, remove_partial, sha256_of, write_json
@@ -86,8 +86,7 @@ def read_conform(folder):
         _check_parts(record)
         return record
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else in_one_line(error)
-        raise InputError(f"{path} must hold what `brats-tf conform` writes: {reason}.") from None
+        raise InputError(f"{path} must hold what `brats-tf conform` writes: {reason_of(error)}.") from None
 
 
 def _check_parts(record):

@@ -10,7 +10,7 @@ import numpy as np
 
 from brats_tf.clinical.grids import grid_of_volume, to_image
 from brats_tf.clinical.stack import stack
-from brats_tf.data.volumes import TOLERANCE_MM, geometry_notes, has_directions, read_volume
+from brats_tf.data.volumes import TOLERANCE_MM, direction_notes, has_directions, read_volume
 from brats_tf.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def read_oriented(path, *, patient, read=read_volume):
     """A NIfTI file that says where its axes lead, by `read`, which takes its path and `case_id`.
 
     Raises:
-        InputError: when it does not say it, contradicts itself, or cannot be read.
+        InputError: when it does not say it, or cannot be read.
     """
     volume = read(path, case_id=patient)
     if not has_directions(volume.header):
@@ -62,9 +62,8 @@ def read_oriented(path, *, patient, read=read_volume):
             f"Patient {patient}: {Path(path).name} must say in a sform or qform where its axes lead; received neither: "
             "left and right would be a guess."
         )
-    differing = [note for note in geometry_notes(volume.header) if note.startswith("sform and qform differ")]
-    if differing:
-        log.info(f"Note: Patient {patient}: {Path(path).name}: {differing[0]}.")
+    for note in direction_notes(volume.header):
+        log.info(f"Note: Patient {patient}: {Path(path).name}: {note}.")
     return volume
 
 

@@ -6,6 +6,7 @@ guessed.
 
 import itertools
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from brats_tf.clinical.series import Series, of_one_person
@@ -14,9 +15,8 @@ from brats_tf.data.layouts import parse
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
 
-_BIDS = re.compile(
-    r"(?<![a-z0-9])(sub|ses|run)-[a-z0-9]+_", re.IGNORECASE
-)  # Of no use here; "sub" alone is a subtraction.
+# Of no use here; "sub" alone would be a subtraction, and "post" of a session no contrast.
+_BIDS = re.compile(r"(?<![a-z0-9])(sub|ses|run)-[a-z0-9]+_", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,8 @@ def identify(found, *, patient, named=None):
         both = " and ".join(modality for modality, one in by_name.items() if one.series is twice)
         raise InputError(f"Patient {patient}: {twice.name} must be named for one modality; received {both}.")
     choices = [_choose(series) for series in found if not any(series is one for one in taken)]
-    choices = [
-        Choice(one.series, None, f"--series-list names another for {one.modality}") if one.modality in by_name else one
-        for one in choices
-    ]
-    if named:  # What it does not settle is left out; else a person would have to settle all.
-        several = [one.modality for one in choices]
-        choices = [
-            Choice(one.series, None, f"several show {one.modality}, of which --series-list names none")
-            if one.modality and several.count(one.modality) > 1
-            else one
-            for one in choices
-        ]
+    if named:
+        choices = _beside_a_list(choices, by_name)
     left_out = [one for one in choices if not one.modality]
     chosen = {}
     for modality in MODALITIES:
@@ -75,6 +65,23 @@ def identify(found, *, patient, named=None):
         if fitting:
             chosen[modality] = fitting[0]
     return chosen, left_out
+
+
+def _beside_a_list(choices, by_name):
+    """The choices that headers tell where a person has named others.
+
+    What the list does not settle is left out; else a person would have to settle all.
+    """
+    count = Counter(one.modality for one in choices)
+
+    def left(one):
+        if one.modality in by_name:
+            return Choice(one.series, None, f"--series-list names another for {one.modality}")
+        if one.modality and count[one.modality] > 1:
+            return Choice(one.series, None, f"several show {one.modality}, of which --series-list names none")
+        return one
+
+    return [left(one) for one in choices]
 
 
 def _persons(found):
@@ -90,9 +97,10 @@ def _persons(found):
 
 def _named(found, modality, place, patient):
     number = re.sub(r"^series\s*", "", place, flags=re.IGNORECASE)
-    files = {id(one): (*one.files, *one.copies) for one in found}
     fitting = [
-        one for one in found if any(_ends_with(path, place) for file in files[id(one)] for path in (file, file.parent))
+        one
+        for one in found
+        if any(_ends_with(path, place) for file in (*one.files, *one.copies) for path in (file, file.parent))
     ]
     fitting = fitting or [one for one in found if str(one.tags.get("SeriesNumber")) == number]
     if len(fitting) != 1:

@@ -26,7 +26,7 @@ from brats_tf.clinical.pictures import save_checks
 from brats_tf.clinical.registration import register
 from brats_tf.data.layouts import UNDERSCORED
 from brats_tf.data.volumes import Volume, write_volume
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, format_shape
 
 log = logging.getLogger(__name__)
 CHECKS_FOLDER = "checks"
@@ -110,7 +110,7 @@ def check_template(path):
     volume = read_oriented(path, patient="template")
     edges = grid_of_volume(volume).spacing
     if max(abs(edge - 1) for edge in edges) > EDGE_TOLERANCE_MM:
-        received = "x".join(f"{edge:.3g}" for edge in edges)
+        received = format_shape(f"{edge:.3g}" for edge in edges)
         raise InputError(f"{path}: a template must have voxels of 1 mm; received {received} mm.")
     return volume
 
@@ -118,7 +118,7 @@ def check_template(path):
 def share_on_grid(brain, grid, ml, who):
     """How much of a mask of so many ml lies on the case's grid. Raises `InputError` where much is outside of it."""
     share = float(brain.sum()) * float(np.prod(grid.spacing)) / 1000 / ml
-    size = "x".join(map(str, grid.size))
+    size = format_shape(grid.size)
     if share < LEAST_SHARE_ON_GRID:
         raise InputError(
             f"{who}: the case's grid of {size} mm must hold the brain; received a mask of which {100 * share:.0f} % "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from brats_tf.clinical.series import CONFORM_FILE, OF_THE_SYSTEM, of_one_person, read_series
 from brats_tf.data.layouts import is_nifti, is_safe
-from brats_tf.errors import InputError, in_one_line
+from brats_tf.errors import InputError, reason_of
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.files import read_csv
 
@@ -31,8 +31,7 @@ def explain_damage(who):
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         log.debug("Where it happened:", exc_info=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else in_one_line(error)
-        raise InputError(f"{who}: its series could not be read: {reason.rstrip('.')}.") from error
+        raise InputError(f"{who}: its series could not be read: {reason_of(error).rstrip('.')}.") from error
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ person is read to keep two persons apart, and folders called after one out of me
 file that has to name them, the DICOM SEG.
 """
 
-import dataclasses
 import hashlib
 import re
 import unicodedata
@@ -19,7 +18,7 @@ from pydicom.errors import InvalidDicomError
 from brats_tf.clinical.lost_slices import lost_among, missing_in, should_be_an_image
 from brats_tf.data.discovery import walk
 from brats_tf.data.layouts import is_nifti
-from brats_tf.errors import in_one_line
+from brats_tf.errors import reason_of
 from brats_tf.runtime.files import sha256_of
 
 TAGS = (
@@ -117,8 +116,8 @@ def read_series(folder, patient):
     found, missing = [Series(place(path), (path,)) for path in images], missing_in(groups, damaged)
     for uid, files in groups.items():
         slices, copies = _without_copies(files)
-        beside = "; ".join(f"{place(path)} cannot be read: {damaged[path][0]}" for path in missing[uid][:1])
-        found.append(dataclasses.replace(_series(folder, slices), copies=copies, damaged=beside))
+        beside = next((f"{place(path)} cannot be read: {damaged[path][0]}" for path in missing[uid]), "")
+        found.append(_series(folder, slices, copies, beside))
     if copies := sum(len(one.copies) for one in found):
         left_out.append(f"Patient {patient}: {copies} file(s) that are copies of others were left out.")
     left_out += [f"Patient {patient}: a folder was left out: {reason}." for _, reason in unreadable]
@@ -164,11 +163,10 @@ def _header(path):
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom raises whatever the damage leads to.
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else in_one_line(error)
-        return f"it is a damaged DICOM file ({reason})"
+        return f"it is a damaged DICOM file ({reason_of(error)})"
 
 
-def _series(folder, files):
+def _series(folder, files, copies, damaged):
     (path, first), *_ = files
     place = _without_person(path.parent.relative_to(folder).parts, first)
     number = first.get("SeriesNumber")
@@ -181,6 +179,8 @@ def _series(folder, files):
         tuple(header for _, header in files),
         tuple(_hash(_plain(first.get(tag))) for tag in ("PatientID", "PatientName", "PatientBirthDate")),
         _hash(str(first.get(frame, ""))),
+        copies,
+        damaged,
     )
 
 

@@ -193,8 +193,8 @@ def has_directions(header):
     return bool(header["sform_code"]) or bool(header["qform_code"])
 
 
-def geometry_notes(header, *, spacing_mm=None):
-    """What a person should know about a file's geometry before trusting it: a list of clauses, mostly empty."""
+def direction_notes(header):
+    """What a person should know about how a file says where its axes lead: a list of clauses, mostly empty."""
     notes = []
     sform, sform_code = header.get_sform(coded=True)
     try:
@@ -206,6 +206,12 @@ def geometry_notes(header, *, spacing_mm=None):
         notes.append("neither sform nor qform is set, so the directions of its axes are a guess")
     elif sform_code and qform_code and np.abs(sform - qform).max() > FORMS_TOLERANCE_MM:
         notes.append(f"sform and qform differ by up to {np.abs(sform - qform).max():.3g} mm; the sform is used")
+    return notes
+
+
+def geometry_notes(header, *, spacing_mm=None):
+    """What a person should know about a file's geometry before trusting it: a list of clauses, mostly empty."""
+    notes = direction_notes(header)
     affine = header.get_best_affine()
     edges = spacing_of(affine)
     if spacing_mm is None and max(abs(edge - ISOTROPIC_MM) for edge in edges) > FORMS_TOLERANCE_MM:

@@ -45,16 +45,17 @@ def draw_figures(run, case, checkpoint="last"):
     predictor = Predictor(config, network, compiled_forward(network))
     predicted = to_classes(predictor.predict(prepared.volume), predictor.outputs)
     labels = ({"truth": prepared.classes} if with_truth else {}) | {"prediction": predicted}
-    folder, shown = Path(run) / FIGURES_FOLDER, with_dark_background(prepared.volume[..., 0])
+    folder, volume = Path(run) / FIGURES_FOLDER, prepared.volume[..., 0]
     title = f"{case.id}, {config.data.modalities[0]}, network {Path(run).name}"
     paths = [folder / f"overlay-{case.id}.png"]
-    save_overlay(paths[0], shown, labels, title=title)
+    save_overlay(paths[0], volume, labels, title=title)
     if has_planes(network):
         paths.append(folder / f"planes-{case.id}.png")
         where = _slices(next(iter(labels.values())))
         planes = _planes(network, prepared.volume, where)
         if all(np.ptp(plane) == 0 for plane in next(iter(planes.values()))):
             log.info(f"{case.id}: the planes are constant, so the 2D classifier sees nothing of this case.")
+        shown = with_dark_background(volume)
         rows = {"slice": [shown[:, :, d] for d in where]} | planes
         rows |= {name: [blend(shown[:, :, d], classes[:, :, d]) for d in where] for name, classes in labels.items()}
         save_planes(paths[1], rows, title=title)
