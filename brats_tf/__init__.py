@@ -55,7 +55,7 @@ def __getattr__(name: str) -> Any:
     if name not in ("Config", "find_cases", "prepare_cases"):
         from brats_tf.runtime.tensorflow import import_tensorflow
 
-        import_tensorflow()
+        import_tensorflow(whole=True)  # In a notebook, Keras serves others too.
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

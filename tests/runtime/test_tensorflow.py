@@ -79,6 +79,20 @@ def test_a_graph_is_freed_with_its_gradients_and_others_are_kept():
 
 
 @pytest.mark.slow
+def test_packages_that_only_unused_parts_of_keras_need_are_left_alone():
+    program = (
+        "import sys\n"
+        "from brats_tf.runtime.tensorflow import UNUSED, import_tensorflow\n"
+        "import_tensorflow()\n"
+        "assert not set(UNUSED) & set(sys.modules), set(UNUSED) & set(sys.modules)\n"
+        "import matplotlib\n"  # And can be imported by whoever uses them.
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    whole = "import sys, brats_tf\nbrats_tf.load_network\nassert 'matplotlib' in sys.modules\n"  # As a notebook does.
+    subprocess.run([sys.executable, "-c", whole], check=True)
+
+
+@pytest.mark.slow
 def test_without_looking_for_gpus_none_is_found_yet():
     """A process of Ray is told which GPU is its own only after it has begun."""
     program = (
