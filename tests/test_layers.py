@@ -28,6 +28,7 @@ TENSORFLOW = {
     "inference",
     "exporting",
     "runs.network",
+    "runs.stored_weights",
     "runtime.tensorflow",
 }
 # Who may import which library, by package or module; everything else is the stdlib or NumPy.

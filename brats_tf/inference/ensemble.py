@@ -20,8 +20,10 @@ from brats_tf.inference.ensemble_prediction import EnsemblePrediction
 from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.build import build_network
 from brats_tf.preprocessing.preprocess import PreparedCase, prepare_case
+from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runs.network import explain_lack_of_memory, load_weights
 from brats_tf.runs.record import read_run_record
+from brats_tf.runs.stored_weights import StoredWeights
 from brats_tf.runtime.tensorflow import free_graphs, resolved_precision
 
 DEFAULT_FORWARD = ForwardOptions()
@@ -38,8 +40,9 @@ def load_ensemble(
 ) -> list[Predictor]:
     """Loads the networks of several runs' folders; those that differ only in their weights share one Keras model.
 
-    So the ensemble takes the memory of one network and of all weights. `checkpoint` is "last", or "best" of the
-    validation; `forward` is how they run. With `blind` the classifiers see nothing of the volume, see `planes.blinded`.
+    So the ensemble takes the memory of one network; the weights of the others stay in their files. `checkpoint` is
+    "last", or "best" of the validation; `forward` is how they run. With `blind` the classifiers see nothing of the
+    volume, see `planes.blinded`.
 
     Raises:
         InputError: when a folder holds no run, or weights that do not fit its config.
@@ -63,7 +66,7 @@ def load_ensemble(
             shared[key] = (network, compiled_forward(network, blind=blind))
         network, run_network = shared[key]
         sha256 = load_weights(network, run, checkpoint)
-        weights = [np.array(weight) for weight in network.get_weights()]
+        weights = StoredWeights(network, Path(run) / CHECKPOINT_FILES[checkpoint])
         record = read_run_record(run) or {}
         origin = record.get("initial_weights", {}).get("origin", "unknown")
         chosen = checkpoint == "best" or config.training.plateau_monitor == "validation"

@@ -17,7 +17,6 @@ from brats_tf.data.notes import log_notes
 from brats_tf.data.volumes import spacing_of, write_volume
 from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.ensemble import predict_case, read_case
-from brats_tf.inference.ensemble_prediction import mean_uncertainty
 from brats_tf.inference.postprocessing import postprocess
 from brats_tf.inference.prediction_record import FOLDERS, PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER
 from brats_tf.inference.predictor import MIRRORED, Predictor
@@ -145,15 +144,15 @@ def write_prediction(predicted, case, *, record, postprocessing, options):
     classes, changed = final_classes(predicted, postprocessing)
     if postprocessing:
         facts["voxels_changed"] = changed
-    uncertainty = predicted.uncertainty()
+    uncertainty = predicted.mean_uncertainty()
     if uncertainty is not None:
-        facts["uncertainty"] = mean_uncertainty(uncertainty, predicted.regions())
+        facts["uncertainty"] = uncertainty
     path = record.path(case.id)
     beside = {}
     if options.save_probabilities:
         beside[PROBABILITIES_FOLDER] = predicted.regions()
     if options.save_uncertainty and uncertainty is not None:
-        beside[UNCERTAINTY_FOLDER] = uncertainty
+        beside[UNCERTAINTY_FOLDER] = predicted.uncertainty()
     facts["beside"] = list(beside)
     for part in (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER):
         target = path.parent / part / path.name

@@ -14,6 +14,7 @@ from brats_tf.inference.sliding_window import Windows, sliding_window_inference
 from brats_tf.models.outputs import BACKGROUND
 from brats_tf.models.planes import blinded, has_planes
 from brats_tf.models.registry import get_network
+from brats_tf.runs.stored_weights import StoredWeights
 from brats_tf.runtime.tensorflow import free_graphs
 
 SMALLEST_PROBABILITY = 1e-30  # That has a logarithm here.
@@ -28,7 +29,7 @@ MIRRORED = {
 
 @dataclass
 class Predictor:
-    """One network of an ensemble: its config, the function that runs it, and its weights as arrays.
+    """One network of an ensemble: its config, the function that runs it, and its weights.
 
     Without weights it runs with those that the network has at that moment, as during training.
     """
@@ -36,7 +37,7 @@ class Predictor:
     config: Config
     network: keras.Model
     run_network: Callable
-    weights: list | None = None
+    weights: StoredWeights | None = None
     weights_sha256: str | None = None
     run: Path | None = None  # Its run's folder.
     label: str | None = None  # Its name in records, where that is not the folder's.
@@ -106,7 +107,7 @@ def compiled_planes(graph):
 
 
 def compiled_forward(network, *, blind=False):
-    """A function (weights or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once.
+    """A function (`StoredWeights` or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once.
 
     B is 1 for a network with planes.
 
@@ -122,7 +123,7 @@ def compiled_forward(network, *, blind=False):
 
     def run(weights, volumes):
         if weights is not None and (not current or current[0] is not weights):
-            network.set_weights(weights)
+            weights.assign_to(network)
             current[:] = [weights]
         with free_graphs():
             return forward(tf.constant(volumes)).numpy()

@@ -9,15 +9,17 @@ from brats_tf.models.slabs import BatchToSlabs
 
 # Peak memory: what TensorFlow itself takes; the weights, with gradients and two moments of the optimiser when they are
 # trained; and the layers' outputs: a training step keeps about this many times all of them, a prediction this many
-# times the largest. Fitted to `python -m bench`, which prints estimate and measurement side by side, but for bfloat16
-# with rematerialisation: what that keeps has become less since.
-PREDICTION_BYTES, TRAINING_BYTES = 0.9e9, 1.4e9
+# times the largest, and, for each network, this many times its input: cases before, after and beside it. Fitted to
+# `python -m bench`, which prints estimate and measurement side by side, but for bfloat16 with rematerialisation: what
+# that keeps has become less since.
+PREDICTION_BYTES, TRAINING_BYTES = 0.69e9, 1.18e9
 TRAINED_COPIES = 5
 # By rematerialisation: of a classifier's layers, float32 on a CPU.
 KEPT_BY_CLASSIFIER = {False: 0.92, True: 0.61}
 # By (half precision, rematerialisation): of all other layers.
 KEPT_ACTIVATIONS = {(False, False): 0.55, (False, True): 0.461, (True, False): 0.4556, (True, True): 0.402}
-LIVE_ACTIVATIONS = 5.5
+LIVE_ACTIVATIONS = 5
+CASE_COPIES = 8
 IMAGE_RANK = 4  # (B, H, W, C).
 
 
@@ -67,9 +69,10 @@ def training_bytes(model, *, batch_size, precision="float32", rematerialise=Fals
 
 
 def prediction_bytes(model, *, networks):
-    """Estimates the peak memory of predicting one volume with `networks` sets of weights for `model`."""
+    """Estimates the peak memory of predicting volumes with `networks` sets of weights for `model`, in float32."""
     largest = max(size for size, _ in _output_bytes(model))
-    return PREDICTION_BYTES + (1 + networks) * _weight_bytes(model) + LIVE_ACTIVATIONS * largest
+    cases = CASE_COPIES * networks * 4 * math.prod(model.input.shape[1:])
+    return PREDICTION_BYTES + _weight_bytes(model) + LIVE_ACTIVATIONS * largest + cases
 
 
 def _weight_bytes(model):
