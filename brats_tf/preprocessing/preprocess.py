@@ -11,6 +11,7 @@ from brats_tf.data.nifti import read_nifti
 from brats_tf.errors import InputError, format_shape
 from brats_tf.preprocessing.transforms import LINEAR, NEAREST, Grid, brain_statistics, z_score
 
+MAX_OUTSIDE = 0.25  # Share of the brain outside the crop; in BraTS, 192x160x108 leaves out an eighth at most.
 MAX_VOXELS = 512**3  # Of a resampled volume; more is a spacing in other units than mm, or too small a one.
 
 
@@ -56,6 +57,8 @@ def prepare_case(case, *, modalities, crop, with_truth, spacing_mm=None):
         notes |= dict.fromkeys(volumes.notes_of(volume, spacing_mm=spacing_mm))
         volumes.check_same_geometry(geometry, volume.geometry, case_id=case.id)
         prepared[..., channel] = prepare_volume(volume, grid)
+        if channel == 0:
+            notes |= dict.fromkeys(crop_notes(volume, prepared[..., 0], grid, case_id=case.id))
     classes = None
     if with_truth:
         segmentation = read.segmentation()
@@ -97,6 +100,22 @@ def grid_of(volume, crop, spacing_mm, *, case_id):
             f"{format_shape(f'{edge:.3g}' for edge in volumes.spacing_of(volume.affine))} mm."
         )
     return grid
+
+
+def crop_notes(volume, cropped, grid, *, case_id):
+    """What a person should know about how much of a modality's brain `cropped` holds, a list of clauses.
+
+    Raises:
+        InputError: when it holds none.
+    """
+    inside = np.count_nonzero(cropped) * math.prod(grid.oriented_shape) / math.prod(grid.whole_shape)
+    brain, size = np.count_nonzero(volume.voxels), format_shape(grid.crop_shape)
+    if not inside and brain:
+        raise InputError(
+            f"Case {case_id}: the brain must lie in the middle of the volume, where the crop {size} is. Received: "
+            f"{volume.path}, which is 0 there. Cut it to the brain first."
+        )
+    return [f"over a quarter of the brain lies outside the crop {size}"] if inside < (1 - MAX_OUTSIDE) * brain else []
 
 
 def prepare_volume(volume, grid):

@@ -166,3 +166,26 @@ def test_what_is_odd_about_a_geometry_is_said(forms, note):
     notes = geometry_notes(header_with(**forms))
     assert notes == [] if note is None else note in notes[0]
     assert geometry_notes(header_with(sform=np.diag([-1.0, -1, 3, 1])), spacing_mm=1.0) == []
+
+
+@pytest.mark.parametrize("spacing_mm", [None, 10])
+def test_a_brain_that_the_crop_misses_is_told_of_and_one_outside_of_it_refused(case, spacing_mm):
+    modalities, scale = ("t2", "flair"), 1 if spacing_mm is None else 2  # Voxels of 5 mm.
+    brain = np.flatnonzero(np.asanyarray(nib.load(case.volumes["t2"]).dataobj).any(axis=(1, 2)))
+    shape = nib.load(case.volumes["t2"]).shape
+    crop = tuple(size // scale for size in shape)
+
+    def prepared(shift):
+        """The case with its brain moved along X by as many voxels, by zeros before it."""
+        for path in case.volumes.values():
+            rewrite(
+                path, lambda voxels, affine: nib.Nifti1Image(np.pad(voxels, ((2 * shift, 0), (0, 0), (0, 0))), affine)
+            )
+        return prepare_case(case, modalities=modalities, crop=crop, with_truth=False, spacing_mm=spacing_mm)
+
+    width = brain.size
+    outside = f"over a quarter of the brain lies outside the crop {'x'.join(map(str, crop))}"
+    assert outside not in prepared(0).notes
+    assert outside in prepared(shape[0] // 2 - width // 8).notes  # Its middle comes near the edge of the crop.
+    with pytest.raises(InputError, match="the brain must lie in the middle of the volume.* Received: .*nii.gz, which"):
+        prepared(2 * shape[0])
