@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 
-from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.errors import InputError
 from brats_tf.inference.predictor import Predictor
 from brats_tf.training.distribution import agree, machines
@@ -17,39 +16,43 @@ SHARE = 0.9  # Of the minutes; the rest is for a machine that slows down, checkp
 WARMUP_SHARE = 4  # A warm-up takes at most a quarter of the epochs.
 
 
-def with_saved_epochs(config, run):
-    """The config with the epochs that a run of an earlier call settled on; None where there is no such run."""
-    if not (run / CONFIG_FILE).is_file():
-        return None
-    saved = Config.load(run).training
-    return config.replace(epochs=saved.epochs, warmup_epochs=saved.warmup_epochs)
-
-
 def with_epochs(config, epochs):
     """The config with so many epochs, and a warm-up that takes no larger share than `WARMUP_SHARE` allows."""
     return config.replace(epochs=epochs, warmup_epochs=min(config.training.warmup_epochs, epochs // WARMUP_SHARE))
 
 
-def epochs_for(seconds, data, ready, strategy):
-    """How many epochs of a `TrainingData` fit into `seconds`, measured on a few steps that leave no trace.
+def epochs_for(deadline, data, ready, strategy, *, networks=1):
+    """How many epochs of a `TrainingData` each of some `networks` can train until `deadline`, by `time.monotonic`.
 
-    `ready` is the `ReadyNetwork` with its `start`.
+    Measured on a few steps that leave no trace, but take their time. `ready` is the `ReadyNetwork` with its `start`.
 
     Raises:
         InputError: when not even one epoch fits.
     """
-    step, validation = (value / machines() for value in agree(strategy, *measured(data, ready, strategy)))
+    found = measured(data, ready, strategy)
+    left = (deadline - time.monotonic()) / networks
+    step, validation, seconds = (value / machines() for value in agree(strategy, *found, left))
     epoch, scoring = step * data.length.steps, validation * len(data.validation)
     epochs = _most_epochs(SHARE * seconds, epoch, scoring, data.config.training.validation_frequency or 1)
     if not epochs:
         raise InputError(
-            f"`minutes` must leave {(epoch + scoring) / SHARE / 60:.1f} for an epoch of each network, {step:.1f} s a "
-            f"step. Received: {max(0, seconds) / 60:.1f} after the preparations."
+            f"`minutes` must leave {_figure((epoch + scoring) / SHARE / 60)} for an epoch of each network, "
+            f"{_figure(step)} s a step. Received: {_figure(max(0, seconds) / 60)} after the preparations."
         )
     log.info(
-        f"{step:.1f} s a step: {epochs} epoch(s) of {data.length.steps} steps fit into {seconds / 60:.0f} minutes."
+        f"{_figure(step)} s a step: {epochs} epoch(s) of {data.length.steps} steps fit into the "
+        f"{_figure(seconds / 60)} minutes that are left."
     )
     return epochs
+
+
+def _figure(value):
+    """A number in words, with two digits that count or more.
+
+    >>> _figure(0.0123), _figure(2.14), _figure(326.6)
+    ('0.012', '2.1', '327')
+    """
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def _most_epochs(seconds, epoch, scoring, frequency):
@@ -77,10 +80,10 @@ def measured(data, ready, strategy):
     step = (time.monotonic() - started) / PROBED_STEPS
     for variable, value in zip(trainer.state, ready.start, strict=True):
         variable.assign(value)
-    if not data.validation:
-        return step, 0.0
     predictor = Predictor(data.config, ready.network, ready.forward)
     predictor.predict(np.ones(data.config.input_shape, np.float32))  # Traces; windows without any brain are left out.
+    if not data.validation:  # What was traced makes the pictures of the log.
+        return step, 0.0
     started = time.monotonic()
     _, volume, _ = data.displayed_case()  # Of validation, whose cases are read anew each time.
     predictor.predict(volume)

@@ -34,9 +34,10 @@ from brats_tf.training.announcement import first_line, memory_gb, warn_of_costs
 from brats_tf.training.distribution import agree, check_devices, check_gradients, choose_strategy, is_first
 from brats_tf.training.loop import Trainer, fit, make_trainer
 from brats_tf.training.run_callbacks import RunCallbacks
+from brats_tf.training.saved_settings import asked_precision, with_saved_epochs
 from brats_tf.training.starting_weights import check_start, fill_in_start, warn_of_known_patients
 from brats_tf.training.tensorboard_images import draw_log
-from brats_tf.training.time_budget import epochs_for, with_epochs, with_saved_epochs
+from brats_tf.training.time_budget import epochs_for, with_epochs
 from brats_tf.training.training_data import prepare_training_data
 
 log = logging.getLogger(__name__)
@@ -127,35 +128,31 @@ def train(
 def _prepared(configs, data_of, runs, options, strategy):
     """All that may be refused: (`ReadyNetwork` of the first, `TrainingData` of each, by `data_of` its config)."""
     started = time.monotonic()
-    formats = {asked: resolved_precision(asked) for asked in {config.compute.precision for config in configs}}
-    configs = [config.replace(precision=formats[config.compute.precision]) for config in configs]
+    folders, restart = [runs / config.named(options.name) for config in configs], options.restart
+    asked = [asked_precision(config, run, restart=restart) for config, run in zip(configs, folders, strict=True)]
+    formats = {one: resolved_precision(one) for one in dict.fromkeys(asked)}
+    configs = [config.replace(precision=formats[one]) for config, one in zip(configs, asked, strict=True)]
     check_devices(configs, strategy.num_replicas_in_sync)
-    settled = [_settled(config, runs, options) for config in configs]
+    settled = configs
+    if options.minutes is not None:  # None where the number of epochs is still to be measured.
+        settled = [with_saved_epochs(*one, restart=restart) for one in zip(configs, folders, strict=True)]
     with explain_lack_of_memory(configs[0]):
         ready = _make_ready(settled[0] or configs[0], strategy, keep_start=len(configs) > 1 or not all(settled))
     warn_of_costs(ready, strategy.num_replicas_in_sync)
-    for config, known in zip(configs, settled, strict=True):
-        run = runs / config.named(options.name)
+    for config, known, run in zip(configs, settled, folders, strict=True):
         if is_first():
-            check_run(run, (known or config).to_dict(), restart=options.restart or known is None)
+            check_run(run, (known or config).to_dict(), restart=restart or known is None)
         network = ready.network if _built_alike(configs[0], config) else None
-        check_start(config, run, restart=options.restart, network=network)
+        check_start(config, run, restart=restart, network=network)
     data = [data_of(config) for config in configs]
-    if options.minutes and not all(settled):
-        seconds = (60 * options.minutes - (time.monotonic() - started)) / len(configs)
+    if not all(settled):
+        deadline = started + 60 * options.minutes
         with _explain_errors(data[0], memory_gb(ready, strategy.num_replicas_in_sync)):
-            epochs = epochs_for(seconds, data[0], ready, strategy)
+            epochs = epochs_for(deadline, data[0], ready, strategy, networks=len(configs))
         settled = [one or with_epochs(config, epochs) for one, config in zip(settled, configs, strict=True)]
         ready.config = settled[0]
     data = [dataclasses.replace(one, config=config) for one, config in zip(data, settled, strict=True)]
     return ready, data
-
-
-def _settled(config, runs, options):
-    """The config with its final number of epochs; None where that is still to be measured."""
-    if options.minutes is None:
-        return config
-    return None if options.restart else with_saved_epochs(config, runs / config.named(options.name))
 
 
 def _train(data, ready, run, strategy, options):

@@ -102,6 +102,25 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_bytes(trainings, ar
     assert json.loads((tmp_path / "embedding-flair" / "run.json").read_text())["starts"] == 6
 
 
+def test_batches_of_several_cases_go_on_where_they_were(trainings, phantom_folder, tmp_path):
+    """Killed between two steps of an epoch."""
+    settings = ["--modality", "flair", "--crop", "32x32x24", "--weights", "none", "--batch-size", 2, "--epochs", 8]
+    command = ["train", phantom_folder, *settings, "--augmentation", "albunet-authors"]
+    assert trainings.run([*command, "--runs", tmp_path / "straight"], tmp_path / "log") == 0
+    stops = [*command, "--runs", tmp_path / "stopped", "--checkpoint-minutes", "0.0001"]
+    run, steps = tmp_path / "stopped" / "embedding-flair", 0
+    for _ in range(4):
+        process = trainings.start(stops, tmp_path / "log")
+        until = time.monotonic() + 60
+        while steps == (steps := place(run)) or not steps % STEPS % 2:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        os.kill(process, signal.SIGKILL)
+        assert trainings.wait(process) == -signal.SIGKILL
+    assert trainings.run(stops, tmp_path / "log") == 0
+    assert_same_bytes(run, tmp_path / "straight" / "embedding-flair", ("history.csv", "network.weights.h5"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.large)])
 def test_a_scheduler_s_signal_saves_and_asks_to_be_tried_again(trainings, arguments, straight, tmp_path, number):
     log, command = tmp_path / "log", [*arguments, "--runs", tmp_path]

@@ -47,6 +47,16 @@ def test_it_holds_what_preparation_made(case, folder):
     assert entry.box == (tuple(brain.min(axis=0)), tuple(brain.max(axis=0) + 1))
 
 
+@pytest.mark.parametrize("wider", ["flair", "t2"])
+def test_the_box_holds_the_brain_of_every_modality(case, folder, wider):
+    for modality in {"flair", "t2"} - {wider}:
+        change(case.volumes[modality], lambda voxels: voxels * (np.arange(voxels.shape[0]) % 2 == 0)[:, None, None])
+        change(case.volumes[modality], lambda voxels: np.where(np.arange(voxels.shape[2]) < 24, voxels, 0))
+    boxes = [stored(case, folder, parts=parts).box for parts in (("flair", "t2"), (wider,))]
+    (narrow,) = {"flair", "t2"} - {wider}
+    assert boxes[0] == boxes[1] != stored(case, folder, parts=(narrow,)).box
+
+
 def test_a_resampled_entry_is_what_preparation_resamples(case, folder):
     prepared = prepare_case(case, modalities=("flair",), crop=TINY_CROP, with_truth=True, spacing_mm=5.0)
     entry = stored(case, folder, CacheSettings(TINY_CROP, spacing_mm=5.0), parts=("flair", "seg"))

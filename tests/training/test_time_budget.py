@@ -1,5 +1,6 @@
 """Minutes instead of epochs: the epochs are chosen to fit, and nothing else about a training changes."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_epochs_fit_into_the_minutes_and_the_probe_leaves_no_trace(phantoms, tmp
     cases, given = phantoms[:2], TrainingOptions(minutes=10_000)
     steps_of(step=60 * 9_000 * 0.4 / len(cases))  # 0.4 of what is left after a tenth: two epochs and a half.
     (run,) = train(configs(), cases, runs=tmp_path / "minutes", options=given)
-    assert "2 epoch(s) of 2 steps fit into 10000 minutes" in capsys.readouterr().out
+    assert "2 epoch(s) of 2 steps fit into the 10000 minutes that are left" in " ".join(capsys.readouterr().out.split())
     assert Config.load(run).training.epochs == 2
     assert Config.load(run).training.warmup_epochs == 0  # At most a quarter of the epochs.
     (plain,) = train(configs(epochs=2, warmup_epochs=0), cases, runs=tmp_path / "epochs")
@@ -49,6 +50,55 @@ def test_epochs_fit_into_the_minutes_and_the_probe_leaves_no_trace(phantoms, tmp
     steps_of(step=1e-9)  # Another measurement would give thousands of epochs.
     train(configs(), cases, runs=tmp_path / "minutes", options=given)
     assert "already trained" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_networks_share_the_minutes(phantoms, tmp_path, monkeypatch):
+    """Those that are trained in one call; the time before the first step counts."""
+
+    def refused(deadline, *others, networks):
+        raise InputError(f"{(deadline - time.monotonic()) / networks}")
+
+    monkeypatch.setattr("brats_tf.training.train.epochs_for", refused)
+    two = [one.replace(modalities=names) for one in configs() for names in (("flair", "t2"), ("t1", "t2"))]
+    with pytest.raises(InputError) as error:
+        train(two, phantoms[:1], runs=tmp_path, options=TrainingOptions(minutes=100))
+    assert 2900 < float(str(error.value)) < 2999.9
+
+
+@pytest.mark.slow
+def test_the_time_that_the_measurement_takes_counts(phantoms, tmp_path, monkeypatch):
+    def slow(*others):
+        monkeypatch.setattr(time_budget.time, "monotonic", lambda: now() + 40)
+        return 30.0, 0.0
+
+    now = time.monotonic
+    monkeypatch.setattr(time_budget, "measured", slow)
+    with pytest.raises(InputError, match=r"Received: 0\.[0-3]\d* after the preparations"):
+        train(configs(), phantoms[:1], runs=tmp_path, options=TrainingOptions(minutes=1))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_the_precision_that_it_began_in(phantoms, tmp_path, monkeypatch, capsys):
+    """On another node of a cluster, whose processor has no bfloat16."""
+    given, cases = configs(epochs=1, warmup_epochs=0, precision="auto", crop=(64, 64, 24)), phantoms[:1]
+    for able in (True, False):
+        monkeypatch.setattr("brats_tf.runtime.tensorflow.has_bfloat16", lambda able=able: able)
+        (run,) = train(given, cases, runs=tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "already trained" in said and "many times slower than float32" in said
+    assert Config.load(run).compute.precision == "bfloat16"
+    train(given, cases, runs=tmp_path, options=TrainingOptions(restart=True))
+    assert Config.load(run).compute.precision == "float32"
+
+
+@pytest.mark.slow
+def test_another_schedule_is_refused_as_what_it_is(phantoms, tmp_path, steps_of):
+    steps_of(step=10.0)
+    given, cases = {"runs": tmp_path, "options": TrainingOptions(minutes=5)}, phantoms[:1]
+    train(configs(warmup_epochs=2), cases, **given)
+    with pytest.raises(InputError, match="holds a run with .*schedule cosine instead of plateau"):
+        train(configs(schedule="plateau", warmup_epochs=0), cases, **given)
 
 
 @pytest.mark.large
@@ -62,7 +112,7 @@ def test_validation_counts(phantoms, tmp_path, steps_of):
 @pytest.mark.large
 def test_minutes_too_few_for_an_epoch_are_refused(phantoms, tmp_path, steps_of):
     steps_of(step=120.0)
-    with pytest.raises(InputError, match=r"`minutes` must leave 4.4 for an epoch .*, 120.0 s a step. Received: [23]"):
+    with pytest.raises(InputError, match=r"`minutes` must leave 4.4 for an epoch .*, 120 s a step. Received: [23]"):
         train(configs(), phantoms[:2], runs=tmp_path, options=TrainingOptions(minutes=3))
     assert not (Path(tmp_path) / NAME).exists()
 

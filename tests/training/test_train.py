@@ -48,11 +48,12 @@ from brats_tf.training.optimisation import (
     averaged_weights,
     compile_network,
     learning_rate_at,
+    learning_rate_callback,
     make_optimiser,
 )
 from brats_tf.training.train import _explain_errors, train
 from brats_tf.training.training_data import TrainingData
-from brats_tf.training.validation import check_validation
+from brats_tf.training.validation import VALIDATION_DICE, check_validation
 
 
 def tiny(modality="flair", **changes):
@@ -151,6 +152,36 @@ def test_the_weights_of_each_epoch_replace_those_before(tmp_path):
         again.load_weights(tmp_path / "network.weights.h5")
         for mine, other in zip(again.get_weights(), network.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, other)
+
+
+def test_a_worse_epoch_after_a_resume_does_not_become_the_best(tmp_path):
+    volume = keras.Input((2,))
+    network = keras.Model(volume, keras.layers.Dense(2)(volume))
+    before = SaveWeights(tmp_path, network, nullcontext)
+    before.on_epoch_end(0, {VALIDATION_DICE: 0.5})
+    best = (tmp_path / "best.weights.h5").read_bytes()
+    resumed = SaveWeights(tmp_path, network, nullcontext)
+    resumed.restore(json.loads(json.dumps(before.state())))
+    network.set_weights([values + 1 for values in network.get_weights()])
+    resumed.on_epoch_end(1, {VALIDATION_DICE: 0.4})
+    assert (tmp_path / "best.weights.h5").read_bytes() == best
+    resumed.on_epoch_end(2, {VALIDATION_DICE: 0.6})
+    assert (tmp_path / "best.weights.h5").read_bytes() != best
+
+
+def test_a_smaller_last_batch_counts_for_less_in_the_mean_of_the_loss():
+    config, random = tiny(batch_size=2), np.random.default_rng(0)
+    trainer = make_trainer(with_planes(build_network(config)), config)
+    trainer.optimizer.learning_rate = 0.0
+    volumes = random.standard_normal((3, *TINY_CROP, 1)).astype(np.float32)
+    targets = (random.random((3, *TINY_CROP, 3)) < 0.1).astype(np.float32)
+    means = []
+    for size in (1, 2):
+        trainer.reset_metrics()
+        for start in range(0, 3, size):
+            trainer.learn(volumes[start : start + size], targets[start : start + size])
+        means.append(trainer.logs()["loss"])
+    np.testing.assert_allclose(*means, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("untraced")
@@ -470,6 +501,12 @@ def test_the_rate_rises_and_falls_as_its_schedule_says():
     np.testing.assert_allclose([learning_rate_at(cosine.training, epoch) for epoch in (5, 7)], [0.5, 0], atol=1e-12)
     constant = Config.from_preset("albunet3d", warmup_epochs=1)
     assert [learning_rate_at(constant.training, epoch) for epoch in range(3)] == [5e-4, 1e-3, 1e-3]
+
+
+def test_a_plateau_of_the_validation_is_counted_in_validations():
+    given = {"validation_split": 0.25, "validation_frequency": 5, "plateau_monitor": "validation"}
+    assert learning_rate_callback(tiny(**given, plateau_patience=12).training).patience == 3
+    assert learning_rate_callback(tiny(plateau_patience=12).training).patience == 12
 
 
 @pytest.mark.parametrize("parts", [1, 3])
