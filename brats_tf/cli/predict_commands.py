@@ -33,6 +33,7 @@ def predict(given):
     import_tensorflow()
     from brats_tf.inference.ensemble import load_ensemble
     from brats_tf.inference.predict import check_possible, predict_cases
+    from brats_tf.inference.recording import check_target
     from brats_tf.inference.shards import Shard, agree_on_cases
 
     runs = runs_given(given)
@@ -46,6 +47,7 @@ def predict(given):
     if given.shard:
         check_possible(predictors, section_given(given, PredictionOptions))  # Before the folder is written to.
         shard = Shard(*given.shard)
+        check_target(out, predictors, postprocessing)
         agree_on_cases(out, [case.id for case in cases])
         cases, out = shard.of(cases), shard.folder(out)
     failures = predict_cases(

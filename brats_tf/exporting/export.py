@@ -12,8 +12,9 @@ from brats_tf.data.notes import name_some
 from brats_tf.errors import InputError, format_shape
 from brats_tf.exporting.label_map import outputs_of, why_no_label_map
 from brats_tf.exporting.model_card import CARD_FILE, METADATA_FILE, describe, read_results, write_model_card
-from brats_tf.exporting.servers import check_place, write_configuration, write_warm_up
+from brats_tf.exporting.servers import check_place, configuration, write_configuration, write_warm_up
 from brats_tf.exporting.verification import compare_label_maps, compare_probabilities
+from brats_tf.inference.prediction_record import check_names
 from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.build import build_network
 from brats_tf.regions import CONVENTIONS
@@ -66,12 +67,14 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
     _check_format(forward, steps, options)
     module, title = FORMATS[options.format]
     format_module = _import(module, title)
+    check_names([Path(run).name for run in runs])
     members, hashes = zip(*(_loaded(run, checkpoint, forward.precision) for run in runs), strict=True)
     configs = [config for config, _ in members]
     convention, label_map = CONVENTIONS[options.convention], None
     if has_label_map(configs, forward, steps, options):
         label_map = {"labels": convention.labels, "mirror": forward.mirror, "drop_et_below_ml": steps.drop_et_below_ml}
     check_averageable(configs)
+    server = configuration(out, options, configs) if options.serving else None
     facts = describe(
         list(zip(runs, hashes, strict=True)),
         members,
@@ -80,6 +83,8 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
         steps=steps,
         options=options,
     )
+    if not label_map:
+        facts = {name: value for name, value in facts.items() if name not in ("convention", "labels")}
     if options.results:
         facts["scores"] = read_results(options.results, facts)
     # On the CPU, where both compute the same; a GPU may choose another algorithm for each.
@@ -92,13 +97,14 @@ def export_networks(runs, *, out, checkpoint="last", forward=FLOAT32, steps=NO_S
         if options.serving and options.format == "savedmodel":
             write_warm_up(temporary, out, configs, label_map=bool(label_map))
         loaded = format_module.load(temporary)  # Has to stay alive while its functions run.
-        predictors = [Predictor(*member, compiled_forward(member[1]), mirror=forward.mirror) for member in members]
+        how = {"precision": forward.precision, "mirror": forward.mirror}
+        predictors = [Predictor(*member, compiled_forward(member[1]), **how) for member in members]
         checked = compare_probabilities(loaded.run, predictors, options)
         if label_map:
             checked |= compare_label_maps(loaded.label_map, predictors, steps, convention)
         write_model_card(temporary, facts | {"compared": checked}, with_label_map=bool(label_map))
-    if options.serving:
-        write_configuration(out, options, configs)
+    if server:
+        write_configuration(*server)
     log.info(f"{title} was written to {out}; {_in_words(checked)}.")
     return checked
 
@@ -139,8 +145,10 @@ def _check_format(forward, steps, options):
         return
     if forward.precision != "float32":
         raise InputError(f"{title} holds layers in float32. Received: --precision {forward.precision}.")
-    if steps or forward.mirror != "none":
-        raise InputError(f"{title} has no label map, so that --mirror and steps after it have no place in it.")
+    if steps or forward.mirror != "none" or options.convention != DEFAULT_OPTIONS.convention:
+        raise InputError(
+            f"{title} has no label map, so that --mirror, --convention and steps after it have no place in it."
+        )
 
 
 def _import(module, title):
@@ -172,10 +180,10 @@ def has_label_map(configs, forward, steps, options):
     reason = why_no_label_map(configs, steps)
     if reason is None:
         return True
-    if len(configs) > 1 or steps or forward.mirror != "none":
+    if len(configs) > 1 or steps or forward.mirror != "none" or options.convention != DEFAULT_OPTIONS.convention:
         raise InputError(
-            f"No label map can be exported: {reason}. Export one network without --mirror and without steps after it, "
-            "for its probabilities."
+            f"No label map can be exported: {reason}. Export one network without --mirror, --convention and steps "
+            "after it, for its probabilities."
         )
     log.info(f"Exported without `label_map`: {reason}.")
     return False

@@ -1,5 +1,7 @@
 """Networks as a SavedModel, which needs TensorFlow alone."""
 
+import logging
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +31,20 @@ def write(members, folder, *, weight_type, label_map=None):
 
 def load(folder):
     """What is in a folder, as functions of arrays."""
-    return LoadedSavedModel(tf.saved_model.load(folder))
+    with _without_warnings_of_gradients():
+        return LoadedSavedModel(tf.saved_model.load(folder))
+
+
+@contextmanager
+def _without_warnings_of_gradients():
+    """TensorFlow warns of each function that was saved without its gradient, which nobody asks for."""
+    absl = logging.getLogger("absl")
+    other = lambda record: "unsaved custom gradients" not in record.getMessage()  # noqa: E731
+    absl.addFilter(other)
+    try:
+        yield
+    finally:
+        absl.removeFilter(other)
 
 
 @dataclass(frozen=True)

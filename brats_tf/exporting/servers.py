@@ -28,6 +28,9 @@ def check_place(out, options):
             "With --serving, --out must end in a version number, as servers look for <name>/<version>: "
             f"--out {out.parent / 'ensemble' / '1'}. Received: {out}."
         )
+    name = out.resolve().parent.name
+    if not name.isprintable() or set(name) & set("\"'\\"):
+        raise InputError(f"With --serving, the folder above --out names the model, without quotes. Received: {name}.")
     if options.format == "savedmodel":
         need_libraries("serve", "tensorflow_serving")
 
@@ -57,22 +60,39 @@ def write_warm_up(folder, out, configs, *, label_map):
         file.write(log.SerializeToString())
 
 
-def write_configuration(out, options, configs):
-    """Writes `models.config` (TensorFlow Serving) or `config.pbtxt` (Triton) into the folder of the versions.
+def configuration(out, options, configs):
+    """What configures a server for all versions of an export: (path, text).
+
+    `models.config` of TensorFlow Serving or `config.pbtxt` of Triton, in the folder of the versions.
 
     Args:
         out: the folder of the export, `<name>/<version>`.
         options: `ExportOptions`.
         configs: of the networks.
+
+    Raises:
+        InputError: when another text is there: edited by hand, or of versions that differ in what they take or return.
     """
     folder = out.resolve().parent
     if options.format == "savedmodel":
-        _write(folder / "models.config", _TENSORFLOW_SERVING.format(name=folder.name))
+        path, text = folder / "models.config", _TENSORFLOW_SERVING.format(name=folder.name)
     else:
         volume, probabilities = (", ".join(map(str, shape)) for shape in _shapes(configs))
         known = {"name": folder.name, "input": volume, "output": probabilities}
         known["output_name"] = get_network(configs[0].network.name).outputs
-        _write(folder / "config.pbtxt", _TRITON % known)
+        path, text = folder / "config.pbtxt", _TRITON % known
+    if path.exists() and path.read_text(errors="replace") != text:
+        raise InputError(
+            f"{path} holds other settings than this export's, for all versions beside it. Move it, to have it written "
+            "anew, or export into the folder of another model."
+        )
+    return path, text
+
+
+def write_configuration(path, text):
+    """Writes what `configuration` returned."""
+    with atomic(path) as temporary:
+        temporary.write_text(text)
 
 
 def _shapes(configs):
@@ -80,11 +100,6 @@ def _shapes(configs):
     size = configs[0].input_shape[:3]
     outputs = {"regions": REGIONS, "classes": CLASSES}[get_network(configs[0].network.name).outputs]
     return (*size, len(channels_of(configs))), (*size, len(outputs))
-
-
-def _write(path, text):
-    with atomic(path) as temporary:
-        temporary.write_text(text)
 
 
 _TENSORFLOW_SERVING = """\

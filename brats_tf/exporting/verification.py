@@ -6,6 +6,7 @@ from brats_tf.errors import InputError
 from brats_tf.exporting.label_map import channels_of
 from brats_tf.inference.ensemble import ReadyCase, predict_case
 from brats_tf.inference.postprocessing import postprocess
+from brats_tf.inference.predictor import compiled_forward
 from brats_tf.models.outputs import to_classes
 from brats_tf.preprocessing.preprocess import PreparedCase
 from brats_tf.preprocessing.transforms import brain_statistics, crop, uncrop, z_score
@@ -26,7 +27,9 @@ def compare_probabilities(run, predictors, options):
     expected = np.float32(0)
     for predictor in predictors:
         places = [channels.index(modality) for modality in predictor.config.data.modalities]
-        expected = expected + predictor.run_network(None, volume[..., places]) / len(predictors)
+        # Of any number of volumes, as the export: a single one is summed, and in bfloat16 rounded, in another order.
+        run_network = compiled_forward(predictor.network, any_batch=True)
+        expected = expected + run_network(None, volume[..., places]) / len(predictors)
     difference = float(np.abs(run(volume) - expected).max())
     allowed = TOLERANCE_OF_FLOAT16 if options.weight_type == "float16" else TOLERANCE[options.format]
     if not difference <= allowed:

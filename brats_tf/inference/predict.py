@@ -25,7 +25,7 @@ from brats_tf.models.cost import prediction_bytes
 from brats_tf.models.outputs import to_classes
 from brats_tf.regions import classes_to_labels
 from brats_tf.runtime.console import track
-from brats_tf.runtime.files import remove_partial
+from brats_tf.runtime.files import remove_partial, sha256_of
 from brats_tf.runtime.lock import lock
 from brats_tf.runtime.tensorflow import device_name
 
@@ -153,11 +153,12 @@ def write_prediction(predicted, case, *, record, postprocessing, options):
         beside[PROBABILITIES_FOLDER] = predicted.regions()
     if options.save_uncertainty and uncertainty is not None:
         beside[UNCERTAINTY_FOLDER] = predicted.uncertainty()
-    facts["beside"] = list(beside)
+    facts["beside"] = {}  # {folder: SHA-256}
     for part in (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER):
         target = path.parent / part / path.name
         if part in beside:
             write_volume(target, prepared.to_file_axes(beside[part]), like=reference)
+            facts["beside"][part] = sha256_of(target)
         else:  # Of an earlier prediction.
             target.unlink(missing_ok=True)
 

@@ -22,6 +22,12 @@ NO_OPTIONS = PredictionOptions()
 _FACTS = {"checkpoint": str, "chosen_on": list, "initial_weights": str, "run": str}  # Of each network.
 
 
+def check_names(names):
+    """Raises `InputError` where two networks of an ensemble have the same name."""
+    if len(set(names)) < len(names):
+        raise InputError(f"The networks of an ensemble must have different names. Received: {', '.join(names)}.")
+
+
 def is_made_so(record, made_by):
     """Whether a record's predictions were made as `recording.how_made` says; those of an empty one were not."""
     return all(record.get(name) == value for name, value in made_by.items())
@@ -77,7 +83,9 @@ def finished_cases(record, predictions, options=NO_OPTIONS):
         if options.save_uncertainty and len(facts.get("networks", ())) > 1:  # A single network has none.
             parts.append(UNCERTAINTY_FOLDER)
         paths = [Path(predictions) / part / f"{case}.nii.gz" for part in parts]
-        if case not in record["pending"] and all(map(Path.is_file, paths)) and sha256_of(paths[0]) == facts["sha256"]:
+        hashes = {".": facts["sha256"]} | facts.get("beside", {})
+        there = case not in record["pending"] and all(map(Path.is_file, paths))
+        if there and all(sha256_of(path) == hashes.get(part, "") for path, part in zip(paths, parts, strict=True)):
             finished.add(case)
     return finished
 
@@ -150,7 +158,8 @@ def _check_kinds(record):
         check_kinds(one, _FACTS)
     for one in cases.values():
         check_kinds(one, {"sha256": str})
-        check_kinds({name: one.get(name, []) for name in ("beside", "trained")}, {"beside": list, "trained": list})
+        found = {"beside": one.get("beside", {}), "trained": one.get("trained", [])}
+        check_kinds(found, {"beside": dict, "trained": list})
     ids = [*cases, *record["left_out"], *record["pending"]]
     if not all(isinstance(one, str) and is_safe(one) for one in ids):
         raise ValueError("the id of a case cannot be the name of a file")

@@ -106,16 +106,16 @@ def compiled_planes(graph):
     return planes_of
 
 
-def compiled_forward(network, *, blind=False):
+def compiled_forward(network, *, blind=False, any_batch=False):
     """A function (`StoredWeights` or None, volumes (B, H, W, D, C)) -> probabilities (B, H, W, D, K), compiled once.
 
-    B is 1 for a network with planes.
+    B is 1 for a network with planes, unless `any_batch` leaves it free.
 
     With `blind` the classifier sees nothing of the volume, see `planes.blinded`.
     """
     graph = blinded(network) if blind else network
     # Whole volumes pass one by one, for which normalisation has a faster form; windows pass in batches.
-    shape = (1, *network.input.shape[1:]) if has_planes(network) else network.input.shape
+    shape = (1, *network.input.shape[1:]) if has_planes(network) and not any_batch else network.input.shape
     forward = tf.function(
         lambda volumes: graph(volumes, training=False), input_signature=[tf.TensorSpec(shape)], autograph=False
     )

@@ -14,6 +14,7 @@ from brats_tf.inference.prediction_record import (
     FOLDERS,
     NO_OPTIONS,
     PREDICTION_FILE,
+    check_names,
     check_same,
     finished_cases,
     is_made_so,
@@ -107,15 +108,21 @@ class PredictionRecord:
         write_json(self.out / PREDICTION_FILE, self.content, indent=None)  # After each case, of all of them.
 
 
+def check_target(out, predictors, postprocessing):
+    """Raises `InputError` where shards would be merged into a folder of other networks or steps, before they begin."""
+    record = read_prediction_record(out)
+    if record:
+        remedy = "shards join those of the same, whatever --replace says; name another folder with --out"
+        check_same(record, how_made(predictors, postprocessing), out, remedy)
+
+
 def how_made(predictors, postprocessing):
     """What predictions in one folder share, as their record holds it under `MADE_BY`.
 
     Raises:
         InputError: when two networks have the same name.
     """
-    names = [one.name for one in predictors]
-    if len(set(names)) < len(names):
-        raise InputError(f"The networks of an ensemble must have different names. Received: {', '.join(names)}.")
+    check_names([one.name for one in predictors])
     return {
         "networks": {one.name: one.weights_sha256 for one in predictors},
         "settings": {one.name: settings_sha256(one.config) for one in predictors},

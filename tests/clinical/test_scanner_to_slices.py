@@ -242,7 +242,7 @@ def test_probabilities_are_restored_as_the_label_map_was_decided(predicted, tmp_
     predictions = tmp_path / "predictions"
     shutil.copytree(predicted / "predictions", predictions)
     record = json.loads((predictions / "prediction.json").read_text())
-    record["cases"]["P1"] |= {"outputs": outputs, "beside": ["probabilities"]}
+    record["cases"]["P1"] |= {"outputs": outputs, "beside": {"probabilities": "0" * 64}}
     (predictions / "prediction.json").write_text(json.dumps(record))
     labels = read_segmentation(predictions / "P1.nii.gz", case_id="P1")
     regions = np.zeros((*labels.voxels.shape, 3), np.float32)
@@ -259,7 +259,7 @@ def test_probabilities_of_an_unknown_kind_are_not_restored(predicted, tmp_path, 
     path = tmp_path / "predictions" / "prediction.json"
     record = json.loads(path.read_text())
     del record["cases"]["P1"]["outputs"]
-    record["cases"]["P1"]["beside"] = ["probabilities"]
+    record["cases"]["P1"]["beside"] = {"probabilities": "0" * 64}
     path.write_text(json.dumps(record))
     labels = read_segmentation(tmp_path / "predictions" / "P1.nii.gz", case_id="P1")
     probabilities = np.zeros((*labels.voxels.shape, 3), np.float32)

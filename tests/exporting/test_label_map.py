@@ -280,8 +280,8 @@ def test_scores_of_predictions_that_were_made_otherwise_do_not_enter_the_card(sa
 def test_full_size_label_maps_of_real_cases_are_those_of_predict(precision, real_data, tmp_path):
     forward = ForwardOptions(precision=precision)
     run = written(tmp_path / "run", "embedding-plus", crop=(192, 160, 144), backbone="efficientnetb0")
-    export_networks([run], out=tmp_path / "saved", forward=forward)
+    export_networks([run], out=tmp_path / "saved", forward=forward, options=ExportOptions(convention="brats2023"))
     model = tf.saved_model.load(tmp_path / "saved")
-    for case in find_cases(real_data / "native")[0][:2]:
+    for case in find_cases(real_data / "native")[0][:2]:  # From sub-Saharan Africa, labelled as in 2023.
         labels = model.label_map(raw(case, ("flair", "t1", "t1ce", "t2")))["labels"].numpy()
         np.testing.assert_array_equal(labels, predicted([run], case, tmp_path / "predictions", forward))

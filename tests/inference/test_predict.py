@@ -174,6 +174,17 @@ def test_a_second_part_of_the_cases_joins_the_record_of_the_same_networks(runs, 
     assert list(recorded()["networks"]) == recorded()["cases"][phantoms[1].id]["networks"] == ["flair", "flair.1"]
 
 
+def test_a_damaged_file_beside_a_label_map_is_predicted_again(members, phantoms, tmp_path):
+    options = PredictionOptions(save_probabilities=True, resume=True)
+    predict_cases(members[:1], phantoms[:2], out=tmp_path, options=options)
+    damaged, kept = (tmp_path / "probabilities" / f"{case.id}.nii.gz" for case in phantoms[:2])
+    content, time_before = damaged.read_bytes(), kept.stat().st_mtime_ns
+    damaged.write_bytes(b"")
+    predict_cases(members[:1], phantoms[:2], out=tmp_path, options=options)
+    assert damaged.read_bytes() == content
+    assert kept.stat().st_mtime_ns == time_before
+
+
 def test_a_kill_while_predictions_are_replaced_leaves_none_unknown(runs, members, phantoms, tmp_path, monkeypatch):
     predict_cases(members[:1], phantoms[:2], out=tmp_path)
 

@@ -216,3 +216,12 @@ def test_what_is_no_shard_is_refused(words, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["predict", str(tmp_path), "--shard", words])
     assert "expected K/N with K from 1 to N" in capsys.readouterr().err
+
+
+def test_shards_of_other_networks_than_the_folder_are_refused_before_they_begin(predict, tmp_path, capsys):
+    assert predict(tmp_path) == 0
+    for words in ([], ["--replace"]):
+        assert predict(tmp_path, "--shard", "1/2", *words, network="other") == 2
+        assert "shards join those of the same, whatever --replace says" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "shards").exists()
+    assert predict(tmp_path, "--shard", "1/2") == 0

@@ -17,7 +17,7 @@ from brats_tf.config.execution import PostProcessing, ServeOptions
 from brats_tf.errors import InputError
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.regions import BRATS_2017
+from brats_tf.regions import BRATS_2017, BRATS_2023
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 app_module = pytest.importorskip("brats_tf.serving.app", reason="needs the extra `serve`")
@@ -165,6 +165,19 @@ def test_uploads_that_stall_are_given_up_and_keep_nobody_from_the_queue(serve, p
         assert b"408" in one.recv(100) and b"408" in other.recv(100)
     answer = httpx.post(f"{address}/label-map", files=files_of(phantoms[0], "flair"), timeout=60)
     assert answer.status_code == 200
+
+
+def test_labels_and_steps_are_those_that_were_asked_for(predictors, phantoms, monkeypatch, tmp_path):
+    """A prediction of enhancing tumour alone, in one voxel of 216 mm3."""
+    found = np.zeros((*predictors[0].config.data.crop, 3), np.float32)
+    found[16, 16, 12] = 1
+    monkeypatch.setattr(type(predictors[0]), "predict", lambda self, volume: found.copy())
+    answers = {}
+    for convention, steps in ((BRATS_2017, {}), (BRATS_2023, {}), (BRATS_2023, {"drop_et_below_ml": 1.0})):
+        one = label_maps.LabelMapper(predictors, PostProcessing(**steps), convention)
+        content = one.label_map(tmp_path, dict(phantoms[0].volumes)).content
+        answers[convention.name, bool(steps)] = set(np.unique(labels_in(content, tmp_path)[1]).tolist()) - {0}
+    assert list(answers.values()) == [{4}, {3}, {1}]
 
 
 def test_voxels_of_all_files_count_together(mapper, phantoms, tmp_path, monkeypatch):
