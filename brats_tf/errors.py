@@ -1,6 +1,7 @@
 """Exceptions whose message is shown to the user without a traceback, and what such messages are made of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -22,6 +23,15 @@ class Preempted(BaseException):
 
 
 RESUME = "Run the same command, without --restart, to resume."
+
+
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Turns running out of memory inside it into one sentence, an `InputError`, about `what` does not fit."""
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(f"{what} must fit into the memory of this machine, which has too little.") from error
 
 
 def about(case_id: str, error: InputError) -> str:

@@ -15,7 +15,7 @@ from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ForwardOptions
 from brats_tf.data.case import source_files
 from brats_tf.data.splits import training_cases
-from brats_tf.errors import InputError
+from brats_tf.errors import InputError, about, enough_memory
 from brats_tf.inference.ensemble_prediction import EnsemblePrediction
 from brats_tf.inference.predictor import Predictor, compiled_forward
 from brats_tf.models.build import build_network
@@ -139,7 +139,8 @@ def read_case(predictors, case):
     if missing:
         messages.append(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
     settings = predictors[0].config.preprocessing() | {"modalities": modalities}
-    prepared = prepare_case(case, **settings, with_truth=False)
+    with enough_memory(f"Case {case.id}: its volumes in {case.folder}"):
+        prepared = prepare_case(case, **settings, with_truth=False)
     return ReadyCase(case.id, prepared, usable, modalities, messages, time.monotonic() - started, files)
 
 
@@ -153,17 +154,22 @@ def predict_case(ready):
     outputs = "classes" if all(one.outputs == "classes" for one in ready.predictors) else "regions"
     predicted = EnsemblePrediction(ready.prepared, outputs, several=len(ready.predictors) > 1)
     for predictor in ready.predictors:
-        with explain_lack_of_memory(predictor.config.replace(precision=predictor.precision), training=False):
-            probabilities = predictor.predict(ready.volume(predictor.config.data.modalities))
-        if not np.isfinite(probabilities.sum()):
-            raise InputError(
-                f"Case {ready.id}: {predictor.name} must predict finite probabilities; received NaN or infinity."
-            )
-        predicted.add(predictor, probabilities)
+        try:
+            with explain_lack_of_memory(predictor.config.replace(precision=predictor.precision), training=False):
+                probabilities = predictor.predict(ready.volume(predictor.config.data.modalities))
+                predicted.add(predictor, _finite(probabilities, predictor))
+        except InputError as error:
+            raise InputError(about(ready.id, error)) from error
         if ready.id in predictor.trained_on:
             predicted.trained.append(predictor.name)
     predicted.seconds, predicted.files = ready.seconds + time.monotonic() - started, ready.files
     return predicted
+
+
+def _finite(probabilities, predictor):
+    if not np.isfinite(probabilities.sum()):
+        raise InputError(f"{predictor.name} must predict finite probabilities; received NaN or infinity.")
+    return probabilities
 
 
 def _can_do_without(predictor, case):

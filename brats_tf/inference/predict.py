@@ -1,6 +1,7 @@
 """Predicts a list of cases and writes label maps in each case's own geometry and label convention."""
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from brats_tf.config.execution import PostProcessing, PredictionOptions
 from brats_tf.data.case import Case
+from brats_tf.data.nifti import read_header
 from brats_tf.data.notes import log_notes
 from brats_tf.data.volumes import spacing_of, write_volume
 from brats_tf.errors import InputError, WriteError
@@ -68,7 +70,7 @@ def predict_cases(
             log.info(f"{len(cases) - len(record.wanted)} of {len(cases)} label maps are in {out} already.")
         wanted = set(record.wanted)
         cases = [case for case in cases if case.id in wanted]
-        log.info(first_line(predictors, len(cases)))
+        log.info(first_line(predictors, cases))
         save = partial(write_prediction, record=record, postprocessing=postprocessing, options=options)
         failures, notes = _predict_all(predictors, cases, record, save)
     log_notes(notes)
@@ -175,13 +177,24 @@ def check_possible(predictors, options):
         raise InputError("Uncertainty needs at least two networks. Received: 1.")
 
 
+def _voxels(case):
+    """The number of voxels of a case's volumes, by the header of one; 0 where that cannot be read."""
+    try:
+        return math.prod(
+            int(size) for size in read_header(min(case.volumes.values()), case_id=case.id).get_data_shape()[:3]
+        )
+    except InputError:  # Whoever reads it says so.
+        return 0
+
+
 def first_line(predictors, cases):
-    """What is about to be predicted, with what, on what and in how much memory."""
+    """What is about to be predicted, with what, on what and in how much memory, as far as the headers tell."""
     largest = max((one.network for one in predictors), key=lambda network: network.count_params())
     first, passes = predictors[0], len(MIRRORED[predictors[0].mirror])
     mirrored = f", {passes} passes each, mirrored" if passes > 1 else ""
-    memory = prediction_bytes(largest, networks=len(predictors)) / 1e9
+    voxels = max((_voxels(case) for case in cases), default=0)
+    memory = prediction_bytes(largest, networks=len(predictors), case_voxels=voxels) / 1e9
     return (
-        f"Predicting {cases} case(s) with {len(predictors)} network(s) of {largest.count_params():,} parameters on "
-        f"{device_name()} in {first.precision}{mirrored}, about {memory:.1f} GB of memory."
+        f"Predicting {len(cases)} case(s) with {len(predictors)} network(s) of {largest.count_params():,} parameters "
+        f"on {device_name()} in {first.precision}{mirrored}, about {memory:.1f} GB of memory."
     )

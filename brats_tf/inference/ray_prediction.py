@@ -70,7 +70,7 @@ class Worker:
         """Begins the record in `out`: the ids of the cases that are to be predicted, and the line to begin with."""
         check_possible(self.predictors, self.prediction.options)
         wanted = self._record(cases, out, self.prediction.options).wanted
-        return wanted, first_line(self.predictors, len(wanted))
+        return wanted, first_line(self.predictors, [case for case in cases if case.id in set(wanted)])
 
     def predict(self, case, folder):
         """Predicts one case, unless it is there and a prediction is resumed: what became of it."""

@@ -19,7 +19,8 @@ KEPT_BY_CLASSIFIER = {False: 0.92, True: 0.61}
 # By (half precision, rematerialisation): of all other layers.
 KEPT_ACTIVATIONS = {(False, False): 0.55, (False, True): 0.461, (True, False): 0.4556, (True, True): 0.402}
 LIVE_ACTIVATIONS = 5
-CASE_COPIES = 8
+CASE_COPIES = 4
+VOXEL_BYTES = 30  # Of a case's file, while it is read and its label map is written.
 IMAGE_RANK = 4  # (B, H, W, C).
 
 
@@ -68,10 +69,10 @@ def training_bytes(model, *, batch_size, precision="float32", rematerialise=Fals
     return TRAINING_BYTES + TRAINED_COPIES * _weight_bytes(model) + batch_size * kept
 
 
-def prediction_bytes(model, *, networks):
-    """Estimates the peak memory of predicting volumes with `networks` sets of weights for `model`, in float32."""
+def prediction_bytes(model, *, networks, case_voxels=0):
+    """Estimates the peak memory of predicting cases of so many voxels with `networks` sets of weights, in float32."""
     largest = max(size for size, _ in _output_bytes(model))
-    cases = CASE_COPIES * networks * 4 * math.prod(model.input.shape[1:])
+    cases = CASE_COPIES * networks * 4 * math.prod(model.input.shape[1:]) + VOXEL_BYTES * case_voxels
     return PREDICTION_BYTES + _weight_bytes(model) + LIVE_ACTIVATIONS * largest + cases
 
 

@@ -32,6 +32,8 @@ def run_program(name: str, program: Callable[[], int | None], *, traceback: bool
         sentence, code = str(error), BAD_INPUT
     except OSError as error:
         sentence, code = f"{error.filename or 'A file'}: {error.strerror or error}.", BAD_INPUT
+    except MemoryError:
+        sentence, code = "this machine has too little memory for it.", BAD_INPUT
     except Preempted as preempted:
         sentence, code = str(preempted), TRY_AGAIN
     except KeyboardInterrupt:

@@ -68,7 +68,7 @@ class Service:
             with tempfile.TemporaryDirectory(prefix="brats_tf-") as folder:
                 volumes = await self._received(request, Path(folder))
                 self._check_free(self.held, self.options.queue, "wait")
-                answer = await self._in_line(Path(folder), volumes)
+                answer = await self._in_line(request, Path(folder), volumes)
         except OSError as error:
             log.warning(f"A case could not be kept: {error}")
             raise HTTPException(507, FULL) from None
@@ -104,12 +104,18 @@ class Service:
             detail = f"{taken} cases {doing} already, as many as may; try again in {RETRY_SECONDS} s."
             raise HTTPException(503, detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
-    async def _in_line(self, folder, volumes):
-        """The answer to a case, after those before it."""
+    async def _in_line(self, request, folder, volumes):
+        """The answer to a case, after those before it. Whoever leaves gives up the place, unless it is predicted."""
         self.held += 1
+        job = self.networks.submit(self._predict, folder, volumes)
+        answer, gone = asyncio.wrap_future(job), asyncio.ensure_future(_disconnected(request))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.networks, self._predict, folder, volumes)
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() and (job.cancel() or await answer):
+                raise ClientDisconnect
+            return await answer
         finally:
+            gone.cancel()
             self.held -= 1
 
     async def _received(self, request, folder):
@@ -156,6 +162,12 @@ class Service:
             raise HTTPException(507, FULL) from None
         except InputError as error:
             raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
+
+
+async def _disconnected(request):
+    """Returns when the sender of a request that has come whole is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _at_most(receive, limit, megabytes):

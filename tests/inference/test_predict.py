@@ -1,7 +1,9 @@
+import dataclasses
 import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import HYPHENED
 from brats_tf.errors import InputError, WriteError
 from brats_tf.evaluation.label_maps import LabelMaps
-from brats_tf.inference import predict
+from brats_tf.inference import ensemble, predict
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.inference.prediction_record import read_prediction_record
@@ -172,6 +174,36 @@ def test_a_second_part_of_the_cases_joins_the_record_of_the_same_networks(runs, 
     assert not (tmp_path / f"{phantoms[0].id}.nii.gz").exists()  # What is not of this prediction is gone.
     assert list(recorded()["cases"]) == [phantoms[1].id]
     assert list(recorded()["networks"]) == recorded()["cases"][phantoms[1].id]["networks"] == ["flair", "flair.1"]
+
+
+@pytest.mark.parametrize("where", ["ensemble.prepare_case", "ensemble.EnsemblePrediction.add"])
+def test_a_case_that_does_not_fit_into_memory_is_left_out_and_others_go_on(
+    members, phantoms, tmp_path, monkeypatch, where
+):
+    calls, names = [], where.split(".")
+    place = getattr(ensemble, names[1]) if len(names) == 3 else ensemble
+    real = getattr(place, names[-1])
+
+    def scarce(*given, **named):
+        calls.append(given)
+        if len(calls) == 1:
+            raise MemoryError("Unable to allocate 561. MiB")
+        return real(*given, **named)
+
+    monkeypatch.setattr(place, names[-1], scarce)
+    ((case, sentence),) = predict_cases(members[:1], phantoms[:2], out=tmp_path)
+    assert case == phantoms[0].id and sentence.startswith(f"Case {case}: ") and "memory" in sentence
+    assert [path.name for path in tmp_path.glob("*.nii.gz")] == [f"{phantoms[1].id}.nii.gz"]
+
+
+def test_the_estimate_of_memory_grows_with_the_files(members, phantoms, tmp_path):
+    large = nib.Nifti1Image(np.zeros((400, 400, 400), np.uint8), np.eye(4))
+    nib.save(large, tmp_path / "large_flair.nii.gz")
+    case = dataclasses.replace(phantoms[0], volumes={"flair": tmp_path / "large_flair.nii.gz"})
+    figures = [
+        float(re.search(r"about ([\d.]+) GB", predict.first_line(members[:1], cases))[1]) for cases in ([], [case])
+    ]
+    assert figures[1] - figures[0] == pytest.approx(30 * 400**3 / 1e9, abs=0.1)
 
 
 def test_a_damaged_file_beside_a_label_map_is_predicted_again(members, phantoms, tmp_path):

@@ -63,4 +63,4 @@ def test_estimates_grow_with_what_they_depend_on():
     two, one = (training_bytes(network, batch_size=size) for size in (2, 1))
     assert two - one == pytest.approx(0.55 * outputs)
     several, alone = (prediction_bytes(network, networks=count) for count in (4, 1))
-    assert several - alone == 3 * 8 * 4 * 64**3  # Volumes of cases; the weights stay in their files.
+    assert several - alone == 3 * 4 * 4 * 64**3  # Volumes of cases; the weights stay in their files.

@@ -23,3 +23,11 @@ def test_a_cell_of_a_table_shows_a_name_as_it_is(capsys):
     console.print(cell("[bold]a[/bold]\x1b :b:"))
     assert capsys.readouterr().out == "[bold]a[/bold]\\x1b :b:\n"
     assert printable("é 1\n2") == "é 1\n2"
+
+
+def test_too_little_memory_is_a_sentence(capsys):
+    def fail():
+        raise MemoryError
+
+    assert run_program("brats-tf", fail) == 2
+    assert capsys.readouterr().err == "brats-tf: this machine has too little memory for it.\n"

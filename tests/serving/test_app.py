@@ -237,6 +237,35 @@ def test_more_than_may_wait_are_told_to_come_again(serve, mapper, phantoms, monk
     assert post().status_code == 200
 
 
+def test_who_leaves_gives_up_the_place_and_is_not_predicted(serve, mapper, phantoms, monkeypatch):
+    release, calls, label_map = threading.Event(), [], mapper.label_map
+    monkeypatch.setattr(mapper, "label_map", lambda *given: (calls.append(1), release.wait(30), label_map(*given))[2])
+    address = serve()
+
+    def post(timeout):
+        return httpx.post(f"{address}/label-map", files=files_of(phantoms[0], "flair"), timeout=timeout)
+
+    def held():
+        return httpx.get(f"{address}/health").json()["cases_held"]
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        stays = pool.submit(post, 60)
+        while held() < 1:
+            time.sleep(0.02)
+        for _ in range(2):
+            with pytest.raises(httpx.TimeoutException):
+                post(0.3)
+        until = time.monotonic() + 10
+        while held() > 1:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        release.set()
+        assert stays.result().status_code == 200
+    assert calls == [1]
+    metrics = httpx.get(f"{address}/metrics").text
+    assert 'answers_total{status="499"} 2.0' in metrics and 'answers_total{status="200"} 1.0' in metrics
+
+
 def test_a_full_disk_is_said_without_its_place(serve, mapper, phantoms, monkeypatch):
     def full(*given):
         raise app_module.WriteError("/secret/place could not be written: No space left on device.")
