@@ -206,6 +206,16 @@ def test_the_estimate_of_memory_grows_with_the_files(members, phantoms, tmp_path
     assert figures[1] - figures[0] == pytest.approx(30 * 400**3 / 1e9, abs=0.1)
 
 
+@pytest.mark.parametrize("monitor", ["loss", "validation"])
+def test_cases_that_lowered_the_learning_rate_have_chosen_the_network(runs, tmp_path, monitor, monkeypatch):
+    run = shutil.copytree(runs / "flair", tmp_path / "flair")
+    given = {"plateau_monitor": monitor, "validation_frequency": 1, "validation_split": 0.5}
+    Config.load(run).replace(**given).save(run)
+    monkeypatch.setattr(ensemble, "read_run_record", lambda run: {"validation": ["Case_1"]})
+    (member,) = load_ensemble([run])
+    assert member.chosen_on == (("Case_1",) if monitor == "validation" else ())
+
+
 def test_a_damaged_file_beside_a_label_map_is_predicted_again(members, phantoms, tmp_path):
     options = PredictionOptions(save_probabilities=True, resume=True)
     predict_cases(members[:1], phantoms[:2], out=tmp_path, options=options)

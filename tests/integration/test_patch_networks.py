@@ -14,7 +14,7 @@ from brats_tf.config.presets import SUBSETS
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import score_case
 from brats_tf.evaluation.label_maps import LabelMaps
-from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.ensemble import load_ensemble, read_case
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.preprocessing.preprocess import prepare_case
@@ -76,6 +76,43 @@ def test_a_voxel_of_four_windows_has_their_mean(run, phantoms):
     logits = dataclasses.replace(member, config=member.config.replace(window_average="logits"))
     mean = np.exp(np.mean([np.log(part[20 - h, 20 - w]) for part, (h, w) in zip(parts, corners, strict=True)], axis=0))
     np.testing.assert_allclose(logits.predict(volume)[20, 20], mean / mean.sum(axis=-1, keepdims=True), atol=1e-5)
+
+
+def test_windows_are_averaged_and_weighted_as_the_settings_say(run):
+    """By a network that is sure of class 3 in the window at the first corner, and of class 0 in the others."""
+    (member,) = load_ensemble([run])
+    volume = np.ones((48, 48, 4, 3), np.float32)
+    volume[0, 0] = 2
+    sure = np.array([[0.97, 0.01, 0.01, 0.01], [0.001, 0.001, 0.001, 0.997]], np.float32)
+
+    def network(weights, patches):
+        return np.stack([np.broadcast_to(sure[int(one[0, 0, 0, 0]) - 1], (*one.shape[:3], 4)) for one in patches])
+
+    found = {}
+    for average, weighting in (("probabilities", "uniform"), ("logits", "uniform"), ("probabilities", "gaussian")):
+        config = member.config.replace(window_average=average, window_weighting=weighting)
+        one = dataclasses.replace(member, config=config, run_network=network)
+        found[average, weighting] = one.predict(volume)[20, 20, 0]
+    four = sure[[1, 0, 0, 0]]  # At (20, 20) four windows overlap.
+    np.testing.assert_allclose(found["probabilities", "uniform"], four.mean(axis=0), atol=1e-6)
+    geometric = np.exp(np.log(four).mean(axis=0))
+    np.testing.assert_allclose(found["logits", "uniform"], geometric / geometric.sum(), atol=1e-5)
+    assert abs(geometric / geometric.sum() - four.mean(axis=0)).max() > 0.05
+    nearest = found["probabilities", "gaussian"][3]  # The first window's middle is the nearest.
+    assert nearest > four.mean(axis=0)[3] + 0.1
+
+
+def test_t1c_takes_the_place_of_a_t1_in_one_file_of_all_modalities_too(phantoms, tmp_path):
+    (with_t1,) = load_ensemble([saved(tmp_path, modalities=("flair", "t1", "t2"))])
+    images = [nib.load(phantoms[0].volumes[name]) for name in MODALITIES]
+    stacked = nib.Nifti1Image(np.stack([np.asanyarray(one.dataobj) for one in images], axis=-1), images[0].affine)
+    nib.save(stacked, tmp_path / "all.nii.gz")
+    channels = {name: place for place, name in enumerate(MODALITIES) if name != "t1"}
+    case = dataclasses.replace(phantoms[0], volumes=dict.fromkeys(channels, tmp_path / "all.nii.gz"), channels=channels)
+    ready = read_case([with_t1], case)
+    swapped = dataclasses.replace(phantoms[0], volumes=phantoms[0].volumes | {"t1": phantoms[0].volumes["t1ce"]})
+    expected = read_case([with_t1], swapped)
+    np.testing.assert_array_equal(ready.volume(("flair", "t1", "t2")), expected.volume(("flair", "t1", "t2")))
 
 
 def test_t1c_takes_the_place_of_a_t1_that_no_network_can_do_without(phantoms, tmp_path, capsys):
