@@ -23,6 +23,7 @@ from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
 from brats_tf.runtime.program import run_program
 
+UNUSED = {"growth": ("crop", "patch_size"), "data": ("backbone", "planes", "depth_factors", "patch_size")}
 STAGES = ("network", "comparison", "growth", "windows", "training", "data", "backbones", "all")
 
 
@@ -52,6 +53,9 @@ def run(given):
     from bench.training import bench_training
     from bench.windows import bench_windows
 
+    if ignored := [name for name in UNUSED.get(given.stage, ()) if settings_given(given).get(name)]:
+        raise InputError(f"Stage {given.stage} measures without it. Received: {', '.join(ignored)}.")
+    given.results.mkdir(parents=True, exist_ok=True)
     if given.stage == "backbones":
         other = {"data": given.data, "phantoms": given.phantoms, "preset": given.preset, "modality": given.modality}
         other |= {name: value for name, value in settings_given(given).items() if name != "backbone"}

@@ -20,6 +20,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from arguments import count
+
 from brats_tf.runtime.tensorflow import import_tensorflow
 
 import_tensorflow()
@@ -76,7 +78,7 @@ def main(arguments=None):
     parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases to train on")
     parser.add_argument("--validation", type=Path, help="cases to score (default: a fifth of the patients of DATA)")
     parser.add_argument("--length", choices=tuple(LENGTHS), default="paper")
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each method (default: 5, as in the paper)")
+    parser.add_argument("--seeds", type=count, default=5, help="runs of each method (default: 5, as in the paper)")
     parser.add_argument("--methods", default=";".join(METHODS), help="some of them, joined by semicolons")
     parser.add_argument(
         "--gradient-accumulation-steps", type=int, help="parts that a batch is cut into, to take less memory"

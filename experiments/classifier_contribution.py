@@ -25,6 +25,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from arguments import count
+
 from brats_tf.runtime.tensorflow import import_tensorflow
 
 import_tensorflow()
@@ -64,8 +66,8 @@ def main(arguments=None):
     parser.add_argument("validation", type=Path, metavar="VALIDATION", help="folder with BraTS cases to predict")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["imagenet"])
     parser.add_argument("--modalities", nargs="+", choices=MODALITIES, default=["flair"], help="one network for each")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=count, default=5)
+    parser.add_argument("--epochs", type=count, default=30)
     parser.add_argument("--learning-rate", type=float, default=2e-4, help="of the first epoch; a cosine follows")
     options.add_settings(parser, ComputeSettings, ("precision",))
     parser.add_argument("--name", default="variants", help="of the results file (default: %(default)s)")
@@ -79,7 +81,8 @@ def run(given):
     path = given.results / f"{Path(__file__).stem}-{given.name}.json"
     training, validation = (find_cases(folder)[0] for folder in (given.training, given.validation))
     facts = {"crop": format_shape(CROP), "spacing_mm": SPACING_MM, "epochs": given.epochs, "cases": len(training)}
-    facts |= {"validation_cases": [case.id for case in validation], "learning_rate": given.learning_rate}
+    facts |= {"training_cases": [case.id for case in training], "validation_cases": [case.id for case in validation]}
+    facts |= {"learning_rate": given.learning_rate}
     facts |= {"precision": _configs(given, "imagenet", 0)[0].compute.precision, "depth_factors": list(DEPTH_FACTORS)}
     facts |= {"modalities": list(given.modalities)}
     facts |= {"schedule": "cosine"}  # A constant rate of 3e-4 or more ends in an explosion after some hundred steps.

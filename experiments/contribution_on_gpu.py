@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import packed_cases
+from arguments import count
 from recipes import Recipe, shuffled
 
 from brats_tf.config.config import Config
@@ -60,8 +61,8 @@ def main(arguments=None):
         if command is train:
             one.add_argument("--variants", nargs="+", choices=VARIANTS, default=["imagenet"])
             one.add_argument("--modality", choices=MODALITIES, default="flair")
-            one.add_argument("--seeds", type=int, default=5)
-            one.add_argument("--epochs", type=int, default=60)
+            one.add_argument("--seeds", type=count, default=5)
+            one.add_argument("--epochs", type=count, default=60)
             one.add_argument("--learning-rate", type=float, default=2e-4)
             one.add_argument("--until", type=float, default=float("inf"), help="no network starts after this time")
             one.add_argument("--commit", default="unknown", help="of this code")
@@ -80,19 +81,31 @@ def pack(given):
 
 def train(given):
     """Trains networks and writes the probabilities of the validation cases."""
-    data = {part: packed_cases.unpack(given.folder, part)[:2] for part in packed_cases.PARTS}
+    data = {part: packed_cases.unpack(given.folder, part) for part in packed_cases.PARTS}
+    asked = {"epochs": given.epochs, "learning_rate": given.learning_rate}
+    asked |= {f"{part}_cases": ids for part, (*_, ids) in data.items()}
     given.out.mkdir(parents=True, exist_ok=True)
     for seed, variant in itertools.product(range(given.seeds), given.variants):
         path = given.out / f"{variant}-{given.modality}-{seed}.npz"
+        if path.exists():
+            _check_same(path, asked)
         if path.exists() or time.time() > given.until:
             continue
         facts, maps = train_network(given, variant, seed, data)
+        facts |= asked
         with atomic(path) as temporary:
             np.savez_compressed(temporary, facts=json.dumps(facts), **maps)
         log.info(
             f"{path.stem}: {1000 * facts['seconds_a_step']:.1f} ms a step, {facts['compile_s']:.0f} s to begin, "
             f"loss {facts['curves']['loss'][-1]:.3f}, live {facts['least_live']:.2f}"
         )
+
+
+def _check_same(path, asked):
+    """Raises `InputError` when the network in a file was trained otherwise than is asked for now."""
+    before, _ = _read(path)
+    if others := [name for name, value in asked.items() if name in before and before[name] != value]:
+        raise InputError(f"{path} was trained with other {', '.join(others)}: name another folder with --out.")
 
 
 def train_network(given, variant, seed, data):
@@ -105,14 +118,14 @@ def train_network(given, variant, seed, data):
     from brats_tf.models.registry import get_network
 
     config = _config(variant, given.modality, seed)
-    (volumes, classes), (others, _) = (_of_modality(*data[name], given.modality) for name in data)
+    (volumes, classes), (others, _) = (_of_modality(*data[name][:2], given.modality) for name in data)
     steps = given.epochs * len(volumes)
     keras.utils.clear_session()
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
     network, origin = build_with_weights(config)
     facts = {"variant": variant, "modalities": [given.modality], "seed": seed, "commit": given.commit}
-    facts |= {"epochs": given.epochs, "learning_rate": given.learning_rate, "weights": origin}
+    facts |= {"weights": origin}
     facts |= {"classifier_sha256": classifier_hash(network), "precision": config.compute.precision}
     facts |= {"device": jax_training.jax.devices()[0].device_kind, "cases": len(volumes)}
     facts["versions"] = {"jax": jax_training.jax.__version__, "keras": keras.__version__}
@@ -138,6 +151,7 @@ def score(given):
     """Compares the label maps with the files and writes the results."""
     from classifier_contribution import ENSEMBLE, compared
     from provenance import provenance
+    from real_scores import check_ids
 
     from brats_tf.data.discovery import find_cases
 
@@ -146,11 +160,12 @@ def score(given):
         raise InputError(f"{given.networks} must hold what `train` writes. Received: no .npz file.")
     files = [_read(path) for path in paths]
     same = ("epochs", "learning_rate", "precision", "device", "cases", "versions")
+    cases = find_cases(given.validation)[0]
     for path, (facts, _) in zip(paths, files, strict=True):
-        others = [name for name in same if facts[name] != files[0][0][name]]
+        check_ids(path, facts.get("validation_cases", []), [case.id for case in cases])
+        others = [name for name in (*same, "training_cases") if facts.get(name) != files[0][0].get(name)]
         if others:
             raise InputError(f"{path} was trained with other {', '.join(others)} than {paths[0].name}.")
-    cases = find_cases(given.validation)[0]
     scorer, done, members = packed_cases.CaseScorer(cases, **CROPPED), [], {}
     for facts, maps in track(files, "Scoring"):
         one = {"variant": facts["variant"], "seed": facts["seed"], "networks": facts["modalities"][0]}

@@ -20,6 +20,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from arguments import count
+
 from brats_tf.runtime.console import track
 from brats_tf.runtime.tensorflow import free_graphs, import_tensorflow
 
@@ -56,8 +58,8 @@ def main(arguments=None):
     parser.add_argument("--modality", default="flair", choices=MODALITIES)
     variants = "input scaling and batch norm, such as none-batch (default: the preset's)"
     parser.add_argument("--variants", nargs="+", metavar="SCALING-NORM", help=variants)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seeds", type=count, default=3)
+    parser.add_argument("--steps", type=count, default=100)
     options.add_settings(parser, DataSettings, ("crop", "spacing_mm"))
     options.add_settings(parser, ClassifierSettings, ("weights",))
     options.add_settings(parser, ComputeSettings, ("precision",))

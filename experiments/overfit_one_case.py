@@ -19,6 +19,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from arguments import count
+
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.tensorflow import import_tensorflow
 
@@ -51,12 +53,10 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases")
     parser.add_argument("--case", help="id of the case (default: the first)")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=count, default=100)
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--results", type=Path, default=Path("results"))
     given = parser.parse_args(arguments)
-    if given.steps < 1:
-        parser.error(f"--steps must be at least 1, received {given.steps}")
     return run_program(Path(__file__).stem, partial(run, given))
 
 

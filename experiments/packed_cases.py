@@ -3,15 +3,19 @@
 `pack` needs the files and `CaseScorer` too; what is trained between them needs neither.
 """
 
+import json
+import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from brats_tf.errors import InputError
+from brats_tf.data.notes import name_some
+from brats_tf.errors import InputError, reason_of
 from brats_tf.regions import MODALITIES, REGIONS
 from brats_tf.runtime.console import track
+from brats_tf.runtime.files import atomic
 
-BRATS_SPACING_MM = (1.0, 1.0, 1.0)
 PARTS = ("training", "validation")
 LEVELS = 12  # Of a z-score's unit: a step is 1/12 of the brain's standard deviation, and 8 bits reach to 10.6 of it.
 
@@ -21,15 +25,32 @@ def pack(folders, folder, *, crop, spacing_mm):
     from brats_tf.data.discovery import find_cases
     from brats_tf.preprocessing.preprocess import prepare_case
 
+    found = {part: find_cases(source)[0] for part, source in folders.items()}
+    _check_apart(found)
     folder.mkdir(parents=True, exist_ok=True)
-    for part, source in folders.items():
+    for part, cases in found.items():
         settings = {"modalities": MODALITIES, "crop": crop, "spacing_mm": spacing_mm, "with_truth": True}
-        cases = find_cases(source)[0]
         prepared = [prepare_case(case, **settings) for case in track(cases, "Preparing")]
         volumes = np.stack([quantised(one.volume) for one in prepared])
         classes = np.stack([one.classes for one in prepared])
         arrays = {"volumes": volumes, "classes": classes, "ids": [case.id for case in cases]}
-        np.savez_compressed(folder / f"{part}.npz", **arrays, crop=crop, spacing_mm=spacing_mm)
+        with atomic(folder / f"{part}.npz") as temporary:
+            np.savez_compressed(temporary, **arrays, files=_files(cases), crop=crop, spacing_mm=spacing_mm)
+
+
+def _check_apart(found):
+    """Raises `InputError` where a case of one part is in another too: it would be scored by what it has trained."""
+    twice = sorted(set.intersection(*({case.id for case in cases} for cases in found.values())))
+    if twice:
+        raise InputError(f"TRAINING and VALIDATION must hold different cases. Received in both: {name_some(twice)}.")
+
+
+def _files(cases):
+    """Names, sizes and times of the files of some cases, as one text."""
+    from brats_tf.data.case import size_and_time, source_files
+
+    truth = [size_and_time(case.segmentation, case_id=case.id) if case.segmentation else None for case in cases]
+    return json.dumps([[source_files(case), its] for case, its in zip(cases, truth, strict=True)])
 
 
 def check(folders, folder, *, crop, spacing_mm):
@@ -37,14 +58,35 @@ def check(folders, folder, *, crop, spacing_mm):
     from brats_tf.data.discovery import find_cases
     from brats_tf.runs.folder import describe_differences
 
+    found = {part: find_cases(source)[0] for part, source in folders.items()}
+    _check_apart(found)
     expected = {"crop": list(crop), "spacing_mm": spacing_mm}
-    expected |= {part: [case.id for case in find_cases(source)[0]] for part, source in folders.items()}
-    received = cropped(folder)
-    for part in folders:
-        with np.load(folder / f"{part}.npz") as file:
+    expected |= {part: [case.id for case in cases] for part, cases in found.items()}
+    received, changed = cropped(folder), []
+    for part, cases in found.items():
+        now = _files(cases)
+        with opened(folder / f"{part}.npz") as file:
             received[part] = file["ids"].tolist()
+            changed += [part] if "files" in file.files and str(file["files"]) != now else []
     if differences := describe_differences(received, expected):
         raise InputError(f"{folder} holds cases packed with {differences}: name another folder with --out.")
+    if changed:
+        raise InputError(
+            f"{folder} holds cases whose files have changed since, of {' and '.join(changed)}: name another folder "
+            "with --out."
+        )
+
+
+@contextmanager
+def opened(path):
+    """The arrays of a file that `pack` wrote. Raises `InputError` where it is damaged."""
+    try:
+        with open(path, "rb") as content, np.load(content) as file:
+            yield file
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} must be what `pack` wrote: {reason_of(error)}. Remove it, to pack it again."
+        ) from error
 
 
 def quantised(volume):
@@ -55,7 +97,7 @@ def quantised(volume):
 
 def unpack(folder, part):
     """What `pack` wrote: volumes (N, H, W, D, 4) float16, classes (N, H, W, D) uint8, ids."""
-    with np.load(folder / f"{part}.npz") as file:
+    with opened(folder / f"{part}.npz") as file:
         return (file["volumes"] / np.float16(LEVELS)).astype(np.float16), file["classes"], file["ids"].tolist()
 
 
@@ -108,7 +150,7 @@ def of_folds(folder, folds, numbers=None):
 
 def cropped(folder):
     """{"crop", "spacing_mm"} of what `pack` wrote."""
-    with np.load(folder / f"{PARTS[0]}.npz") as file:
+    with opened(folder / f"{PARTS[0]}.npz") as file:
         return {"crop": file["crop"].tolist(), "spacing_mm": float(file["spacing_mm"])}
 
 
@@ -130,17 +172,19 @@ class CaseScorer:
 
     def scores(self, maps, *, distances=False):
         """{"dice": {region: one of each case}} and "hd95_mm" likewise, of label maps (cases, H, W, D) of classes."""
+        from brats_tf.data.volumes import spacing_of
         from brats_tf.evaluation.metrics import dice, hausdorff95
         from brats_tf.regions import classes_to_regions
 
         found = {name: {region: [] for region in REGIONS} for name in ("dice", *(("hd95_mm",) if distances else ()))}
         for one, prepared, truth in zip(maps, self.prepared, self.truths, strict=True):
             predicted = classes_to_regions(prepared.to_file_axes(one))
+            spacing_mm = spacing_of(prepared.reference.affine)
             for channel, region in enumerate(REGIONS):
                 pair = (truth[..., channel], predicted[..., channel])
                 found["dice"][region].append(dice(*pair))
                 if distances:
-                    found["hd95_mm"][region].append(hausdorff95(*pair, spacing_mm=BRATS_SPACING_MM))
+                    found["hd95_mm"][region].append(hausdorff95(*pair, spacing_mm=spacing_mm))
         return found
 
     def ceiling(self):

@@ -111,7 +111,10 @@ def _differences(name):
             name, seeds = _trained(row["variant"], row, run), len(row["blinded_seeds"])
             lines.append(f"| {name} | the same, blinded | {seeds} | {figures} |")
     if any("†" in line for line in lines):
-        lines += ["", "† Trained on another processor, or in another precision, than the first."]
+        lines += [
+            "",
+            "† Trained on another processor, or in another precision or one that is not recorded, than the first.",
+        ]
     return lines
 
 
@@ -125,7 +128,7 @@ def _trainings(variant, trained, run):
 
 
 def _unlike(difference, run):
-    """Whether two networks ran on different devices or, as far as known, in different precisions."""
+    """Whether two networks ran on different devices or in different precisions, or that of one is not recorded."""
     first, second = (
         _trainings(difference[which], difference.get(f"{which}_trained"), run) for which in ("first", "second")
     )
@@ -134,7 +137,7 @@ def _unlike(difference, run):
         {network["precision"] for one in some for network in one.get("networks", ())[:1] if "precision" in network}
         for some in (first, second)
     ]
-    return devices[0] != devices[1] or (all(precisions) and precisions[0] != precisions[1])
+    return devices[0] != devices[1] or precisions[0] != precisions[1]
 
 
 def real_cases_parts():

@@ -103,7 +103,7 @@ def _torch_training(variant, seed, settings):
     about = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else machine()}
     about["versions"] = {"torch": torch.__version__}
     about["parameters"] = sum(one.numel() for one in training.network.parameters())
-    return training, about | {"outputs": "regions"}
+    return training, about | {"precision": training.precision, "outputs": "regions"}
 
 
 def _own_training(variant, modalities, seed, settings, cropped, begun):

@@ -38,8 +38,7 @@ def score(given):
     cases = [case for folder in given.scored for case in find_cases(folder)[0]]
     scorer = packed_cases.CaseScorer(cases, crop=cropped[0], spacing_mm=cropped[1])
     path = given.results / f"{given.name}.json"
-    facts = {"crop": format_shape(cropped[0]), "spacing_mm": cropped[1], "cases": first["cases"]}
-    facts |= {"folds": first["fold"][1]} if "fold" in first else {}
+    facts = _settings(*cropped, first["cases"], first.get("fold", (0, 0))[1])
     before = continued(path, facts | {"validation_cases": scorer.ids})
     done = []
     for one, *others in track(_trainings(paths), "Scoring"):
@@ -51,7 +50,7 @@ def score(given):
                 f"Received: {received}, {about['cases']}."
             )
         if file_ids := about.pop("validation_cases", None):
-            _check_ids(one, file_ids, scorer.ids)
+            check_ids(one, file_ids, scorer.ids)
         done.append(about | {kind: scorer.scores(its, distances=kind == "normal") for kind, its in maps.items()})
     _check_training_cases([*before, *done])
     scored = {_setting(one) for one in done}
@@ -59,6 +58,23 @@ def score(given):
     facts |= {"machine": _devices(runs), "validation_cases": scorer.ids, "ceiling": scorer.ceiling(), "runs": runs}
     write_json(path, provenance() | facts | compared(runs))
     log.info(f"Written to {path}.")
+
+
+def _settings(crop, spacing_mm, cases, folds):
+    """What all trainings in a results file share, besides the cases that they predict."""
+    facts = {"crop": format_shape(crop), "spacing_mm": spacing_mm, "cases": cases}
+    return facts | ({"folds": folds} if folds else {})
+
+
+def check_continued(given):
+    """Raises `InputError` where `score` would refuse the results file of a `run`, before anything is trained for it."""
+    from provenance import continued
+
+    shared = packed_cases.cropped(given.folder)
+    one = packed_cases.of_folds(given.folder, given.folds)[0]
+    facts = _settings(shared["crop"], shared["spacing_mm"], one.steps, given.folds)
+    predicted = one.ids if given.folds else one.ids_of("validation")
+    continued(given.results / f"{given.name}.json", facts | {"validation_cases": predicted})
 
 
 def _check_training_cases(runs):
@@ -136,7 +152,7 @@ def _of_all_folds(first, others, ids):
     for facts, _ in rest:
         together["validation_cases"] += facts["validation_cases"]
     if sorted(together["validation_cases"]) != sorted(ids):
-        _check_ids(first, together["validation_cases"], ids)
+        check_ids(first, together["validation_cases"], ids)
     kinds = [one.keys() for one in (maps, *(its for _, its in rest))]
     if any(one != kinds[0] for one in kinds):
         raise InputError(f"All folds of {first.stem} must have the same kinds of predictions. Received others.")
@@ -145,7 +161,8 @@ def _of_all_folds(first, others, ids):
     return about | together | {"validation_cases": ids}, joined
 
 
-def _check_ids(path, received, expected):
+def check_ids(path, received, expected):
+    """Raises `InputError` when a file has label maps of other cases than are to be scored."""
     if received != expected:
         raise InputError(
             f"{path} has label maps of {', '.join(received)}. Expected the cases of VALIDATION: {', '.join(expected)}."

@@ -26,6 +26,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from arguments import count
+
 from brats_tf.runtime.console import track
 from brats_tf.runtime.tensorflow import import_tensorflow
 
@@ -66,8 +68,8 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder with BraTS cases")
     parser.add_argument("--case", help="id of the case (default: the first)")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--seeds", type=count, default=3)
+    parser.add_argument("--steps", type=count, default=60)
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--results", type=Path, default=Path("results"))
     given = parser.parse_args(arguments)

@@ -20,6 +20,7 @@ class TorchTraining:
         torch.manual_seed(seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.backends.cudnn.benchmark = True
+        self.precision = "bfloat16" if self.device.type != "cpu" or cpu_has_bfloat16() else "float32"  # Of a step.
         self.network, self.recipe, self.done = build(name).train().to(self.device), recipe, 0
         rate, decay = recipe.learning_rate, recipe.weight_decay
         self.optimiser = torch.optim.AdamW(self.network.parameters(), rate, eps=EPSILON, weight_decay=decay)
@@ -38,7 +39,7 @@ class TorchTraining:
                 group["lr"] = self._rate()
             volume, labels = self._augmented(volumes[index], classes[index])
             target = self.membership[labels.long()].permute(3, 0, 1, 2)[None]
-            probabilities = self._forward(volume)
+            probabilities = self._forward(volume, self.precision)
             total = loss(target, probabilities)
             self.optimiser.zero_grad()
             total.backward()
@@ -49,16 +50,15 @@ class TorchTraining:
         return {"loss": torch.stack(losses).cpu().numpy(), "dice": torch.stack(dices).cpu().numpy()}
 
     def predict(self, volumes):
-        """Probabilities (N, H, W, D, 3) float32 of volumes (N, H, W, D, C)."""
+        """Probabilities (N, H, W, D, 3) float32 of volumes (N, H, W, D, C), computed in float32."""
         self.network.eval()
         with torch.inference_mode():
-            found = [self._forward(torch.as_tensor(one, device=self.device).float()) for one in volumes]
+            found = [self._forward(torch.as_tensor(one, device=self.device).float(), "float32") for one in volumes]
         self.network.train()
         return np.stack([one[0].permute(1, 2, 3, 0).cpu().numpy() for one in found])
 
-    def _forward(self, volume):
-        there = self.device.type != "cpu" or cpu_has_bfloat16()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=there):
+    def _forward(self, volume, precision):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = self.network(volume.permute(3, 0, 1, 2)[None].contiguous())
         return torch.sigmoid(logits.float())
 

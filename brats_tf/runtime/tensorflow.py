@@ -41,13 +41,7 @@ def import_tensorflow(*, find_gpus: bool = True, whole: bool = False) -> Any:
     """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # By itself TensorFlow leaves oneDNN off where the processor lacks VNNI, AVX512-BF16 and AMX. With AVX2 alone, the
-    # gradient of a 3D convolution then takes ten times as long.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    if cores_of_container():  # TensorFlow counts the machine's cores, and their threads would wait for each other.
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(available_cores()))
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # Whatever ~/.keras/keras.json says: tf.data and SavedModels need it.
+    set_environment()
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -68,6 +62,17 @@ def import_tensorflow(*, find_gpus: bool = True, whole: bool = False) -> Any:
     if find_gpus:
         run_one_operation_at_a_time(tensorflow)
     return tensorflow
+
+
+def set_environment() -> None:
+    """Sets the variables that TensorFlow reads when it is imported; for who cannot be the first to import it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # By itself TensorFlow leaves oneDNN off where the processor lacks VNNI, AVX512-BF16 and AMX. With AVX2 alone, the
+    # gradient of a 3D convolution then takes ten times as long.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if cores_of_container():  # TensorFlow counts the machine's cores, and their threads would wait for each other.
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(available_cores()))
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # Whatever ~/.keras/keras.json says: tf.data and SavedModels need it.
 
 
 def make_deterministic(seed: int) -> None:

@@ -186,3 +186,16 @@ def test_the_table_of_backbones_takes_no_options_that_do_nothing(ignored, capsys
     assert main(["backbones", *ignored]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert f"takes --backbone and --results alone. Received also: {ignored[0].removeprefix('--')}." in said
+
+
+@pytest.mark.parametrize(
+    ("words", "ignored"), [(["growth", "--crop", "96x96x72"], "crop"), (["data", "--planes", "6"], "planes")]
+)
+def test_what_a_stage_does_not_use_is_refused(words, ignored, tmp_path, capsys):
+    assert main([*words, "--phantoms", "--results", str(tmp_path / "new" / "results")]) == 2
+    assert f"Stage {words[0]} measures without it. Received: {ignored}." in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_folder_of_the_results_is_made_with_those_above_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.network.bench_network", lambda config, results: (results / "x.json").write_text("{}"))
+    assert main(["network", "--results", str(tmp_path / "new" / "deep" / "results")]) == 0

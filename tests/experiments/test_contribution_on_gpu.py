@@ -77,16 +77,20 @@ def test_a_training_with_jax_learns_and_obeys_its_recipe(tmp_path):
 
 
 @pytest.fixture
-def packed(phantom_folder, tmp_path):
-    given = argparse.Namespace(training=phantom_folder, validation=phantom_folder, folder=tmp_path / "cases")
+def packed(phantom_folder, others, tmp_path):
+    given = argparse.Namespace(training=others, validation=phantom_folder, folder=tmp_path / "cases")
     given.networks, given.results = tmp_path / "networks", tmp_path / "results"
     experiment.pack(given)
     given.networks.mkdir()
     return given
 
 
+IDS = [f"Phantom_00{number}" for number in range(1, 5)]
+
+
 def write_network(given, modality, probabilities, **changes):
-    facts = {"variant": "imagenet", "modalities": [modality], "seed": 0, "commit": "c", "weights": "none", "cases": 4}
+    facts = {"validation_cases": IDS, "training_cases": ["Other_001"]}
+    facts |= {"variant": "imagenet", "modalities": [modality], "seed": 0, "commit": "c", "weights": "none", "cases": 4}
     facts |= {"classifier_sha256": "0", "seconds_a_step": 1.0, "least_live": 1.0, "epochs": 1, "learning_rate": 1e-4}
     facts |= {"curves": {"planes_std": [1.0]}, "precision": "bfloat16", "device": "some GPU", "versions": {"jax": "0"}}
     maps = {"normal": probabilities, "blinded": 0 * probabilities}
@@ -116,3 +120,18 @@ def test_networks_of_two_trainings_are_not_mixed(packed):
     write_network(packed, "t1", nothing, epochs=2)
     with pytest.raises(InputError, match="other epochs"):
         experiment.score(packed)
+    write_network(packed, "t1", nothing, training_cases=["Other_002"])
+    with pytest.raises(InputError, match="other training_cases"):
+        experiment.score(packed)
+    write_network(packed, "t1", nothing, validation_cases=IDS[::-1])
+    with pytest.raises(InputError, match="t1.npz has label maps of Phantom_004, "):
+        experiment.score(packed)
+
+
+def test_a_network_of_another_training_in_the_same_folder_is_refused(packed):
+    write_network(packed, "flair", np.zeros((4, *experiment.CROP, 3), np.uint8))
+    (packed.networks / "flair.npz").rename(packed.networks / "imagenet-flair-0.npz")
+    packed.out, packed.until, packed.variants, packed.modality = packed.networks, 0.0, ["imagenet"], "flair"
+    packed.seeds, packed.epochs, packed.learning_rate = 1, 60, 1e-4
+    with pytest.raises(InputError, match="imagenet-flair-0.npz was trained with other epochs, training_cases: name"):
+        experiment.train(packed)

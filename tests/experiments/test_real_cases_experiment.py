@@ -2,7 +2,11 @@
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -14,18 +18,20 @@ import real_networks
 import real_scores
 import results_files
 from recipes import Recipe, shuffled
+from repository import REPOSITORY
 from tf_training import TfTraining
 
 from brats_tf.config.config import Config
 from brats_tf.errors import InputError
 from brats_tf.models.build import build_with_weights
+from brats_tf.regions import MODALITIES
 
 CROPPED = {"crop": (32, 32, 24), "spacing_mm": 6.0}
 
 
 @pytest.fixture
-def given(phantom_folder, tmp_path):
-    given = argparse.Namespace(training=phantom_folder, validation=phantom_folder, folder=tmp_path / "cases", **CROPPED)
+def given(phantom_folder, others, tmp_path):
+    given = argparse.Namespace(training=others, validation=phantom_folder, folder=tmp_path / "cases", **CROPPED)
     given.scored = [phantom_folder]
     given.networks, given.results, given.name = tmp_path / "networks", tmp_path / "results", "real_cases"
     experiment.pack(given)
@@ -36,9 +42,9 @@ def given(phantom_folder, tmp_path):
 def test_packed_volumes_are_those_of_the_cases_to_an_eighth_of_a_deviation(given, phantoms):
     from brats_tf.preprocessing.preprocess import prepare_case
 
-    volumes, classes, ids = packed_cases.unpack(given.folder, "training")
+    volumes, classes, ids = packed_cases.unpack(given.folder, "validation")
     assert ids == [case.id for case in phantoms]
-    prepared = prepare_case(phantoms[1], modalities=experiment.MODALITIES, with_truth=True, **CROPPED)
+    prepared = prepare_case(phantoms[1], modalities=MODALITIES, with_truth=True, **CROPPED)
     inside = np.abs(prepared.volume) < 10
     assert np.abs(volumes[1].astype("float32") - prepared.volume)[inside].max() < 1 / 8
     np.testing.assert_array_equal(volumes[1] == 0, prepared.volume == 0)
@@ -120,7 +126,8 @@ def test_each_case_is_predicted_once_and_never_by_a_network_that_trained_on_it(g
         with pytest.raises(InputError, match=rf"--folds must be 2 or more.*Received: {folds} and \[{fold}\]"):
             packed_cases.of_folds(given.folder, folds, [fold])
     (whole,) = packed_cases.of_folds(given.folder, 0)
-    assert whole.ids_of("training") == whole.ids_of("validation") == whole.ids[:4] and whole.steps == 4
+    assert whole.ids_of("training") == whole.ids[:4] and whole.ids_of("validation") == whole.ids[4:]
+    assert whole.steps == 4
 
 
 def test_all_folds_are_scored_together_in_the_order_of_the_cases(given, capsys):
@@ -182,7 +189,7 @@ def test_label_maps_of_another_spacing_are_refused(given):
 def test_the_steps_of_the_recipe_are_taken(given):
     volumes, classes, _ = packed_cases.unpack(given.folder, "training")
     settings = CROPPED | {"augmentation": "none", "backbone": "tiny", "weights": "none"}
-    config = Config.from_preset("embedding-plus", modalities=experiment.MODALITIES, **settings)
+    config = Config.from_preset("embedding-plus", modalities=MODALITIES, **settings)
     keras.utils.set_random_seed(0)
     recipe = Recipe(None, "regions", steps=12, learning_rate=3e-3, warmup=2, mirror=(0, 1, 2), brightness=True)
     training = TfTraining(build_with_weights(config)[0], config, recipe)
@@ -198,7 +205,7 @@ def test_the_steps_of_the_recipe_are_taken(given):
 def test_a_fixed_classifier_does_not_learn(given):
     volumes, classes, _ = packed_cases.unpack(given.folder, "training")
     settings = CROPPED | {"augmentation": "none", "backbone": "tiny", "weights": "none"}
-    config = Config.from_preset("embedding-plus", modalities=experiment.MODALITIES, **settings)
+    config = Config.from_preset("embedding-plus", modalities=MODALITIES, **settings)
     network = build_with_weights(config)[0]
     before = [weight.numpy() for weight in network.weights]
     TfTraining(network, config, Recipe(None, "regions", steps=2, classifier_rate=0.0)).run(volumes, classes, [0, 1])
@@ -230,19 +237,84 @@ def test_augmentation_keeps_volume_and_classes_together(given):
 def test_what_jax_does_not_do_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(InputError, match="nnunet-like needs KERAS_BACKEND=tensorflow"):
-        real_networks.make_training("nnunet-augmentation", experiment.MODALITIES, 0, {"steps": 1}, CROPPED)
+        real_networks.make_training("nnunet-augmentation", MODALITIES, 0, {"steps": 1}, CROPPED)
 
 
-def test_cases_packed_of_another_folder_are_not_trained_on(given, phantom_folder, tmp_path):
-    folders = dict.fromkeys(packed_cases.PARTS, phantom_folder)
+def test_cases_packed_of_another_folder_are_not_trained_on(given, phantom_folder, others, tmp_path):
+    folders = {"training": others, "validation": phantom_folder}
     packed_cases.check(folders, given.folder, **CROPPED)
     with pytest.raises(InputError, match=r"cases packed with spacing_mm 6.0 instead of 3.0: name another"):
         packed_cases.check(folders, given.folder, **CROPPED | {"spacing_mm": 3.0})
-    shutil.copytree(phantom_folder / "Phantom_001", tmp_path / "fewer" / "Phantom_001")
-    with pytest.raises(
-        InputError, match=r"packed with training \['Phantom_001', .*\] instead of \['Phantom_001'\]: name"
-    ):
+    shutil.copytree(others / "Other_001", tmp_path / "fewer" / "Other_001")
+    with pytest.raises(InputError, match=r"packed with training \['Other_001', .*\] instead of \['Other_001'\]: name"):
         packed_cases.check(folders | {"training": tmp_path / "fewer"}, given.folder, **CROPPED)
+
+
+def test_a_case_does_not_train_and_validate(given, phantom_folder):
+    given.training = phantom_folder
+    with pytest.raises(InputError, match="must hold different cases. Received in both: Phantom_001, "):
+        experiment.pack(given)
+    with pytest.raises(InputError, match="must hold different cases"):
+        packed_cases.check(dict.fromkeys(packed_cases.PARTS, phantom_folder), given.folder, **CROPPED)
+
+
+def test_files_that_have_changed_since_they_were_packed_are_told_of(given, others, phantom_folder, tmp_path):
+    changed = shutil.copytree(others, tmp_path / "changed")
+    folders = {"training": changed, "validation": phantom_folder}
+    packed_cases.pack(folders, given.folder, **CROPPED)
+    packed_cases.check(folders, given.folder, **CROPPED)
+    os.utime(next(changed.glob("*/*_seg.nii.gz")), (1, 1))
+    with pytest.raises(InputError, match="holds cases whose files have changed since, of training: name another"):
+        packed_cases.check(folders, given.folder, **CROPPED)
+
+
+def test_damaged_arrays_are_a_sentence(given):
+    with open(given.folder / "training.npz", "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(InputError, match="training.npz must be what `pack` wrote: .*Remove it, to pack it again"):
+        packed_cases.cropped(given.folder)
+
+
+def test_a_run_is_refused_before_it_trains_what_its_results_file_does_not_take(given, monkeypatch):
+    given.out, given.folds, trained = given.folder.parent, 0, []
+    given.results.mkdir()
+    (given.results / "real_cases.json").write_text(json.dumps({"crop": "64x64x24", "runs": []}))
+    monkeypatch.setattr(experiment, "train", trained.append)
+    with pytest.raises(InputError, match="must be of the same settings to be continued.*crop 32x32x24, there 64x64x24"):
+        experiment.run(given)
+    assert not trained
+
+
+@pytest.mark.parametrize(
+    "words", [["--minutes", "0"], ["--epochs", "0"], ["--epochs", "-1"], ["--seeds", "0"], ["--minutes", "nan"]]
+)
+def test_lengths_of_nothing_are_refused(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        experiment.main(["train", "folder", *words])
+    assert "1 or more" in (said := capsys.readouterr().err) or "above 0" in said
+
+
+def test_surfaces_are_measured_in_the_millimetres_of_the_file(phantoms):
+    scorer = packed_cases.CaseScorer(phantoms[:1], **CROPPED)
+    moved = np.roll(scorer.prepared[0].classes, 1, axis=0)
+    found = scorer.scores([moved], distances=True)["hd95_mm"]["WT"][0]
+    assert found == pytest.approx(6.0, rel=0.5)  # One voxel.
+
+
+@pytest.mark.skipif(find_spec("monai") is None, reason="needs the extra `bench`")  # Importing it here would crash.
+@pytest.mark.slow
+def test_libraries_that_import_tensorflow_leave_it_as_this_package_wants_it():
+    program = (
+        "import argparse, os, real_cases\n"
+        "given = argparse.Namespace(variants=['plus', 'segresnet'], cropped={'crop': (64, 64, 48)})\n"
+        "real_cases._import_libraries(given)\n"
+        "import tensorflow as tf\n"
+        "assert os.environ['TF_ENABLE_ONEDNN_OPTS'] == '1'\n"
+        "assert tf.config.threading.get_inter_op_parallelism_threads() == 1\n"
+    )
+    environment = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}  # Not TensorFlow's.
+    path = {"PYTHONPATH": f"{REPOSITORY / 'experiments'}{os.pathsep}{REPOSITORY}"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment | path, cwd=REPOSITORY)
 
 
 def test_networks_trained_on_other_cases_are_not_compared(given):
@@ -279,9 +351,7 @@ def test_networks_of_other_volumes_in_the_same_folder_are_refused(tmp_path):
 
 def test_every_variant_is_a_config():
     for variant in (*real_networks.PLUS, *real_networks.PAPERS):
-        config, differences = real_networks.config_of(
-            variant, experiment.MODALITIES, CROPPED | {"precision": "float32"}
-        )
+        config, differences = real_networks.config_of(variant, MODALITIES, CROPPED | {"precision": "float32"})
         assert config.input_shape == (*CROPPED["crop"], 4)
         Recipe(**{"loss": None, "outputs": "regions", "steps": 1} | differences)
 
@@ -304,7 +374,7 @@ def test_trainings_are_written_once_and_scored(given, monkeypatch):
 
 def test_a_crop_that_a_peer_cannot_halve_is_refused():
     with pytest.raises(InputError, match="--crop must be multiples of 32 for nnunet. Received: 96x96x72"):
-        real_networks.make_training("nnunet", experiment.MODALITIES, 0, {}, {"crop": (96, 96, 72)})
+        real_networks.make_training("nnunet", MODALITIES, 0, {}, {"crop": (96, 96, 72)})
 
 
 @pytest.mark.slow
