@@ -33,6 +33,11 @@ def comparison():
     return _comparison("bench_comparison")
 
 
+def comparison_avx512():
+    """The same on a processor whose units for bfloat16 are those of AVX-512."""
+    return _comparison("bench_comparison-avx512")
+
+
 def comparison_float32():
     """The same on a processor without bfloat16."""
     return _comparison("bench_comparison-float32")

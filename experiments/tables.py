@@ -41,6 +41,7 @@ PUBLISHED = {
     "bench_training-embedding-plus-float32.json": "experiments/results/bench_training-embedding-plus.json",
     "bench_training-embedding-plus.json": "experiments/results/bench_training-embedding-plus.json",
     "bench_comparison.json": "experiments/results/bench_comparison.json",
+    "bench_comparison-avx512.json": "experiments/results/bench_comparison-avx512.json",
     "bench_comparison-float32.json": "experiments/results/bench_comparison-float32.json",
     "bench_data.json": "experiments/results/bench_data.json",
     "bench_growth.json": "experiments/results/bench_growth.json",

@@ -18,6 +18,7 @@ from isal import isal_zlib
 from brats_tf.data import volumes
 from brats_tf.data.case import size_and_time
 from brats_tf.data.layouts import SEGMENTATION
+from brats_tf.errors import enough_memory
 from brats_tf.preprocessing.preprocess import Reader, crop_notes, grid_of, prepare_volume
 from brats_tf.preprocessing.transforms import brain_box
 from brats_tf.runtime.files import atomic, read_json, write_json
@@ -98,7 +99,8 @@ class Cache:
         """
         reader, records = Reader(case), {}
         for part in parts:
-            records[part] = self.find(case, part, settings) or self._prepare(reader, part, settings)
+            with enough_memory(f"Case {case.id}: its {part} in {case.folder}"):
+                records[part] = self.find(case, part, settings) or self._prepare(reader, part, settings)
         _check_geometry(case, records)
         notes = sorted({note for record in records.values() for note in record["notes"]})
         if case.layout.note and SEGMENTATION in parts:
@@ -203,10 +205,9 @@ def _voxels(reader, part, settings):
     if part == SEGMENTATION:
         classes = grid.to_crop(volumes.read_label_classes(volume, reader.case))
         return np.ascontiguousarray(classes), volumes.geometry_notes(volume.header, spacing_mm=settings.spacing_mm)
-    prepared = prepare_volume(volume, grid)
     notes = volumes.notes_of(volume, spacing_mm=settings.spacing_mm)
-    notes += crop_notes(volume, prepared, grid, case_id=reader.case.id)
-    return np.ascontiguousarray(prepared, dtype="<f4"), notes
+    notes += crop_notes(volume, grid, case_id=reader.case.id)
+    return np.ascontiguousarray(prepare_volume(volume, grid), dtype="<f4"), notes
 
 
 def _box(voxels):

@@ -58,7 +58,7 @@ def prepare_case(case, *, modalities, crop, with_truth, spacing_mm=None):
         volumes.check_same_geometry(geometry, volume.geometry, case_id=case.id)
         prepared[..., channel] = prepare_volume(volume, grid)
         if channel == 0:
-            notes |= dict.fromkeys(crop_notes(volume, prepared[..., 0], grid, case_id=case.id))
+            notes |= dict.fromkeys(crop_notes(volume, grid, case_id=case.id))
     classes = None
     if with_truth:
         segmentation = read.segmentation()
@@ -102,14 +102,17 @@ def grid_of(volume, crop, spacing_mm, *, case_id):
     return grid
 
 
-def crop_notes(volume, cropped, grid, *, case_id):
-    """What a person should know about how much of a modality's brain `cropped` holds, a list of clauses.
+def crop_notes(volume, grid, *, case_id):
+    """What a person should know about how much of a modality's brain the crop holds, a list of clauses.
 
     Raises:
         InputError: when it holds none.
     """
-    inside = np.count_nonzero(cropped) * math.prod(grid.oriented_shape) / math.prod(grid.whole_shape)
-    brain, size = np.count_nonzero(volume.voxels), format_shape(grid.crop_shape)
+    if grid.crop is None:
+        return []
+    brain = (volume.voxels != 0).view(np.uint8)  # Not what is left after the z-score, which a binary volume loses.
+    inside = np.count_nonzero(grid.to_crop(brain)) * math.prod(grid.oriented_shape) / math.prod(grid.whole_shape)
+    brain, size = np.count_nonzero(brain), format_shape(grid.crop_shape)
     if not inside and brain:
         raise InputError(
             f"Case {case_id}: the brain must lie in the middle of the volume, where the crop {size} is. Received: "

@@ -189,3 +189,9 @@ def test_a_brain_that_the_crop_misses_is_told_of_and_one_outside_of_it_refused(c
     assert outside in prepared(shape[0] // 2 - width // 8).notes  # Its middle comes near the edge of the crop.
     with pytest.raises(InputError, match="the brain must lie in the middle of the volume.* Received: .*nii.gz, which"):
         prepared(2 * shape[0])
+
+
+def test_a_modality_of_one_value_is_no_brain_outside_the_crop(case):
+    rewrite(case.volumes["t2"], lambda voxels, affine: nib.Nifti1Image((voxels != 0).astype(np.uint8), affine))
+    prepared = prepare_case(case, modalities=("t2",), crop=(64, 64, 36), with_truth=True)
+    assert not prepared.volume.any() and not [note for note in prepared.notes if "crop" in note]
