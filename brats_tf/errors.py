@@ -15,6 +15,10 @@ class WriteError(InputError):
     """A file could not be written: the disk is full, or the folder is read-only. The next file would fail too."""
 
 
+class MemoryLack(InputError):
+    """Something does not fit into the memory of this machine, in one sentence."""
+
+
 class Preempted(BaseException):
     """A signal stopped the program, and everything is saved; the command line exits with code 75.
 
@@ -27,11 +31,11 @@ RESUME = "Run the same command, without --restart, to resume."
 
 @contextmanager
 def enough_memory(what: str) -> Iterator[None]:
-    """Turns running out of memory inside it into one sentence, an `InputError`, about `what` does not fit."""
+    """Turns running out of memory inside it into one sentence, a `MemoryLack`, about `what` does not fit."""
     try:
         yield
     except MemoryError as error:
-        raise InputError(f"{what} must fit into the memory of this machine, which has too little.") from error
+        raise MemoryLack(f"{what} must fit into the memory of this machine, which has too little.") from error
 
 
 def about(case_id: str, error: InputError) -> str:

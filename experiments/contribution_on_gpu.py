@@ -103,7 +103,9 @@ def train(given):
 
 def _check_same(path, asked):
     """Raises `InputError` when the network in a file was trained otherwise than is asked for now."""
-    before, _ = _read(path)
+    from real_scores import facts_of
+
+    before = facts_of(path)
     if others := [name for name, value in asked.items() if name in before and before[name] != value]:
         raise InputError(f"{path} was trained with other {', '.join(others)}: name another folder with --out.")
 
@@ -162,7 +164,8 @@ def score(given):
     same = ("epochs", "learning_rate", "precision", "device", "cases", "versions")
     cases = find_cases(given.validation)[0]
     for path, (facts, _) in zip(paths, files, strict=True):
-        check_ids(path, facts.get("validation_cases", []), [case.id for case in cases])
+        if known := facts.get("validation_cases"):  # Older files do not say.
+            check_ids(path, known, [case.id for case in cases])
         others = [name for name in (*same, "training_cases") if facts.get(name) != files[0][0].get(name)]
         if others:
             raise InputError(f"{path} was trained with other {', '.join(others)} than {paths[0].name}.")

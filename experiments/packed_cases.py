@@ -5,6 +5,7 @@
 
 import json
 import zipfile
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -83,7 +84,9 @@ def opened(path):
     try:
         with open(path, "rb") as content, np.load(content) as file:
             yield file
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (InputError, FileNotFoundError, PermissionError):
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} must be what `pack` wrote: {reason_of(error)}. Remove it, to pack it again."
         ) from error

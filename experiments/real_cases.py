@@ -141,7 +141,8 @@ def train(given):
         else:
             planned[path] = seed, one, variant
     if given.minutes:  # All of them, before the first is trained in vain.
-        given.steps = {variant: steps_of(given, variant, cases[0]) for *_, variant in planned.values()}
+        variants = dict.fromkeys(variant for *_, variant in planned.values() if time.time() <= given.until)
+        given.steps = {variant: steps_of(given, variant, cases[0]) for variant in variants}
     for path, (seed, one, variant) in planned.items():
         if path.exists() or time.time() > given.until:  # Another process may have trained it meanwhile.
             continue

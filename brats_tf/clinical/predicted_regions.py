@@ -3,7 +3,7 @@
 from brats_tf.data.layouts import UNDERSCORED
 from brats_tf.data.volumes import check_same_geometry, read_probabilities, read_segmentation
 from brats_tf.errors import InputError
-from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER
+from brats_tf.inference.prediction_record import PROBABILITIES_FOLDER, check_beside
 from brats_tf.regions import (
     CONVENTIONS,
     REGIONS,
@@ -32,6 +32,7 @@ def predicted_regions(case_id, facts, predictions, *, after):
             f"Case {case_id}: {predictions} was predicted by an earlier version, whose record does not say how "
             "probabilities become classes. Predict it again."
         )
+    check_beside(path, facts, case_id=case_id)
     geometry, probabilities = read_probabilities(path, case_id=case_id, channels=len(REGIONS))
     check_same_geometry(labels.geometry, geometry, case_id=case_id)
     decide = likeliest_classes if facts["outputs"] == "classes" else classes_above_threshold

@@ -13,7 +13,7 @@ import nibabel.spatialimages
 import numpy as np
 from isal import igzip, isal_zlib
 
-from brats_tf.errors import InputError, format_shape
+from brats_tf.errors import InputError, MemoryLack, format_shape
 from brats_tf.runtime.files import check_regular
 
 DEFLATE_LIMIT = 1032  # Deflate packs no better than this, so a larger size is a lie.
@@ -56,8 +56,10 @@ def read_nifti(path, *, case_id):
         possible = len(raw) * DEFLATE_LIMIT
         enough = not raw.startswith(_GZIP) or offset + expected <= possible
         content = unpacked(raw, offset + expected + TRAILING_BYTES) if enough else None
-    except (*_UNREADABLE, MemoryError) as error:
+    except _UNREADABLE as error:
         raise InputError(_damaged(case_id, path, error)) from error
+    except MemoryError as error:
+        raise MemoryLack(f"Case {case_id}: {path} must fit into the memory of this machine.") from error
     if content is None:
         raise InputError(_wrong_size(case_id, path, header, f"at most {max(possible - offset, 0)}"))
     if not 0 <= len(content) - offset - expected <= TRAILING_BYTES:

@@ -139,7 +139,7 @@ def read_case(predictors, case):
     if missing:
         messages.append(f"Case {case.id}: {', '.join(missing)} missing, predicted from {', '.join(modalities)}.")
     settings = predictors[0].config.preprocessing() | {"modalities": modalities}
-    with enough_memory(f"Case {case.id}: its volumes in {case.folder}"):
+    with enough_memory(f"Case {case.id}: its volumes"):
         prepared = prepare_case(case, **settings, with_truth=False)
     return ReadyCase(case.id, prepared, usable, modalities, messages, time.monotonic() - started, files)
 
@@ -159,7 +159,7 @@ def predict_case(ready):
                 probabilities = predictor.predict(ready.volume(predictor.config.data.modalities))
                 predicted.add(predictor, _finite(probabilities, predictor))
         except InputError as error:
-            raise InputError(about(ready.id, error)) from error
+            raise type(error)(about(ready.id, error)) from error
         if ready.id in predictor.trained_on:
             predicted.trained.append(predictor.name)
     predicted.seconds, predicted.files = ready.seconds + time.monotonic() - started, ready.files

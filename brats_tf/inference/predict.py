@@ -17,7 +17,7 @@ from brats_tf.data.case import Case
 from brats_tf.data.nifti import read_header
 from brats_tf.data.notes import log_notes
 from brats_tf.data.volumes import spacing_of, write_volume
-from brats_tf.errors import InputError, WriteError
+from brats_tf.errors import InputError, MemoryLack, WriteError, enough_memory
 from brats_tf.inference.ensemble import predict_case, read_case
 from brats_tf.inference.postprocessing import postprocess
 from brats_tf.inference.prediction_record import FOLDERS, PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER
@@ -95,25 +95,23 @@ def _predict_all(predictors, cases, record, save):
             if following:
                 reading.append(reader.submit(read_case, predictors, following))
             if writing and writing.done():
-                writing.result()  # A full disk shows before the networks run in vain.
+                failures += writing.result()  # A full disk shows before the networks run in vain.
+                writing = None
             try:
                 ready = reading.popleft().result()
                 for message in ready.messages:
                     log.info(message)
                 for note in ready.prepared.notes:
                     notes.setdefault(note, []).append(case.id)
-                job = partial(save, predict_case(ready), case)
+                job = partial(_saved, save, predict_case(ready), case, record)
                 del ready  # While the next case is awaited, its volume is of no use.
             except InputError as error:
-                older = " The label map from an earlier prediction was left in place."
-                log.info(f"Left out: {error}{older if record.path(case.id).exists() else ''}")
-                failures.append((case.id, str(error)))
-                job = partial(record.leave_out, case.id, str(error))
+                job = partial(_left_out, case, error, record)
             if writing:
-                writing.result()
+                failures += writing.result()
             writing = writer.submit(job)
         if writing:
-            writing.result()
+            failures += writing.result()
     except WriteError:
         done = record.written(case.id for case in cases)
         log.info(f"{done} of {len(cases)} label maps written to {record.out}.")
@@ -122,6 +120,23 @@ def _predict_all(predictors, cases, record, save):
         for pool in (reader, writer):
             pool.shutdown(cancel_futures=True)
     return failures, notes
+
+
+def _saved(save, predicted, case, record):
+    """Saves a prediction: [], or [(case id, sentence)] where it does not fit into memory."""
+    try:
+        with enough_memory(f"Case {case.id}: its label map, and what is saved beside it,"):
+            save(predicted, case)
+    except MemoryLack as error:
+        return _left_out(case, error, record)
+    return []
+
+
+def _left_out(case, error, record):
+    older = " The label map from an earlier prediction was left in place."
+    log.info(f"Left out: {error}{older if record.path(case.id).exists() else ''}")
+    record.leave_out(case.id, str(error))
+    return [(case.id, str(error))]
 
 
 def final_classes(predicted, postprocessing):

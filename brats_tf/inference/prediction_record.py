@@ -90,6 +90,15 @@ def finished_cases(record, predictions, options=NO_OPTIONS):
     return finished
 
 
+def check_beside(path, facts, *, case_id):
+    """Raises `InputError` when a file beside a label map is not the one that its record has a hash of."""
+    expected = facts.get("beside", {}).get(path.parent.name)
+    if expected and sha256_of(path) != expected:
+        raise InputError(
+            f"Case {case_id}: {path} is not the file that its {PREDICTION_FILE} records. Predict it again."
+        )
+
+
 def check_same(record, made_by, out, remedy="name another folder with --out, or replace them with --replace"):
     """Raises `InputError` when a record's predictions are of other networks, weights or steps than `made_by` says."""
     if not is_made_so(record, made_by):
@@ -158,6 +167,8 @@ def _check_kinds(record):
         check_kinds(one, _FACTS)
     for one in cases.values():
         check_kinds(one, {"sha256": str})
+        if isinstance(one.get("beside"), list):  # Of an earlier version, without their hashes.
+            one["beside"] = dict.fromkeys(map(str, one["beside"]), "")
         found = {"beside": one.get("beside", {}), "trained": one.get("trained", [])}
         check_kinds(found, {"beside": dict, "trained": list})
     ids = [*cases, *record["left_out"], *record["pending"]]

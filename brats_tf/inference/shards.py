@@ -13,6 +13,7 @@ from brats_tf.inference.prediction_record import (
     FOLDERS,
     MADE_BY,
     PREDICTION_FILE,
+    check_beside,
     check_same,
     known_cases,
     read_prediction_record,
@@ -198,6 +199,8 @@ def _move(folder, out, cases):
         try:
             for part in FOLDERS:
                 if (folder / part / name).is_file():
+                    if part != ".":
+                        check_beside(folder / part / name, facts, case_id=case)
                     (out / part).mkdir(exist_ok=True)
                     os.replace(folder / part / name, out / part / name)
                 elif part not in (".", *facts.get("beside", FOLDERS)):  # Of an earlier prediction.

@@ -23,7 +23,7 @@ from brats_tf.preprocessing.preprocess import Reader, crop_notes, grid_of, prepa
 from brats_tf.preprocessing.transforms import brain_box
 from brats_tf.runtime.files import atomic, read_json, write_json
 
-VERSION = 2  # Raise it when preparation changes, so that old files are not used.
+VERSION = 3  # Raise it when preparation changes, so that old files are not used.
 RECORD = ".json"
 ORPHAN_S = 600  # A data file without a record may be this young because its record is being written.
 _ENTRY = re.compile(r"[^.].*-[0-9a-f]{16}\.(volume|classes)\.json")
@@ -99,7 +99,7 @@ class Cache:
         """
         reader, records = Reader(case), {}
         for part in parts:
-            with enough_memory(f"Case {case.id}: its {part} in {case.folder}"):
+            with enough_memory(f"Case {case.id}: its {part}"):
                 records[part] = self.find(case, part, settings) or self._prepare(reader, part, settings)
         _check_geometry(case, records)
         notes = sorted({note for record in records.values() for note in record["notes"]})

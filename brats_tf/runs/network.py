@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from brats_tf.config.config import CONFIG_FILE, Config
-from brats_tf.errors import InputError, format_shape, in_one_line
+from brats_tf.errors import InputError, MemoryLack, format_shape, in_one_line
 from brats_tf.models.build import build_network
 from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runtime.files import atomic, check_space, sha256_of
@@ -139,7 +139,7 @@ def explain_lack_of_memory(config: Config, needed_gb: float | None = None, *, tr
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         needed = f", about {needed_gb:.1f} GB" if needed_gb else ""
-        raise InputError(
+        raise MemoryLack(
             f"{device_name()} has too little memory for {what_takes_memory(config, training)}{needed}."
         ) from error
 

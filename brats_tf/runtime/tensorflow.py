@@ -37,7 +37,7 @@ def import_tensorflow(*, find_gpus: bool = True, whole: bool = False) -> Any:
     They come from C++ before any log level counts, so file descriptor 2 is redirected meanwhile; if the import fails,
     what was held back is printed. Without `find_gpus` it does not look for GPUs yet, so that `CUDA_VISIBLE_DEVICES` may
     still be set afterwards; `run_one_operation_at_a_time` is then for the caller to call. `whole` is for processes that
-    others use Keras in too, such as notebooks: it then keeps the parts that need a package of `UNUSED`.
+    others use Keras in too: it then keeps the parts that need a package of `UNUSED`, as it does in a notebook.
     """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
@@ -47,7 +47,7 @@ def import_tensorflow(*, find_gpus: bool = True, whole: bool = False) -> Any:
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            with nullcontext() if whole else _hidden(UNUSED):
+            with nullcontext() if whole or "IPython" in sys.modules else _hidden(UNUSED):
                 import tensorflow
 
             if find_gpus:

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from brats_tf.errors import InputError, WriteError
+from brats_tf.errors import InputError, MemoryLack, WriteError
 from brats_tf.regions import MODALITIES
 from brats_tf.serving.label_maps import UPLOAD, LabelMapper
 
@@ -105,16 +105,19 @@ class Service:
             raise HTTPException(503, detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
     async def _in_line(self, request, folder, volumes):
-        """The answer to a case, after those before it. Whoever leaves gives up the place, unless it is predicted."""
+        """The answer to a case, after those before it; whose sender leaves before its turn is not predicted."""
         self.held += 1
         job = self.networks.submit(self._predict, folder, volumes)
         answer, gone = asyncio.wrap_future(job), asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done() and (job.cancel() or await answer):
-                raise ClientDisconnect
-            return await answer
+            if not gone.done():
+                return await answer
+            if not job.cancel():
+                await asyncio.wait({answer})
+            raise ClientDisconnect
         finally:
+            job.cancel()
             gone.cancel()
             self.held -= 1
 
@@ -160,6 +163,9 @@ class Service:
         except WriteError as error:
             log.warning(str(error))
             raise HTTPException(507, FULL) from None
+        except MemoryLack as error:
+            log.warning(str(error))
+            raise HTTPException(503, "The server has too little memory for this case.") from None
         except InputError as error:
             raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
 

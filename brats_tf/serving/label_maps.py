@@ -9,7 +9,7 @@ from brats_tf.data.case import Case
 from brats_tf.data.layouts import UNDERSCORED
 from brats_tf.data.nifti import read_header
 from brats_tf.data.volumes import write_volume
-from brats_tf.errors import InputError, format_shape
+from brats_tf.errors import InputError, enough_memory, format_shape
 from brats_tf.inference.ensemble import predict_case, read_case
 from brats_tf.inference.predict import final_classes
 from brats_tf.regions import classes_to_labels
@@ -58,8 +58,9 @@ class LabelMapper:
                 raise InputError(f"Case {UPLOAD}: too many voxels, with {format_shape(shape)} in {path}.")
         case = Case(UPLOAD, volumes, None, UNDERSCORED, folder).with_convention(self.convention)
         ready = read_case(self.predictors, case)
-        classes, _ = final_classes(predict_case(ready), self.postprocessing)
         path = folder / "label_map.nii.gz"
-        write_volume(path, classes_to_labels(classes, self.convention), like=ready.prepared.reference)
+        with enough_memory(f"Case {UPLOAD}: its label map"):
+            classes, _ = final_classes(predict_case(ready), self.postprocessing)
+            write_volume(path, classes_to_labels(classes, self.convention), like=ready.prepared.reference)
         notes = (f"Note: {note}." for note in ready.prepared.notes)
         return Answer(path.read_bytes(), (*ready.messages, *notes))

@@ -35,6 +35,7 @@ from brats_tf.regions import (
     labels_to_classes,
     regions_to_classes,
 )
+from brats_tf.runtime.files import sha256_of
 
 pytestmark = pytest.mark.slow
 
@@ -242,16 +243,32 @@ def test_probabilities_are_restored_as_the_label_map_was_decided(predicted, tmp_
     predictions = tmp_path / "predictions"
     shutil.copytree(predicted / "predictions", predictions)
     record = json.loads((predictions / "prediction.json").read_text())
-    record["cases"]["P1"] |= {"outputs": outputs, "beside": {"probabilities": "0" * 64}}
-    (predictions / "prediction.json").write_text(json.dumps(record))
     labels = read_segmentation(predictions / "P1.nii.gz", case_id="P1")
     regions = np.zeros((*labels.voxels.shape, 3), np.float32)
     regions[80:160, 80:160, 60:100] = (0.7 if whole_tumour else 0.6, 0.3, 0)
-    write_volume(predictions / "probabilities" / "P1.nii.gz", regions, like=labels)
+    path = predictions / "probabilities" / "P1.nii.gz"
+    write_volume(path, regions, like=labels)
+    record["cases"]["P1"] |= {"outputs": outputs, "beside": {"probabilities": sha256_of(path)}}
+    (predictions / "prediction.json").write_text(json.dumps(record))
     assert main(["restore", str(predictions), "--out", str(tmp_path / "out"), "--no-dicom-seg"]) == 0
     volumes = json.loads((tmp_path / "out" / "restored.json").read_text())["cases"]["P1"]["t1ce"]
     assert (volumes["WT_ml"] > 200) == (outputs == "regions" or whole_tumour)
     assert volumes["TC_ml"] == volumes["ET_ml"] == 0  # All of whose probabilities are 0.3, and 0.
+
+
+def test_probabilities_that_are_not_the_recorded_ones_are_not_restored(predicted, tmp_path, capsys):
+    shutil.copytree(predicted / "predictions", tmp_path / "predictions")
+    path = tmp_path / "predictions" / "prediction.json"
+    record = json.loads(path.read_text())
+    record["cases"]["P1"] |= {"outputs": "regions", "beside": {"probabilities": "0" * 64}}
+    path.write_text(json.dumps(record))
+    labels = read_segmentation(tmp_path / "predictions" / "P1.nii.gz", case_id="P1")
+    regions = np.zeros((*labels.voxels.shape, 3), np.float32)
+    write_volume(tmp_path / "predictions" / "probabilities" / "P1.nii.gz", regions, like=labels)
+    assert main(["restore", str(tmp_path / "predictions"), "--out", str(tmp_path / "out"), "--no-dicom-seg"]) == 2
+    assert "is not the file that its prediction.json records. Predict it again." in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_probabilities_of_an_unknown_kind_are_not_restored(predicted, tmp_path, capsys):

@@ -275,6 +275,32 @@ def test_damaged_arrays_are_a_sentence(given):
         packed_cases.cropped(given.folder)
 
 
+def test_a_damaged_byte_within_an_array_is_a_sentence_and_a_missing_folder_is_none_of_damage(given):
+    content = bytearray((given.folder / "training.npz").read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 4] = b"\xff\xff\xff\xff"
+    (given.folder / "training.npz").write_bytes(content)
+    with pytest.raises(InputError, match="training.npz must be what `pack` wrote"):
+        packed_cases.unpack(given.folder, "training")
+    with pytest.raises(FileNotFoundError):
+        packed_cases.cropped(given.folder / "elsewhere")
+
+
+def test_the_steps_of_a_variant_are_measured_once(given, monkeypatch):
+    measured, trained = [], []
+
+    def train_variant(given, variant, seed, *others):
+        trained.append(given.steps[variant])
+        return {"seconds_a_step": 1.0, "curves": {"dice": [0]}}, {}
+
+    monkeypatch.setattr(experiment, "steps_of", lambda given, variant, cases: measured.append(variant) or 8)
+    monkeypatch.setattr(experiment, "train_variant", train_variant)
+    given.variants, given.seeds, given.minutes, given.epochs, given.learning_rate = ["plus"], 3, 5.0, None, 1e-3
+    given.until, given.commit, given.folds, given.fold, given.kinds = float("inf"), "c", 2, None, real_scores.KINDS
+    given.out = given.networks
+    experiment.train(given)
+    assert measured == ["plus"] and trained == [8] * 6
+
+
 def test_a_run_is_refused_before_it_trains_what_its_results_file_does_not_take(given, monkeypatch):
     given.out, given.folds, trained = given.folder.parent, 0, []
     given.results.mkdir()

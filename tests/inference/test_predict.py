@@ -23,7 +23,7 @@ from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.inference import ensemble, predict
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
-from brats_tf.inference.prediction_record import read_prediction_record
+from brats_tf.inference.prediction_record import check_beside, read_prediction_record
 from brats_tf.models.build import build_network
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
@@ -176,12 +176,13 @@ def test_a_second_part_of_the_cases_joins_the_record_of_the_same_networks(runs, 
     assert list(recorded()["networks"]) == recorded()["cases"][phantoms[1].id]["networks"] == ["flair", "flair.1"]
 
 
-@pytest.mark.parametrize("where", ["ensemble.prepare_case", "ensemble.EnsemblePrediction.add"])
+@pytest.mark.parametrize("where", ["ensemble.prepare_case", "ensemble.EnsemblePrediction.add", "predict.write_volume"])
 def test_a_case_that_does_not_fit_into_memory_is_left_out_and_others_go_on(
     members, phantoms, tmp_path, monkeypatch, where
 ):
-    calls, names = [], where.split(".")
-    place = getattr(ensemble, names[1]) if len(names) == 3 else ensemble
+    calls, (module, *names) = [], where.split(".")
+    place = {"ensemble": ensemble, "predict": predict}[module]
+    place = getattr(place, names[0]) if len(names) == 2 else place
     real = getattr(place, names[-1])
 
     def scarce(*given, **named):
@@ -214,6 +215,17 @@ def test_cases_that_lowered_the_learning_rate_have_chosen_the_network(runs, tmp_
     monkeypatch.setattr(ensemble, "read_run_record", lambda run: {"validation": ["Case_1"]})
     (member,) = load_ensemble([run])
     assert member.chosen_on == (("Case_1",) if monitor == "validation" else ())
+
+
+def test_a_record_that_lists_what_lies_beside_without_hashes_is_read(members, phantoms, tmp_path):
+    options = PredictionOptions(save_probabilities=True)
+    predict_cases(members[:1], phantoms[:1], out=tmp_path, options=options)
+    record = json.loads((tmp_path / "prediction.json").read_text())
+    record["cases"][phantoms[0].id]["beside"] = ["probabilities"]
+    (tmp_path / "prediction.json").write_text(json.dumps(record))
+    assert read_prediction_record(tmp_path)["cases"][phantoms[0].id]["beside"] == {"probabilities": ""}
+    facts = read_prediction_record(tmp_path)["cases"][phantoms[0].id]
+    check_beside(tmp_path / "probabilities" / f"{phantoms[0].id}.nii.gz", facts, case_id=phantoms[0].id)
 
 
 def test_a_damaged_file_beside_a_label_map_is_predicted_again(members, phantoms, tmp_path):

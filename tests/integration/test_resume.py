@@ -104,7 +104,7 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_bytes(trainings, ar
 
 def test_batches_of_several_cases_go_on_where_they_were(trainings, phantom_folder, tmp_path):
     """Killed between two steps of an epoch."""
-    settings = ["--modality", "flair", "--crop", "32x32x24", "--weights", "none", "--batch-size", 2, "--epochs", 8]
+    settings = ["--modality", "flair", "--crop", "32x32x24", "--weights", "none", "--batch-size", 2, "--epochs", 30]
     command = ["train", phantom_folder, *settings, "--augmentation", "albunet-authors"]
     assert trainings.run([*command, "--runs", tmp_path / "straight"], tmp_path / "log") == 0
     stops = [*command, "--runs", tmp_path / "stopped", "--checkpoint-minutes", "0.0001"]

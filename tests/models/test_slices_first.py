@@ -49,7 +49,10 @@ def test_either_order_is_the_same_network(build, monkeypatch):
     assert first.get_layer("squeeze4_add").output.shape[1:] == (3, *TINY_CROP[:2], 64)
     assert last.get_layer("squeeze4_add").output.shape[1:] == (*TINY_CROP[:2], 3, 64)
     volume = np.random.default_rng(0).normal(size=(1, *TINY_CROP, 1)).astype("float32")
-    np.testing.assert_allclose(first(volume), last(volume), atol=1e-5)
+    found, expected, nudged = (np.array(one) for one in (first(volume), last(volume), last(volume * (1 + 2.0**-22))))
+    rounding = np.abs(nudged - expected)  # What a change of two in the last digit of the input makes, on any processor.
+    assert np.abs(found - expected).mean() < 3 * rounding.mean() < 1e-5
+    assert np.abs(found - expected).max() < 10 * rounding.max() < 1e-3
 
 
 def test_on_a_gpu_slices_are_first_in_bfloat16_too(monkeypatch):

@@ -1,7 +1,10 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
 
+from brats_tf.errors import InputError
 from brats_tf.runs import stored_weights
 from brats_tf.runs.stored_weights import StoredWeights
 
@@ -22,6 +25,16 @@ def test_the_weights_stay_in_their_file_even_where_another_replaces_it(tmp_path)
     stored.assign_to(other)
     for received, expected in zip(other.get_weights(), first.get_weights(), strict=True):
         np.testing.assert_array_equal(received, expected)
+
+
+def test_a_file_that_somebody_writes_into_is_told_of(tmp_path):
+    first, other = network(1), network(2)
+    first.save_weights(tmp_path / "network.weights.h5")
+    other.save_weights(tmp_path / "other.weights.h5")
+    stored = StoredWeights(first, tmp_path / "network.weights.h5")
+    shutil.copyfile(tmp_path / "other.weights.h5", tmp_path / "network.weights.h5")
+    with pytest.raises(InputError, match="network.weights.h5 must stay as it is while its network is in use"):
+        stored.assign_to(other)
 
 
 @pytest.mark.parametrize("system", ["replaced", "nt"])

@@ -266,6 +266,15 @@ def test_who_leaves_gives_up_the_place_and_is_not_predicted(serve, mapper, phant
     assert 'answers_total{status="499"} 2.0' in metrics and 'answers_total{status="200"} 1.0' in metrics
 
 
+def test_too_little_memory_is_the_server_s_and_says_nothing_of_its_folders(serve, phantoms, monkeypatch):
+    def scarce(*given, **named):
+        raise MemoryError
+
+    monkeypatch.setattr(label_maps, "write_volume", scarce)
+    answer = httpx.post(f"{serve()}/label-map", files=files_of(phantoms[0], "flair"), timeout=60)
+    assert (answer.status_code, answer.json()) == (503, {"error": "The server has too little memory for this case."})
+
+
 def test_a_full_disk_is_said_without_its_place(serve, mapper, phantoms, monkeypatch):
     def full(*given):
         raise app_module.WriteError("/secret/place could not be written: No space left on device.")

@@ -58,7 +58,7 @@ def test_patches_around_the_tumour_are_as_frequent_as_asked_for(phantoms, tmp_pa
     assert with_tumour[0] < with_tumour[1] == 16
 
 
-def test_the_step_drops_modalities_as_often_as_asked_for():
+def test_the_step_has_the_settings_of_what_it_does_to_a_batch():
     config = Config.from_preset("embedding-plus", crop=TINY_CROP, backbone="tiny", weights="none", modality_dropout=0.3)
     trainer = make_trainer(with_planes(build_network(config)), config)
     assert trainer.targets == {"outputs": "regions", "augmentation": "nnunet-like", "modality_dropout": 0.3}
