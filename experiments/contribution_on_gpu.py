@@ -81,6 +81,8 @@ def pack(given):
 
 def train(given):
     """Trains networks and writes the probabilities of the validation cases."""
+    from real_scores import check_trained_alike
+
     data = {part: packed_cases.unpack(given.folder, part) for part in packed_cases.PARTS}
     asked = {"epochs": given.epochs, "learning_rate": given.learning_rate}
     asked |= {f"{part}_cases": ids for part, (*_, ids) in data.items()}
@@ -88,7 +90,7 @@ def train(given):
     for seed, variant in itertools.product(range(given.seeds), given.variants):
         path = given.out / f"{variant}-{given.modality}-{seed}.npz"
         if path.exists():
-            _check_same(path, asked)
+            check_trained_alike(path, asked)
         if path.exists() or time.time() > given.until:
             continue
         facts, maps = train_network(given, variant, seed, data)
@@ -99,15 +101,6 @@ def train(given):
             f"{path.stem}: {1000 * facts['seconds_a_step']:.1f} ms a step, {facts['compile_s']:.0f} s to begin, "
             f"loss {facts['curves']['loss'][-1]:.3f}, live {facts['least_live']:.2f}"
         )
-
-
-def _check_same(path, asked):
-    """Raises `InputError` when the network in a file was trained otherwise than is asked for now."""
-    from real_scores import facts_of
-
-    before = facts_of(path)
-    if others := [name for name, value in asked.items() if name in before and before[name] != value]:
-        raise InputError(f"{path} was trained with other {', '.join(others)}: name another folder with --out.")
 
 
 def train_network(given, variant, seed, data):

@@ -131,6 +131,24 @@ class Cases:
         return [self.ids[index] for index in getattr(self, part)]
 
 
+def ids_in(folder):
+    """{part: case ids} of what `pack` wrote, without its arrays."""
+    found = {}
+    for part in PARTS:
+        with opened(folder / f"{part}.npz") as file:
+            found[part] = file["ids"].tolist()
+    return found
+
+
+def steps_of_epoch(ids, folds):
+    """The steps of an epoch, one for each case that trains: as many in every fold as in the one with the fewest.
+
+    `ids` are the cases of each part.
+    """
+    count = sum(map(len, ids.values()))
+    return count - -(-count // folds) if folds else len(ids["training"])
+
+
 def of_folds(folder, folds, numbers=None):
     """The `Cases` of some folds, by their numbers from 1, or of all; of 0 folds, those of the two sources as one.
 
@@ -141,10 +159,10 @@ def of_folds(folder, folds, numbers=None):
     parts = [unpack(folder, part) for part in PARTS]
     volumes, classes = (np.concatenate([one[index] for one in parts]) for index in (0, 1))
     ids = [case_id for one in parts for case_id in one[2]]
+    steps = steps_of_epoch({part: one[2] for part, one in zip(PARTS, parts, strict=True)}, folds)
     if not folds:
-        ends = len(parts[0][2]), len(ids)
-        return [Cases(volumes, classes, ids, np.arange(ends[0]), np.arange(*ends), ends[0])]
-    steps, place, found = len(ids) - -(-len(ids) // folds), np.arange(len(ids)) % folds, []
+        return [Cases(volumes, classes, ids, np.arange(steps), np.arange(steps, len(ids)), steps)]
+    place, found = np.arange(len(ids)) % folds, []
     for fold in (number - 1 for number in numbers or range(1, folds + 1)):
         indices = np.flatnonzero(place != fold), np.flatnonzero(place == fold)
         found.append(Cases(volumes, classes, ids, *indices, steps, (fold, folds)))

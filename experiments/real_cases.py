@@ -35,7 +35,7 @@ import numpy as np
 import packed_cases
 from arguments import count, minutes
 from real_networks import PAPERS, PLUS, TORCH, check_variants
-from real_scores import KINDS, check_continued, facts_of, score
+from real_scores import KINDS, check_continued, check_trained_alike, score
 from real_training import is_possible, steps_of, train_variant
 
 from brats_tf.cli import options
@@ -136,7 +136,7 @@ def train(given):
         fold = f"-fold{one.fold[0] + 1}of{one.fold[1]}" if one.fold else ""
         path = given.out / f"{variant}-{length}-{given.learning_rate:g}-{seed}{fold}.npz"
         if path.exists():
-            _check_same_cases(path, given.cropped | {"training_cases": one.ids_of("training")})
+            check_trained_alike(path, given.cropped | {"training_cases": one.ids_of("training")})
             _tell_what_lacks(path, variant, given.kinds)
         else:
             planned[path] = seed, one, variant
@@ -169,13 +169,6 @@ def _tell_what_lacks(path, variant, kinds):
         missing = [kind for kind in kinds if kind not in file.files and is_possible(kind, variant)]
     if missing:
         log.info(f"{path} has no prediction {', '.join(missing)}, and no weights: remove it, to train it again.")
-
-
-def _check_same_cases(path, facts):
-    """Raises `InputError` when the network in a file was trained on other volumes than are given now."""
-    before = facts_of(path)
-    if others := [name for name, value in facts.items() if name in before and before[name] != value]:
-        raise InputError(f"{path} was trained with other {', '.join(others)}: name another folder with --out.")
 
 
 if __name__ == "__main__":

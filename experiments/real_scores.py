@@ -70,10 +70,10 @@ def check_continued(given):
     """Raises `InputError` where `score` would refuse the results file of a `run`, before anything is trained for it."""
     from provenance import continued
 
-    shared = packed_cases.cropped(given.folder)
-    one = packed_cases.of_folds(given.folder, given.folds)[0]
-    facts = _settings(shared["crop"], shared["spacing_mm"], one.steps, given.folds)
-    predicted = one.ids if given.folds else one.ids_of("validation")
+    shared, ids = packed_cases.cropped(given.folder), packed_cases.ids_in(given.folder)
+    steps = packed_cases.steps_of_epoch(ids, given.folds)
+    facts = _settings(shared["crop"], shared["spacing_mm"], steps, given.folds)
+    predicted = [*(ids["training"] if given.folds else ()), *ids["validation"]]
     continued(given.results / f"{given.name}.json", facts | {"validation_cases": predicted})
 
 
@@ -119,6 +119,13 @@ def facts_of(path):
     """The facts in a file of `train`, without reading its label maps."""
     with np.load(path) as file:
         return json.loads(str(file["facts"]))
+
+
+def check_trained_alike(path, facts):
+    """Raises `InputError` when the network in a file was trained otherwise, or on others, than is asked for now."""
+    before = facts_of(path)
+    if others := [name for name, value in facts.items() if name in before and before[name] != value]:
+        raise InputError(f"{path} was trained with other {', '.join(others)}: name another folder with --out.")
 
 
 def _read(path):

@@ -47,9 +47,7 @@ def train_variant(given, variant, seed, cases, begun):
     facts |= {"fold": cases.fold} if cases.fold else {}
     facts |= {"learning_rate": given.learning_rate, "networks": [], "cases": cases.steps}
     facts |= {f"{part}_cases": cases.ids_of(part) for part in packed_cases.PARTS}
-    total, steps = {}, given.epochs and given.epochs * cases.steps
-    if given.minutes:
-        steps = given.steps[variant]
+    total, steps = {}, given.steps[variant] if given.minutes else given.epochs * cases.steps
     for modalities in members:
         about, found = train_network(given, (variant, modalities, seed), steps, cases, begun)
         facts["networks"].append(about)

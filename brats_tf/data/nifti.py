@@ -13,7 +13,7 @@ import nibabel.spatialimages
 import numpy as np
 from isal import igzip, isal_zlib
 
-from brats_tf.errors import InputError, MemoryLack, format_shape
+from brats_tf.errors import InputError, enough_memory, format_shape
 from brats_tf.runtime.files import check_regular
 
 DEFLATE_LIMIT = 1032  # Deflate packs no better than this, so a larger size is a lie.
@@ -51,15 +51,14 @@ def read_nifti(path, *, case_id):
     header = read_header(path, case_id=case_id)
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    try:
-        raw = _read_at_most(path, offset + expected + TRAILING_BYTES)
-        possible = len(raw) * DEFLATE_LIMIT
-        enough = not raw.startswith(_GZIP) or offset + expected <= possible
-        content = unpacked(raw, offset + expected + TRAILING_BYTES) if enough else None
-    except _UNREADABLE as error:
-        raise InputError(_damaged(case_id, path, error)) from error
-    except MemoryError as error:
-        raise MemoryLack(f"Case {case_id}: {path} must fit into the memory of this machine.") from error
+    with enough_memory(f"Case {case_id}: {path}"):
+        try:
+            raw = _read_at_most(path, offset + expected + TRAILING_BYTES)
+            possible = len(raw) * DEFLATE_LIMIT
+            enough = not raw.startswith(_GZIP) or offset + expected <= possible
+            content = unpacked(raw, offset + expected + TRAILING_BYTES) if enough else None
+        except _UNREADABLE as error:
+            raise InputError(_damaged(case_id, path, error)) from error
     if content is None:
         raise InputError(_wrong_size(case_id, path, header, f"at most {max(possible - offset, 0)}"))
     if not 0 <= len(content) - offset - expected <= TRAILING_BYTES:

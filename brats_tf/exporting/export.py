@@ -145,10 +145,15 @@ def _check_format(forward, steps, options):
         return
     if forward.precision != "float32":
         raise InputError(f"{title} holds layers in float32. Received: --precision {forward.precision}.")
-    if steps or forward.mirror != "none" or options.convention != DEFAULT_OPTIONS.convention:
+    if _ask_for_a_label_map(forward, steps, options):
         raise InputError(
             f"{title} has no label map, so that --mirror, --convention and steps after it have no place in it."
         )
+
+
+def _ask_for_a_label_map(forward, steps, options):
+    """Whether one of the options is for a label map alone."""
+    return bool(steps) or forward.mirror != "none" or options.convention != DEFAULT_OPTIONS.convention
 
 
 def _import(module, title):
@@ -180,7 +185,7 @@ def has_label_map(configs, forward, steps, options):
     reason = why_no_label_map(configs, steps)
     if reason is None:
         return True
-    if len(configs) > 1 or steps or forward.mirror != "none" or options.convention != DEFAULT_OPTIONS.convention:
+    if len(configs) > 1 or _ask_for_a_label_map(forward, steps, options):
         raise InputError(
             f"No label map can be exported: {reason}. Export one network without --mirror, --convention and steps "
             "after it, for its probabilities."

@@ -125,8 +125,7 @@ def _predict_all(predictors, cases, record, save):
 def _saved(save, predicted, case, record):
     """Saves a prediction: [], or [(case id, sentence)] where it does not fit into memory."""
     try:
-        with enough_memory(f"Case {case.id}: its label map, and what is saved beside it,"):
-            save(predicted, case)
+        save(predicted, case)
     except MemoryLack as error:
         return _left_out(case, error, record)
     return []
@@ -150,7 +149,12 @@ def final_classes(predicted, postprocessing):
 
 
 def write_prediction(predicted, case, *, record, postprocessing, options):
-    """Writes the prediction of a case and what the record says of it."""
+    """Writes the prediction of a case and what the record says of it. Raises `WriteError`, or `MemoryLack`."""
+    with enough_memory(f"Case {case.id}: its label map, and what is saved beside it,"):
+        _write_prediction(predicted, case, record, postprocessing, options)
+
+
+def _write_prediction(predicted, case, record, postprocessing, options):
     started = time.monotonic()
     prepared = predicted.prepared
     facts = {"networks": predicted.networks, "convention": case.convention.name, "files": predicted.files}
@@ -195,9 +199,8 @@ def check_possible(predictors, options):
 def _voxels(case):
     """The number of voxels of a case's volumes, by the header of one; 0 where that cannot be read."""
     try:
-        return math.prod(
-            int(size) for size in read_header(min(case.volumes.values()), case_id=case.id).get_data_shape()[:3]
-        )
+        shape = read_header(min(case.volumes.values()), case_id=case.id).get_data_shape()
+        return math.prod(map(int, shape[:3]))
     except InputError:  # Whoever reads it says so.
         return 0
 

@@ -14,7 +14,7 @@ from threading import Lock
 
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.data.notes import log_notes
-from brats_tf.errors import InputError, WriteError, enough_memory
+from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.ensemble import load_ensemble, predict_case, read_case
 from brats_tf.inference.predict import check_possible, first_line, write_prediction
 from brats_tf.inference.recording import PredictionRecord
@@ -70,7 +70,8 @@ class Worker:
         """Begins the record in `out`: the ids of the cases that are to be predicted, and the line to begin with."""
         check_possible(self.predictors, self.prediction.options)
         wanted = self._record(cases, out, self.prediction.options).wanted
-        return wanted, first_line(self.predictors, [case for case in cases if case.id in set(wanted)])
+        among = set(wanted)
+        return wanted, first_line(self.predictors, [case for case in cases if case.id in among])
 
     def predict(self, case, folder):
         """Predicts one case, unless it is there and a prediction is resumed: what became of it."""
@@ -83,8 +84,7 @@ class Worker:
                 with self._computing:  # The networks share the memory of one.
                     predicted = predict_case(ready)
                 how = {"postprocessing": self.prediction.postprocessing, "options": self.prediction.options}
-                with enough_memory(f"Case {case.id}: its label map, and what is saved beside it,"):
-                    write_prediction(predicted, case, record=record, **how)
+                write_prediction(predicted, case, record=record, **how)
                 return Predicted(tuple(ready.messages), tuple(ready.prepared.notes))
             except WriteError:
                 raise

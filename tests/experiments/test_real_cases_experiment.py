@@ -370,9 +370,9 @@ def test_seeds_of_one_row_are_trained_alike(given):
 def test_networks_of_other_volumes_in_the_same_folder_are_refused(tmp_path):
     path = tmp_path / "plus-1-0.001-0.npz"
     np.savez_compressed(path, facts=json.dumps({"crop": "32x32x24", "spacing_mm": 6.0}))
-    experiment._check_same_cases(path, {"crop": "32x32x24", "training_cases": ["a"]})
+    real_scores.check_trained_alike(path, {"crop": "32x32x24", "training_cases": ["a"]})
     with pytest.raises(InputError, match="was trained with other crop: name another folder with --out"):
-        experiment._check_same_cases(path, {"crop": "64x64x24"})
+        real_scores.check_trained_alike(path, {"crop": "64x64x24"})
 
 
 def test_every_variant_is_a_config():
