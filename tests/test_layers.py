@@ -23,6 +23,7 @@ TENSORFLOW = {
     "models.normalisation",
     "models.activations",
     "models.random_weights",
+    "models.winograd",
     "pipeline",
     "training",
     "inference",
@@ -57,6 +58,7 @@ KERAS_ALONE_BUT_FOR = {
     "models.activations": {"tensorflow"},
     "models.precision": {"torch"},
     "models.random_weights": {"tensorflow"},
+    "models.winograd": {"tensorflow"},
 }
 PACKAGE = REPOSITORY / "brats_tf"
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

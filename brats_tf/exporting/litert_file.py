@@ -7,7 +7,7 @@ from keras import ops
 
 from brats_tf.errors import InputError, in_one_line
 from brats_tf.exporting.label_map import probabilities_function
-from brats_tf.models.normalisation import one_form
+from brats_tf.models.forms import one_form
 
 FILE = "model.tflite"
 POOLINGS = {keras.layers.MaxPooling3D: ops.max_pool, keras.layers.AveragePooling3D: ops.average_pool}

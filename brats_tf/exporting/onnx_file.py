@@ -9,7 +9,7 @@ import tf2onnx
 from onnx import helper, numpy_helper
 
 from brats_tf.exporting.label_map import channels_of, probabilities_function
-from brats_tf.models.normalisation import one_form
+from brats_tf.models.forms import one_form
 
 FILE = "model.onnx"
 OPSET = 18

@@ -10,6 +10,7 @@ import math
 import keras
 from keras import layers, ops
 
+from brats_tf.models import winograd
 from brats_tf.models.normalisation import scale_and_shift
 from brats_tf.models.precision import on_gpu
 from brats_tf.models.sums import means_over_space
@@ -46,7 +47,22 @@ class Conv2D(_WithBias, layers.Conv2D):
 
 @keras.saving.register_keras_serializable("brats_tf")
 class Conv3D(_WithBias, layers.Conv3D):
-    """(B, H, W, D, C) -> (B, h, w, d, filters)."""
+    """(B, H, W, D, C) -> (B, h, w, d, filters), with half of the multiplications where that is faster."""
+
+    def call(self, inputs, training=None):
+        if not winograd.suits(self, inputs):
+            return super().call(inputs, training=training)
+        # Times one, as above.
+        bias = 1.0 * self.bias if self.use_bias else ops.zeros(self.filters)
+        outputs = winograd.convolve(inputs, 1.0 * self.in_order(self.kernel), bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, self.in_order(kernel))
+
+    def in_order(self, kernel):
+        """The kernel in the order of the axes of the inputs."""
+        return kernel
 
 
 @keras.saving.register_keras_serializable("brats_tf")

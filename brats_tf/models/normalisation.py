@@ -6,29 +6,16 @@ against float64). Weights, names and settings are the same, so either layer load
 """
 
 import math
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import keras
 import numpy as np
 from keras import ops
 
+from brats_tf.models.forms import is_one_form
 from brats_tf.models.sums import mean_squares, means_of_products, means_over_space
 
 # Mean square over variance, up to which a variance as their difference keeps its digits.
 MOST_SQUARE = {"float32": 100.0, "bfloat16": 4.0}
-
-_ONE_FORM = ContextVar("one_form", default=False)
-
-
-@contextmanager
-def one_form():
-    """Within it, networks are traced in one form for all runtimes, without a pass of TensorFlow's own or a `cond`."""
-    token = _ONE_FORM.set(True)
-    try:
-        yield
-    finally:
-        _ONE_FORM.reset(token)
 
 
 @keras.saving.register_keras_serializable("brats_tf")
@@ -120,7 +107,7 @@ def _moments(x, over_group, *, training):
         rest = over_group(means_over_space(centred))  # What rounding has left of the mean.
         return mean + rest, over_group(means_of_products(centred, centred)) - ops.square(rest)
 
-    chunks = None if training or _ONE_FORM.get() else mean_squares(x)
+    chunks = None if training or is_one_form() else mean_squares(x)
     if chunks is None:
         return around(over_group(means_over_space(x)))
     means, squares, dtype = chunks
@@ -141,7 +128,7 @@ def scale_and_shift(x, slope, offset, *, relu=False):
     In TensorFlow and for one volume it is a batch normalisation with given statistics, whose one pass takes a quarter
     of the time of the two (a sixth in bfloat16). Other backends compile two passes to one themselves.
     """
-    if keras.backend.backend() != "tensorflow" or _ONE_FORM.get():
+    if keras.backend.backend() != "tensorflow" or is_one_form():
         return _two_passes(x, slope, offset, relu)
     import tensorflow as tf
 

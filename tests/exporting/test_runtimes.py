@@ -13,7 +13,8 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import ExportOptions, ForwardOptions, PostProcessing
 from brats_tf.errors import InputError
 from brats_tf.exporting.export import check_averageable, export_networks
-from brats_tf.models.normalisation import GroupNormalization, one_form
+from brats_tf.models.forms import one_form
+from brats_tf.models.normalisation import GroupNormalization
 from brats_tf.runs.network import load_network
 
 onnx_file = pytest.importorskip("brats_tf.exporting.onnx_file", reason="needs the extra `runtimes`")

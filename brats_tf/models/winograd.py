@@ -1,0 +1,173 @@
+"""3x3x3 convolutions with half of the multiplications, for volumes in float32 on a CPU.
+
+Cut across its first axis into sections, a volume is convolved by three 3x3 convolutions for each section. Four sections
+can be made of six products, 3x3 convolutions of sums of sections, instead of twelve (Winograd's algorithm F(4, 3);
+Lavin and Gray 2016). It rounds otherwise than a plain convolution, see `experiments/fewer_products.py`. In bfloat16 the
+mean error would be five times that of the format, so that layers in half precision do not use it.
+"""
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.polynomial import polynomial
+
+from brats_tf.models.forms import is_one_form
+from brats_tf.models.precision import on_gpu
+from brats_tf.models.sums import means_over_space
+
+WIDTH = 3  # Of the kernel.
+TILE = 4  # Sections that are computed of `PRODUCTS` 2D convolutions.
+PRODUCTS = TILE + WIDTH - 1
+POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)  # And infinity. Of the sets with a 1, the one that rounds least.
+ONE = POINTS.index(1.0)
+CHUNK = (
+    12  # Sections that are computed at once: with more, the sums of sections take longer than the convolutions save.
+)
+# Below these, sums of sections take longer than the multiplications that they save: of input times output channels, and
+# of the multiply-adds of a convolution.
+LEAST_CHANNELS, LEAST_MULTIPLY_ADDS = 512, 1e9
+
+
+class Chunk(NamedTuple):
+    """Some output sections, and the sums of sections that make them.
+
+    Attributes:
+        outputs: the slice of the output sections.
+        inputs: the slice of the input sections that they depend on.
+        before: the factors of the sums of input sections: (products x tiles, input sections).
+        after: the factors of the sums of products: (output sections, products x tiles).
+    """
+
+    outputs: slice
+    inputs: slice
+    before: np.ndarray
+    after: np.ndarray
+
+
+def suits(layer, inputs):
+    """Whether the Keras layer `layer` convolves `inputs` (B, A, H, W, C) faster, and as well, by `convolve`."""
+    if keras.backend.backend() != "tensorflow" or on_gpu() or is_one_form():
+        return False
+    _, sections, height, width, channels = inputs.shape
+    plain = layer.kernel_size == (WIDTH,) * 3 and layer.padding == "same" and layer.groups == 1
+    plain = plain and layer.strides == (1, 1, 1) and layer.dilation_rate == (1, 1, 1)
+    if not plain or layer.compute_dtype != "float32" or None in inputs.shape or sections % TILE:
+        return False
+    products = channels * layer.filters
+    return products >= LEAST_CHANNELS and sections * height * width * WIDTH**3 * products >= LEAST_MULTIPLY_ADDS
+
+
+def convolve(x, kernel, bias):
+    """(B, A, H, W, C), (3, 3, 3, C, F) and (F,), float32 -> (B, A, H, W, F), padded with zeros; A a multiple of 4.
+
+    The backward pass keeps `x`.
+    """
+
+    @ops.custom_gradient
+    def function(x, kernel, bias):
+        def gradient(*args, upstream=None):
+            g = args[0] if upstream is None else upstream
+            mirrored = ops.transpose(ops.flip(kernel, (0, 1, 2)), (0, 1, 2, 4, 3))
+            dx = _of_volumes(g, mirrored)
+            kernels = [_kernel_gradient(*volumes) for volumes in zip(_volumes(x), _volumes(g), strict=True)]
+            size = math.prod(g.shape[1:4])
+            sums = size * means_over_space(ops.reshape(g, (g.shape[0], size, g.shape[-1])))
+            return dx, sum(kernels[1:], kernels[0]), ops.sum(sums, axis=0)
+
+        return _of_volumes(x, kernel, bias), gradient
+
+    return function(x, kernel, bias)
+
+
+def _volumes(x):
+    """(B, ...) -> B tensors (...), without a copy of the only one."""
+    return ops.unstack(x) if x.shape[0] > 1 else [ops.reshape(x, x.shape[1:])]
+
+
+def _of_volumes(x, kernel, bias=None):
+    """As `convolve`, without a gradient of its own."""
+    kernels = ops.unstack(_sums_of_sections(_factors().kernel, kernel))
+    return _joined([_of_volume(one, kernels, bias)[None] for one in _volumes(x)])
+
+
+def _of_volume(x, kernels, bias):
+    """(A, H, W, C), the kernels (3, 3, C, F) of the products, (F,) or None -> (A, H, W, F)."""
+    parts = []
+    for chunk in _chunks(x.shape[0]):
+        sums = ops.split(_sums_of_sections(chunk.before, x[chunk.inputs]), PRODUCTS)
+        products = [ops.conv(one, kernel, padding="same") for one, kernel in zip(sums, kernels, strict=True)]
+        if bias is not None:  # Of this point's product, every section of a tile contains one.
+            products[ONE] = ops.add(products[ONE], ops.reshape(bias, (1, 1, 1, -1)))
+        parts.append(_sums_of_sections(chunk.after, ops.concatenate(products)))
+    return _joined(parts)
+
+
+def _kernel_gradient(x, g):
+    """(A, H, W, C), and (A, H, W, F) from behind -> the gradient of the kernel, (3, 3, 3, C, F)."""
+    import tensorflow as tf
+
+    found = [[] for _ in range(PRODUCTS)]
+    shape = (WIDTH, WIDTH, x.shape[-1], g.shape[-1])
+    for chunk in _chunks(x.shape[0]):
+        sums = ops.split(_sums_of_sections(chunk.before, x[chunk.inputs]), PRODUCTS)
+        behind = ops.split(_sums_of_sections(chunk.after.T, g[chunk.outputs]), PRODUCTS)
+        for product, one, gradient in zip(found, sums, behind, strict=True):
+            settings = {"filter_sizes": shape, "strides": [1, 1, 1, 1], "padding": "SAME"}
+            product.append(tf.raw_ops.Conv2DBackpropFilter(input=one, out_backprop=gradient, **settings))
+    return _sums_of_sections(_factors().kernel.T, tf.stack([tf.add_n(products) for products in found]))
+
+
+def _sums_of_sections(factors, x):
+    """(M, N) and (N, ...) -> (M, ...)."""
+    sums = ops.matmul(ops.convert_to_tensor(factors, x.dtype), ops.reshape(x, (x.shape[0], -1)))
+    return ops.reshape(sums, (-1, *x.shape[1:]))
+
+
+def _joined(parts):
+    return ops.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+class Factors(NamedTuple):
+    """Those of one tile: of its input sections (6, 6), of the sections of the kernel (6, 3), of the products (4, 6)."""
+
+    inputs: np.ndarray
+    kernel: np.ndarray
+    outputs: np.ndarray
+
+
+@cache
+def _factors():
+    """The factors for `POINTS` (Toom-Cook): a kernel and sections as polynomials, multiplied by their values there."""
+    others = [[other for other in POINTS if other != point] for point in POINTS]
+    inputs, kernel = np.zeros((PRODUCTS, PRODUCTS)), np.zeros((PRODUCTS, WIDTH))
+    for row, (point, rest) in enumerate(zip(POINTS, others, strict=True)):
+        inputs[row, :-1] = polynomial.polyfromroots(rest)
+        kernel[row] = point ** np.arange(WIDTH) / math.prod(point - other for other in rest)
+    inputs[-1], kernel[-1, -1] = polynomial.polyfromroots(POINTS), 1
+    outputs = np.vander([*POINTS, 0], TILE, increasing=True).T
+    outputs[:, -1] = np.arange(TILE) == TILE - 1  # Of infinity.
+    return Factors(inputs, kernel, outputs)
+
+
+@cache
+def _chunks(sections):
+    """The `Chunk`s of so many sections."""
+    return [_chunk(first, min(first + CHUNK, sections), sections) for first in range(0, sections, CHUNK)]
+
+
+def _chunk(first, last, sections):
+    """The `Chunk` of the output sections from `first` to before `last`."""
+    lowest, highest = max(first - 1, 0), min(last + 1, sections)
+    tiles = (last - first) // TILE
+    before = np.zeros((PRODUCTS, tiles, sections + 2))  # With the sections of zeros before and after the others.
+    after = np.zeros((last - first, PRODUCTS, tiles))
+    for tile in range(tiles):
+        start = first + tile * TILE
+        before[:, tile, start : start + PRODUCTS] = _factors().inputs
+        after[tile * TILE : (tile + 1) * TILE, :, tile] = _factors().outputs
+    before = before[:, :, 1:-1][:, :, lowest:highest].reshape(PRODUCTS * tiles, -1)
+    return Chunk(slice(first, last), slice(lowest, highest), before, after.reshape(last - first, -1))

@@ -1,0 +1,170 @@
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from scipy.ndimage import correlate
+
+from brats_tf.models import convolutions, slices_first, winograd
+from brats_tf.models.embedding import embedding_network
+from brats_tf.models.forms import one_form
+from brats_tf.models.plus import plus_network
+from brats_tf.models.precision import dtype_policy
+from brats_tf.models.remat import rematerialised
+
+# (B, A, H, W, C) and filters: one tile, a chunk, a chunk and a rest, two volumes.
+SHAPES = [((1, 4, 5, 6, 16), 32), ((1, 12, 7, 6, 32), 32), ((1, 20, 8, 5, 32), 48), ((2, 16, 6, 5, 48), 16)]
+
+
+@pytest.fixture
+def at_any_size(monkeypatch):
+    monkeypatch.setattr(winograd, "LEAST_MULTIPLY_ADDS", 0)
+
+
+def volume(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def outputs_and_gradients(layer, x, upstream, *, training):
+    """Output, and gradients of input, kernel and bias."""
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=training)
+    weights = [weight.value for weight in layer.trainable_variables]
+    return [np.array(one) for one in (y, *tape.gradient(y, [x, *weights], output_gradients=tf.constant(upstream)))]
+
+
+def built(kind, shape, filters):
+    layer = kind(filters, 3, padding="same", bias_initializer="normal")
+    layer.build(shape)
+    return layer
+
+
+def operations(function, *shapes):
+    """The kinds of operations in the graph of a function, those of nested functions included."""
+    traced = tf.function(function, autograph=False).get_concrete_function(*map(tf.TensorSpec, shapes))
+    definition = traced.graph.as_graph_def()
+    return {node.op for node in [*definition.node, *(n for f in definition.library.function for n in f.node_def)]}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("shape", "filters"), SHAPES)
+@pytest.mark.parametrize("kind", [convolutions.Conv3D, slices_first.Conv3D])
+def test_output_and_gradients_are_those_of_the_plain_convolution(kind, shape, filters, training, monkeypatch):
+    layer, x, upstream = built(kind, shape, filters), volume(shape), volume((*shape[:-1], filters), seed=1)
+    expected = outputs_and_gradients(layer, x, upstream, training=training)
+    monkeypatch.setattr(winograd, "LEAST_MULTIPLY_ADDS", 0)
+    assert "Conv3D" not in operations(layer, shape)
+    found = outputs_and_gradients(layer, x, upstream, training=training)
+    assert len(found) == 4
+    for mine, plain in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, plain, rtol=0, atol=5e-6 * np.abs(plain).max())
+
+
+def test_it_is_right_to_a_few_units_in_the_last_digit(at_any_size):
+    """Against float64, values as after a ReLU, with as many channels as the network has at most at this depth."""
+    x = np.maximum(volume((1, 12, 6, 5, 64)), 0)
+    kernel, bias = volume((3, 3, 3, 64, 32), seed=1) / np.float32(np.sqrt(27 * 64)), volume(32, seed=2)
+    exact = [
+        sum(correlate(x[0, ..., c].astype(float), kernel[..., c, f].astype(float), mode="constant") for c in range(64))
+        for f in range(32)
+    ]
+    exact = np.stack(exact, axis=-1)[None] + bias
+    found = np.array(winograd.convolve(tf.constant(x), tf.constant(kernel), tf.constant(bias)))
+    assert np.abs(found - exact).max() < 4e-6 * np.abs(exact).max()
+
+
+def test_the_factors_are_exact():
+    """Four values of a correlation of six with three, by six products."""
+    random = np.random.default_rng(0)
+    x, kernel = random.normal(size=6), random.normal(size=3)
+    factors = winograd._factors()
+    products = (factors.kernel @ kernel) * (factors.inputs @ x)
+    np.testing.assert_allclose(factors.outputs @ products, np.correlate(x, kernel), atol=1e-13)
+    np.testing.assert_array_equal(factors.outputs[:, winograd.ONE], 1)  # Where the bias is added.
+
+
+def suits(layer=None, shape=(1, 12, 192, 160, 64)):
+    return winograd.suits(layer or layers.Conv3D(64, 3, padding="same"), SimpleNamespace(shape=shape))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (None, 12, 192, 160, 64),  # As an export is traced.
+        (1, 3, 192, 160, 64),
+        (1, 12, 8, 8, 64),  # Too little to compute.
+        (1, 12, 192, 160, 4),
+    ],
+)
+def test_other_volumes_are_convolved_plainly(shape):
+    assert suits()
+    assert not suits(shape=shape)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 1},
+        {"kernel_size": (3, 3, 1)},
+        {"padding": "valid"},
+        {"strides": (2, 1, 1)},
+        {"dilation_rate": 2},
+        {"groups": 2},
+        {"dtype": "mixed_bfloat16"},
+        {"dtype": "float64"},
+    ],
+)
+def test_other_convolutions_are_plain(settings):
+    assert not suits(layers.Conv3D(64, **{"kernel_size": 3, "padding": "same"} | settings))
+
+
+def test_a_gpu_and_other_runtimes_convolve_plainly(monkeypatch):
+    with one_form():
+        assert not suits()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert not suits()
+    monkeypatch.undo()
+    monkeypatch.setattr(winograd, "on_gpu", lambda: True)
+    assert not suits()
+
+
+def halved(network):
+    """The names of the layers that compute with half of the multiplications on one volume."""
+    found = [layer for layer in network.layers if isinstance(layer, convolutions.Conv3D)]
+    shapes = {layer.name: SimpleNamespace(shape=(1, *layer.input.shape[1:])) for layer in found}
+    return {layer.name for layer in found if winograd.suits(layer, shapes[layer.name])}
+
+
+def test_which_layers_of_the_networks_it_is_for():
+    expected = {f"{block}_conv{step}" for block in ("squeeze2", "squeeze3", "spread3", "spread2") for step in (1, 2)}
+    assert halved(embedding_network((192, 160, 108, 1), backbone="tiny")) == expected
+    plus = halved(plus_network((192, 160, 144, 4)))
+    assert plus >= {
+        f"{block}_conv{step}" for block in ("detail", "fuse_detail", "fuse_p2", "fuse_p3") for step in (1, 2)
+    }
+    with dtype_policy("mixed_bfloat16"):
+        assert halved(embedding_network((192, 160, 108, 1), backbone="tiny")) == set()
+
+
+@pytest.mark.parametrize("keep", ["all", "step", "block"])
+def test_a_training_step_has_the_same_gradients(keep, monkeypatch):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((12, 16, 16, 32))
+    y = slices_first.residual_block(layers.UpSampling3D((1, 1, 1))(x), 32, name="first")
+    network = rematerialised(keras.Model(x, slices_first.residual_block(y, 32, name="second")), keep)
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(network(x, training=True) ** 2)
+        return tape.gradient(loss, [weight.value for weight in network.trainable_variables])
+
+    x = tf.constant(volume((1, 12, 16, 16, 32)))
+    expected = step(x)
+    monkeypatch.setattr(winograd, "LEAST_MULTIPLY_ADDS", 0)
+    assert "Conv2DBackpropFilter" in operations(step, x.shape)
+    for found, plain in zip(step(x), expected, strict=True):
+        np.testing.assert_allclose(found, plain, rtol=0, atol=1e-5 * np.abs(plain).max())
