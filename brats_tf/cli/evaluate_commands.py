@@ -123,6 +123,25 @@ def compare(given):
     compare_results(*folders, results=given.results or Path(name))
 
 
+def pool(given):
+    """Join the scores of several predictions, as of the folds of a cross-validation.
+
+    Takes folders that evaluate scored, no case in two of them; writes cases.csv and summary.json of all cases together
+    into RESULTS, and prints the papers' tables of each and of all. `compare` takes RESULTS.
+
+    brats-tf pool fold0 fold1 fold2 fold3 fold4 --results all_folds
+    """
+    from brats_tf.evaluation.compare import scores_of
+    from brats_tf.evaluation.evaluate import show_table
+    from brats_tf.evaluation.pool import pool_results
+    from brats_tf.evaluation.results import read_summary
+
+    folders = [scores_of(path, options.FOLDERS["results"]) for path in given.folders]
+    pooled = pool_results(folders, results=given.results or Path(options.FOLDERS["results"]))
+    names = map(str, given.folders)
+    show_table({name: read_summary(folder) for name, folder in zip(names, folders, strict=True)} | {"all": pooled})
+
+
 def package_submission(given):
     """Check and zip predictions for the BraTS platform.
 
@@ -167,6 +186,13 @@ def _compare_options(parser):
     options.add_folder(parser, "results", "folder of the comparison")
 
 
+def _pool_options(parser):
+    parser.add_argument(
+        "folders", nargs="+", type=options.parse_path, metavar="FOLDER", help="predictions, or a folder of scores"
+    )
+    options.add_folder(parser, "results", "folder of the scores of all")
+
+
 def _package_options(parser):
     options.add_predictions(parser, truth=False)
     parser.add_argument("--data", type=options.parse_path, metavar="DATA", help="the cases that need a prediction")
@@ -183,6 +209,7 @@ COMMANDS = (
     Command("evaluate", evaluate, _evaluate_options),
     Command("report", report, _report_options),
     Command("compare", compare, _compare_options),
+    Command("pool", pool, _pool_options),
     Command("tune-postprocessing", tune_postprocessing, _tune_options),
     Command("package-submission", package_submission, _package_options),
 )

@@ -73,7 +73,7 @@ def evaluate(
             raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
         summary = _summarise(scored, failures, maps, options) | {"without_truth": maps.without_truth(cases)}
         summary["truth_sha256"] = {case_id: sha256_of(by_id[case_id].require(SEGMENTATION)) for case_id in scored}
-        _write(results, scored, summary)
+        write_scores(results, scored, summary)
     log.info(f"Scores written to {results / CASES_FILE} and {results / SUMMARY_FILE}.")
     return summary, failures
 
@@ -86,10 +86,7 @@ def _summarise(scored, failures, maps, options):
         "cases": len(scored),
         "left_out": dict(failures),
         "made_by": _made_by(maps, scored),
-        **{
-            region: {metric: summarise([regions[region][metric] for regions in scored.values()]) for metric in METRICS}
-            for region in REGIONS
-        },
+        **summarise_regions(scored),
     }
     biased = sorted(chosen_on(record) & set(scored))
     if biased:
@@ -104,6 +101,14 @@ def _summarise(scored, failures, maps, options):
         summary["trained_the_networks"] = trained
     uncertainty = _uncertainty(record, scored)
     return summary | ({"uncertainty": uncertainty} if uncertainty else {})
+
+
+def summarise_regions(scored):
+    """{case id: {region: {metric: float}}} -> {region: {metric: `statistics.summarise`}}."""
+    return {
+        region: {metric: summarise([regions[region][metric] for regions in scored.values()]) for metric in METRICS}
+        for region in REGIONS
+    }
 
 
 def _made_by(maps, scored):
@@ -183,8 +188,11 @@ def _counts(summary, metric):
     return counts[0] if len(set(counts)) == 1 else ", ".join(counts)
 
 
-def _write(folder, scored, summary):
-    """Writes both files, or neither where the disk is full: the second is complete before the first gets its name."""
+def write_scores(folder, scored, summary):
+    """Writes `cases.csv` and `summary.json`, or neither where the disk is full.
+
+    The second is complete before the first gets its name.
+    """
     with atomic(folder / SUMMARY_FILE) as summary_file, atomic(folder / CASES_FILE) as temporary:
         with open(temporary, "w", newline="") as file:
             writer = csv.writer(file)

@@ -47,6 +47,26 @@ def test_two_bare_folders_are_scored_reported_and_compared(bare, phantom_folder,
     assert json.loads((bare / "comparison.json").read_text())["mean_ranks"] == [1.5, 1.5]
 
 
+def test_folds_are_scored_together(bare, capsys):
+    """The scores of two halves, joined, are those of all label maps at once."""
+    for number, path in enumerate(sorted((bare / "other").iterdir())):
+        (bare / f"fold{number % 2}").mkdir(exist_ok=True)
+        shutil.copy(path, bare / f"fold{number % 2}")
+    for name in ("fold0", "fold1", "other"):
+        assert call("evaluate", bare / name, "--truth", bare / "truth") in (0, 2)  # Without the other half.
+    capsys.readouterr()
+    assert call("pool", bare / "fold0", bare / "fold1", "--results", bare / "all") == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("fold0", "fold1", "all"))
+    pooled, whole = (json.loads((bare / name / "summary.json").read_text()) for name in ("all", "other/results"))
+    assert pooled["left_out"] == {}
+    for region in ("WT", "TC", "ET"):
+        assert pooled[region]["dice"] == pytest.approx(whole[region]["dice"], abs=1e-6)
+    assert call("compare", bare / "all", bare / "other", "--results", bare) == 0
+    assert call("pool", bare / "fold0", bare / "all", "--results", bare / "twice") == 2
+    assert "must be scored in one of the folders" in capsys.readouterr().err
+
+
 def test_labels_of_the_predictions_may_differ_from_those_of_the_truth(bare):
     for path in (bare / "other").iterdir():
         image = nib.load(path)

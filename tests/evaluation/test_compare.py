@@ -6,36 +6,18 @@ import numpy as np
 import pytest
 from prediction_records import write_record
 from scipy import stats
+from scored_results import write_results
 
 from brats_tf.errors import InputError
 from brats_tf.evaluation.compare import compare_results, scores_of
 from brats_tf.evaluation.evaluate import evaluate
 from brats_tf.evaluation.results import read_summary
-from brats_tf.evaluation.scores import METRICS
-from brats_tf.evaluation.statistics import permutation_p, summarise, wilcoxon_p
+from brats_tf.evaluation.statistics import permutation_p, wilcoxon_p
 from brats_tf.runtime.files import sha256_of
 
 
-def write(folder, scores, rule="brats"):
-    """`cases.csv` with {case: (dice of WT, hd95)}; TC has 0.01 less and ET 0.02."""
-    folder.mkdir()
-    with open(folder / "cases.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("case", "region", *METRICS))
-        for case, (dice, hd95_mm) in scores.items():
-            for number, region in enumerate(("WT", "TC", "ET")):
-                writer.writerow((case, region, dice - 0.01 * number, hd95_mm, *[0.5] * (len(METRICS) - 2)))
-    figures = summarise([1.0])
-    said = {region: dict.fromkeys(METRICS, figures) for region in ("WT", "TC", "ET")}
-    said |= {"left_out": {}, "made_by": {}, "without_truth": [], "truth_sha256": {}}
-    (folder / "summary.json").write_text(
-        json.dumps(said | {"empty_rule": rule, "cases_sha256": sha256_of(folder / "cases.csv")})
-    )
-    return folder
-
-
 def test_two_rules_for_empty_regions_are_not_compared(tmp_path):
-    folders = [write(tmp_path / rule, {"A": (0.5, 1)}, rule) for rule in ("brats", "nan")]
+    folders = [write_results(tmp_path / rule, {"A": (0.5, 1)}, rule) for rule in ("brats", "nan")]
     with pytest.raises(InputError, match="one rule for empty regions. Received: brats and nan"):
         compare_results(*folders, results=tmp_path)
     summary = json.loads((folders[1] / "summary.json").read_text())
@@ -48,7 +30,7 @@ def test_two_rules_for_empty_regions_are_not_compared(tmp_path):
 
 
 def test_scores_of_two_truths_are_not_compared(tmp_path):
-    folders = [write(tmp_path / name, {"A": (0.5, 1), "B": (0.6, 2)}) for name in "ab"]
+    folders = [write_results(tmp_path / name, {"A": (0.5, 1), "B": (0.6, 2)}) for name in "ab"]
     path = folders[1] / "cases.csv"
     rows = list(csv.DictReader(path.read_text().splitlines()))
     rows[4]["truth_ml"] = "0.6"
@@ -63,7 +45,7 @@ def test_scores_of_two_truths_are_not_compared(tmp_path):
 
 
 def test_scores_that_are_too_good_are_named(tmp_path, capsys):
-    folders = [write(tmp_path / name, {"A": (0.5, 1), "B": (0.6, 2)}) for name in "ab"]
+    folders = [write_results(tmp_path / name, {"A": (0.5, 1), "B": (0.6, 2)}) for name in "ab"]
     summary = json.loads((folders[0] / "summary.json").read_text())
     (folders[0] / "summary.json").write_text(json.dumps(summary | {"trained_the_networks": ["A"]}))
     found = compare_results(*folders, results=tmp_path)
@@ -74,7 +56,7 @@ def test_scores_that_are_too_good_are_named(tmp_path, capsys):
 
 
 def test_a_summary_without_a_figure_is_refused(tmp_path):
-    folder = write(tmp_path / "a", {"A": (0.5, 1)})
+    folder = write_results(tmp_path / "a", {"A": (0.5, 1)})
     summary = json.loads((folder / "summary.json").read_text())
     del summary["WT"]["dice"]["low"]
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -106,8 +88,8 @@ def test_scores_of_label_maps_that_were_replaced_are_refused(phantoms, tmp_path,
 
 
 def test_by_hand(tmp_path, capsys):
-    first = write(tmp_path / "a", {"A": (0.5, 10), "B": (0.6, 9), "C": (0.7, 8), "D": (0.2, 4)})
-    second = write(tmp_path / "b", {"A": (0.6, 9), "B": (0.7, 8), "C": (0.7, 9), "E": (1, 1)})
+    first = write_results(tmp_path / "a", {"A": (0.5, 10), "B": (0.6, 9), "C": (0.7, 8), "D": (0.2, 4)})
+    second = write_results(tmp_path / "b", {"A": (0.6, 9), "B": (0.7, 8), "C": (0.7, 9), "E": (1, 1)})
     got = compare_results(first, second, results=tmp_path / "r")
     assert json.loads((tmp_path / "r" / "comparison.json").read_text()) == got
     assert got["cases"] == ["A", "B", "C"] and got["only_in_one"] == ["D", "E"]
@@ -122,35 +104,35 @@ def test_by_hand(tmp_path, capsys):
 
 
 def test_the_same_predictions_do_not_differ(tmp_path):
-    folder = write(tmp_path / "a", {"A": (0.5, 10), "B": (0.6, 9)})
+    folder = write_results(tmp_path / "a", {"A": (0.5, 10), "B": (0.6, 9)})
     got = compare_results(folder, folder, results=tmp_path)
     assert got["mean_ranks"] == [1.5, 1.5]
     assert got["ranks_p"] == got["regions"]["WT"]["dice"]["p"] == 1
 
 
 def test_scores_that_are_none_are_left_out(tmp_path):
-    first = write(tmp_path / "a", {"A": (0.5, float("nan")), "B": (0.6, 9)})
-    second = write(tmp_path / "b", {"A": (0.6, 9), "B": (0.7, float("nan"))})
+    first = write_results(tmp_path / "a", {"A": (0.5, float("nan")), "B": (0.6, 9)})
+    second = write_results(tmp_path / "b", {"A": (0.6, 9), "B": (0.7, float("nan"))})
     hd95 = compare_results(first, second, results=tmp_path)["regions"]["TC"]["hd95_mm"]
     assert hd95["n"] == 0 and hd95["p"] is None
 
 
 def test_one_case_is_compared_and_a_missing_score_ranks_last(tmp_path):
-    first = write(tmp_path / "a", {"A": (0.5, float("nan"))})
-    second = write(tmp_path / "b", {"A": (0.5, 9)})
+    first = write_results(tmp_path / "a", {"A": (0.5, float("nan"))})
+    second = write_results(tmp_path / "b", {"A": (0.5, 9)})
     got = compare_results(first, second, results=tmp_path)
     assert got["ranks_p"] == 1 and got["mean_ranks"] == [1.75, 1.25]
 
 
 def test_a_region_rightly_left_empty_ranks_before_a_false_positive(tmp_path):
     none = float("nan")
-    right = write(tmp_path / "right", {"A": (none, none), "B": (none, none)}, "nan")
-    wrong = write(tmp_path / "wrong", {"A": (0.0, none), "B": (none, none)}, "nan")
+    right = write_results(tmp_path / "right", {"A": (none, none), "B": (none, none)}, "nan")
+    wrong = write_results(tmp_path / "wrong", {"A": (0.0, none), "B": (none, none)}, "nan")
     assert compare_results(right, wrong, results=tmp_path)["mean_ranks"] == [1.25, 1.75]
 
 
 def test_no_common_case_is_refused(tmp_path):
-    folders = [write(tmp_path / name, {name: (0.5, 1)}) for name in "AB"]
+    folders = [write_results(tmp_path / name, {name: (0.5, 1)}) for name in "AB"]
     with pytest.raises(InputError, match="must share cases. Received: none in both"):
         compare_results(*folders, results=tmp_path)
 
