@@ -153,9 +153,21 @@ def training_dataset(stream: tf.data.Dataset, *, outputs: str, augmentation: str
 
 def read_ahead(dataset):
     """Holds some batches ready, on the GPU where there is one."""
+    dataset = without_autotuning(dataset)
     if tf.config.list_physical_devices("GPU"):
         return dataset.apply(tf.data.experimental.prefetch_to_device("/gpu:0", buffer_size=READ_AHEAD))
     return dataset.prefetch(READ_AHEAD)
+
+
+def without_autotuning(dataset):
+    """A dataset whose iterators end at once, within the grace that a scheduler gives a training.
+
+    Nothing here is left to tf.data's autotuning, and its thread, which sleeps for up to a minute, would keep whoever
+    drops an iterator waiting.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def augment_and_encode(volumes, classes, seeds, *, outputs, augmentation, modality_dropout=0.0):

@@ -10,6 +10,7 @@ from brats_tf.config.execution import TrainingOptions
 from brats_tf.models.build import build_network
 from brats_tf.models.planes import with_planes
 from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.training import training_data
 from brats_tf.training.loop import make_trainer
 from brats_tf.training.training_data import prepare_training_data
 
@@ -56,6 +57,23 @@ def test_patches_around_the_tumour_are_as_frequent_as_asked_for(phantoms, tmp_pa
         for data in (data_of(phantoms, tmp_path, "albunet3d", foreground_fraction=fraction) for fraction in (0.0, 1.0))
     ]
     assert with_tumour[0] < with_tumour[1] == 16
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_nothing_keeps_a_training_from_ending_at_once(phantoms, tmp_path, devices, monkeypatch):
+    """The thread of tf.data's autotuning would, for up to a minute."""
+    seen = []
+
+    class Strategy:
+        num_replicas_in_sync = devices
+
+        def distribute_datasets_from_function(self, function):
+            seen.append(function(tf.distribute.InputContext(1, 0, devices)))
+            return seen
+
+    monkeypatch.setattr(training_data, "iter", lambda one: seen.append(one), raising=False)
+    data_of(phantoms, tmp_path, batch_size=2).batches(Strategy(), (0, 0))
+    assert seen[0].options().autotune.enabled is False
 
 
 def test_the_step_has_the_settings_of_what_it_does_to_a_batch():
