@@ -27,11 +27,14 @@ def pool_results(folders, *, results):
             rules for empty regions.
     """
     results, folders = Path(results), [Path(folder) for folder in folders]
-    if len(folders) < 2:
-        raise InputError(f"The folders of scores must be two or more. Received: {', '.join(map(str, folders))}.")
+    different = {folder.resolve() for folder in folders}
+    if len(different) < max(2, len(folders)):
+        raise InputError(
+            f"Two or more folders of scores must be given once each. Received: {', '.join(map(str, folders))}."
+        )
     scores = {folder: read_scores(folder) for folder in folders}
     summaries = {folder: read_summary(folder) for folder in folders}
-    if results.resolve() in {folder.resolve() for folder in folders}:
+    if results.resolve() in different:
         raise InputError(f"--results must be another folder than those that are joined. Received: {results}.")
     rules = {str(folder): summary["empty_rule"] for folder, summary in summaries.items()}
     if len(set(rules.values())) > 1:

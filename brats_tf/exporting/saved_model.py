@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from brats_tf.exporting.label_map import label_map_function, probabilities_function
+from brats_tf.models.forms import plain_convolutions
 
 
 def write(members, folder, *, weight_type, label_map=None):
@@ -19,14 +20,15 @@ def write(members, folder, *, weight_type, label_map=None):
     module = tf.Module()
     module.weights = [weight.value for _, network in members for weight in network.weights]
     module.probabilities = probabilities_function(members)
-    concrete = module.probabilities.get_concrete_function()
-    signatures = {"serving_default": concrete, "probabilities": concrete}
-    if label_map:
-        module.label_map = label_map_function(members, **label_map)
-        signatures["label_map"] = module.label_map.get_concrete_function()
     # Without gradients, which nobody asks of it, a third of the time and half of the graph.
     without = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(folder), signatures=signatures, options=without)
+    with plain_convolutions():  # A GPU may run it. TensorFlow traces again as it saves.
+        concrete = module.probabilities.get_concrete_function()
+        signatures = {"serving_default": concrete, "probabilities": concrete}
+        if label_map:
+            module.label_map = label_map_function(members, **label_map)
+            signatures["label_map"] = module.label_map.get_concrete_function()
+        tf.saved_model.save(module, str(folder), signatures=signatures, options=without)
 
 
 def load(folder):

@@ -46,7 +46,10 @@ def _layers_and_passes(model):
 
 
 def multiply_adds(model):
-    """Multiply-adds of all convolutions and dense layers in one pass over one volume; a FLOP count is twice this."""
+    """Multiply-adds of all convolutions and dense layers in one pass over one volume; a FLOP count is twice this.
+
+    As of plain convolutions: those of `winograd` multiply half as often.
+    """
     return sum(passes * _multiply_adds(layer) for layer, passes, _ in _layers_and_passes(model))
 
 

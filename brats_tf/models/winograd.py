@@ -1,9 +1,12 @@
 """3x3x3 convolutions with half of the multiplications, for volumes in float32 on a CPU.
 
-Cut across its first axis into sections, a volume is convolved by three 3x3 convolutions for each section. Four sections
-can be made of six products, 3x3 convolutions of sums of sections, instead of twelve (Winograd's algorithm F(4, 3);
-Lavin and Gray 2016). It rounds otherwise than a plain convolution, see `experiments/fewer_products.py`. In bfloat16 the
-mean error would be five times that of the format, so that layers in half precision do not use it.
+A section is a slice of a volume across its first axis. A plain convolution makes four neighbouring sections of the
+output with twelve 3x3 convolutions, three for each. Winograd's algorithm F(4, 3) (Lavin and Gray 2016) makes them of
+six sections of the input with six: of sums of these sections, and sums of what comes out are the output.
+
+Its rounding differs: the error is a few times that of a plain convolution, see `experiments/fewer_products.py`, and
+relative to the largest value within six sections. A value that is not finite spreads to all of these. In bfloat16, sums
+would lose too many digits, so that layers in half precision do not use it.
 """
 
 import math
@@ -15,20 +18,19 @@ import numpy as np
 from keras import ops
 from numpy.polynomial import polynomial
 
-from brats_tf.models.forms import is_one_form
+from brats_tf.models.forms import has_plain_convolutions
 from brats_tf.models.precision import on_gpu
 from brats_tf.models.sums import means_over_space
 
 WIDTH = 3  # Of the kernel.
 TILE = 4  # Sections that are computed of `PRODUCTS` 2D convolutions.
 PRODUCTS = TILE + WIDTH - 1
-POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)  # And infinity. Of the sets with a 1, the one that rounds least.
+POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)  # And infinity. Of the sets with a 1, one of those that round least.
 ONE = POINTS.index(1.0)
-CHUNK = (
-    12  # Sections that are computed at once: with more, the sums of sections take longer than the convolutions save.
-)
-# Below these, sums of sections take longer than the multiplications that they save: of input times output channels, and
-# of the multiply-adds of a convolution.
+SAME = {"padding": "same", "data_format": "channels_last"}
+# Sections that are computed at once: with more, their sums take longer than the convolutions save.
+CHUNK = 12
+# Input times output channels, and multiply-adds, below which the sums take longer than the convolutions save.
 LEAST_CHANNELS, LEAST_MULTIPLY_ADDS = 512, 1e9
 
 
@@ -50,12 +52,12 @@ class Chunk(NamedTuple):
 
 def suits(layer, inputs):
     """Whether the Keras layer `layer` convolves `inputs` (B, A, H, W, C) faster, and as well, by `convolve`."""
-    if keras.backend.backend() != "tensorflow" or on_gpu() or is_one_form():
+    if keras.backend.backend() != "tensorflow" or on_gpu() or has_plain_convolutions():
         return False
-    _, sections, height, width, channels = inputs.shape
-    plain = layer.kernel_size == (WIDTH,) * 3 and layer.padding == "same" and layer.groups == 1
-    plain = plain and layer.strides == (1, 1, 1) and layer.dilation_rate == (1, 1, 1)
-    if not plain or layer.compute_dtype != "float32" or None in inputs.shape or sections % TILE:
+    batch, sections, height, width, channels = inputs.shape
+    usual = layer.kernel_size == (WIDTH,) * 3 and layer.padding == "same" and layer.groups == 1
+    usual = usual and layer.strides == layer.dilation_rate == (1, 1, 1) and layer.data_format == "channels_last"
+    if not usual or layer.compute_dtype != "float32" or None in inputs.shape or not batch or sections % TILE:
         return False
     products = channels * layer.filters
     return products >= LEAST_CHANNELS and sections * height * width * WIDTH**3 * products >= LEAST_MULTIPLY_ADDS
@@ -64,7 +66,7 @@ def suits(layer, inputs):
 def convolve(x, kernel, bias):
     """(B, A, H, W, C), (3, 3, 3, C, F) and (F,), float32 -> (B, A, H, W, F), padded with zeros; A a multiple of 4.
 
-    The backward pass keeps `x`.
+    The backward pass keeps `x`. The gradient of the bias is a sum of chunks, as in `convolutions`.
     """
 
     @ops.custom_gradient
@@ -99,7 +101,7 @@ def _of_volume(x, kernels, bias):
     parts = []
     for chunk in _chunks(x.shape[0]):
         sums = ops.split(_sums_of_sections(chunk.before, x[chunk.inputs]), PRODUCTS)
-        products = [ops.conv(one, kernel, padding="same") for one, kernel in zip(sums, kernels, strict=True)]
+        products = [ops.conv(one, kernel, **SAME) for one, kernel in zip(sums, kernels, strict=True)]
         if bias is not None:  # Of this point's product, every section of a tile contains one.
             products[ONE] = ops.add(products[ONE], ops.reshape(bias, (1, 1, 1, -1)))
         parts.append(_sums_of_sections(chunk.after, ops.concatenate(products)))

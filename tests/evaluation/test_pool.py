@@ -64,7 +64,8 @@ def test_what_cannot_be_joined_is_refused(folds, tmp_path):
 
     again = write_results(tmp_path / "again", {"B": (0.4, 1)})
     nan = write_results(tmp_path / "nan", {"F": (0.4, 1)}, rule="nan")
-    assert refused(folds[0]) == f"The folders of scores must be two or more. Received: {folds[0]}."
+    assert refused(folds[0]) == f"Two or more folders of scores must be given once each. Received: {folds[0]}."
+    assert "must be given once each" in refused(*folds, folds[0] / ".." / "fold0")
     assert refused(*folds, again) == (f"Case B must be scored in one of the folders. Received: {folds[0]} and {again}.")
     assert f"one rule for empty regions. Received: brats in {folds[0]}, nan in {nan}." in refused(folds[0], nan)
     assert "must be another folder than those that are joined" in refused(*folds, results=folds[1])

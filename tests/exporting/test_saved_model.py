@@ -12,8 +12,9 @@ from untrained_runs import untrained
 from brats_tf.cli.main import main
 from brats_tf.config.execution import ForwardOptions
 from brats_tf.errors import InputError
-from brats_tf.exporting import export, verification
+from brats_tf.exporting import export, saved_model, verification
 from brats_tf.exporting.export import export_networks
+from brats_tf.models import winograd
 from brats_tf.runs.network import load_network
 
 LOADER = """
@@ -51,6 +52,23 @@ def test_a_python_without_brats_tf_computes_the_same(backbone, tmp_path, capsys,
     subprocess.run([str(part) for part in command], check=True, cwd=tmp_path, capture_output=True)
     network = load_network(run)[1]  # What predictions compute with.
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), network(volume, training=False), atol=1e-5)
+
+
+def test_its_convolutions_are_those_of_every_machine(tmp_path, monkeypatch):
+    """A GPU may run what a CPU has exported."""
+
+    def refused(*values):
+        raise AssertionError("of this processor alone")
+
+    for least in ("LEAST_CHANNELS", "LEAST_MULTIPLY_ADDS"):
+        monkeypatch.setattr(winograd, least, 0)
+    monkeypatch.setattr(winograd, "convolve", refused)
+    (tmp_path / "flair").mkdir()
+    config, network = load_network(untrained(tmp_path / "flair", modalities=("flair",)))
+    with pytest.raises(AssertionError, match="of this processor alone"):
+        network(np.zeros((1, *TINY_CROP, 1), "float32"), training=False)
+    saved_model.write([(config, network)], tmp_path / "out", weight_type="float32", label_map={"labels": (0, 1, 2, 4)})
+    assert set(tf.saved_model.load(tmp_path / "out").signatures) == {"serving_default", "probabilities", "label_map"}
 
 
 @pytest.mark.large

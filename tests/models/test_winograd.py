@@ -9,7 +9,7 @@ from scipy.ndimage import correlate
 
 from brats_tf.models import convolutions, slices_first, winograd
 from brats_tf.models.embedding import embedding_network
-from brats_tf.models.forms import one_form
+from brats_tf.models.forms import one_form, plain_convolutions
 from brats_tf.models.plus import plus_network
 from brats_tf.models.precision import dtype_policy
 from brats_tf.models.remat import rematerialised
@@ -37,8 +37,8 @@ def outputs_and_gradients(layer, x, upstream, *, training):
     return [np.array(one) for one in (y, *tape.gradient(y, [x, *weights], output_gradients=tf.constant(upstream)))]
 
 
-def built(kind, shape, filters):
-    layer = kind(filters, 3, padding="same", bias_initializer="normal")
+def built(kind, shape, filters, **settings):
+    layer = kind(filters, 3, padding="same", bias_initializer="normal", **settings)
     layer.build(shape)
     return layer
 
@@ -62,6 +62,20 @@ def test_output_and_gradients_are_those_of_the_plain_convolution(kind, shape, fi
     assert len(found) == 4
     for mine, plain in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine, plain, rtol=0, atol=5e-6 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_may_have_no_bias_and_an_activation(training, monkeypatch):
+    shape, upstream = SHAPES[1][0], volume((*SHAPES[1][0][:-1], 32), seed=1)
+    layer = built(convolutions.Conv3D, shape, 32, use_bias=False, activation="relu")
+    expected = outputs_and_gradients(layer, volume(shape), upstream, training=training)
+    monkeypatch.setattr(winograd, "LEAST_MULTIPLY_ADDS", 0)
+    found = outputs_and_gradients(layer, volume(shape), upstream, training=training)
+    assert len(found) == 3
+    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=5e-6 * expected[0].max())
+    assert (found[0] >= 0).all()
+    for mine, plain in zip(found[1:], expected[1:], strict=True):  # Where the ReLU bends, rounding decides.
+        assert np.abs(mine - plain).mean() < 1e-4 * np.abs(plain).mean()
 
 
 def test_it_is_right_to_a_few_units_in_the_last_digit(at_any_size):
@@ -94,14 +108,16 @@ def suits(layer=None, shape=(1, 12, 192, 160, 64)):
 @pytest.mark.parametrize(
     "shape",
     [
-        (None, 12, 192, 160, 64),  # As an export is traced.
+        (None, 12, 192, 160, 64),
+        (1, 12, None, 160, 64),
+        (0, 12, 192, 160, 64),
         (1, 3, 192, 160, 64),
-        (1, 12, 8, 8, 64),  # Too little to compute.
-        (1, 12, 192, 160, 4),
+        (1, 12, 27, 27, 64),  # Too little to compute.
+        (1, 12, 192, 160, 7),
     ],
 )
 def test_other_volumes_are_convolved_plainly(shape):
-    assert suits()
+    assert suits() and suits(shape=(1, 12, 28, 28, 64)) and suits(shape=(1, 12, 192, 160, 8))
     assert not suits(shape=shape)
 
 
@@ -114,6 +130,7 @@ def test_other_volumes_are_convolved_plainly(shape):
         {"strides": (2, 1, 1)},
         {"dilation_rate": 2},
         {"groups": 2},
+        {"data_format": "channels_first"},
         {"dtype": "mixed_bfloat16"},
         {"dtype": "float64"},
     ],
@@ -123,8 +140,10 @@ def test_other_convolutions_are_plain(settings):
 
 
 def test_a_gpu_and_other_runtimes_convolve_plainly(monkeypatch):
-    with one_form():
-        assert not suits()
+    for form in (one_form, plain_convolutions):
+        with form():
+            assert not suits()
+        assert suits()
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     assert not suits()
     monkeypatch.undo()

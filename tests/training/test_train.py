@@ -27,6 +27,7 @@ from brats_tf.data.splits import Split
 from brats_tf.errors import InputError, Preempted
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
+from brats_tf.models import winograd
 from brats_tf.models.build import build_network, build_with_weights
 from brats_tf.models.planes import with_planes
 from brats_tf.models.remat import classifiers
@@ -111,6 +112,17 @@ def test_a_run_holds_config_weights_and_history(trained):
 def test_the_same_seed_gives_the_same_numbers_alone_or_after_another_network(trained, phantoms, tmp_path):
     (alone,) = train([tiny("t1")], phantoms, runs=tmp_path, cache_dir=tmp_path / "cache")
     assert_same_run(alone, trained[1])
+
+
+@pytest.mark.slow
+def test_with_half_of_the_multiplications_too(phantoms, tmp_path, monkeypatch):
+    for least in ("LEAST_CHANNELS", "LEAST_MULTIPLY_ADDS"):
+        monkeypatch.setattr(winograd, least, 0)
+    convolve, calls = winograd.convolve, []
+    monkeypatch.setattr(winograd, "convolve", lambda *values: calls.append(values) or convolve(*values))
+    runs = [train([tiny("t1")], phantoms[:2], runs=tmp_path / name)[0] for name in ("first", "second")]
+    assert len(calls) > 20
+    assert_same_run(*runs)
 
 
 @pytest.mark.slow
