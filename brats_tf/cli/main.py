@@ -71,8 +71,8 @@ def parser() -> Parser:
             allow_abbrev=False,
         )
         command.add_options(subparser)
-        formats = {None: "{}", "+": "{} ..."}
-        names = [formats.get(one.nargs, "[{}]").format(one.metavar) for one in subparser._get_positional_actions()]
+        shown = {"None": "{}", "+": "{} ..."}
+        names = [shown.get(str(one.nargs), "[{}]").format(one.metavar) for one in subparser._get_positional_actions()]
         subparser.usage = " ".join([f"brats-tf {command.name}", *names, "[options]"])
         subparser.add_argument(
             "--traceback", action="store_true", help=f"show the traceback of an error (or set {TRACEBACK_VARIABLE}=1)"
