@@ -138,7 +138,8 @@ def pool(given):
 
     folders = [scores_of(path, options.FOLDERS["results"]) for path in given.folders]
     pooled = pool_results(folders, results=given.results or Path(options.FOLDERS["results"]))
-    names = map(str, given.folders)
+    names = [path.name for path in given.folders]
+    names = names if len(set(names)) == len(names) else map(str, given.folders)
     show_table({name: read_summary(folder) for name, folder in zip(names, folders, strict=True)} | {"all": pooled})
 
 
