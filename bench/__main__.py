@@ -1,7 +1,7 @@
 """Measures this machine: `python -m bench STAGE [DATA]`.
 
 network: a pass, a training step and the machine's own matrix product. comparison: these, also with Keras's
-normalisation, and from files to a label map, beside MONAI's and nnU-Net's networks; in float32, and in bfloat16 where
+layers, and from files to a label map, beside MONAI's and nnU-Net's networks; in float32, and in bfloat16 where
 the processor has it. growth: time and memory over 1, 10 and 100 cases. windows: preset albunet3d beside its twin in
 PyTorch and MONAI's sliding window. training: step, memory and loss in each precision, with and without
 rematerialisation. data: preprocessing with one worker and two, streaming, memory over 1,000 steps, and each

@@ -34,7 +34,7 @@ log = logging.getLogger("brats_tf.bench")
 REFERENCES = {
     "matrix": ("matrix", "float32"),
     "forward": ("forward", "float32"),
-    "step": ("step, Keras's normalisation", "float32"),
+    "step": ("step, Keras's layers", "float32"),
     "files": ("files to label map, MONAI's bundle", "float32"),
     "step of four modalities": ("step, SegResNet", "float32"),
 }
@@ -88,8 +88,8 @@ def _planned(config, case, folder, there):
     formats = precisions()
     ours = [("matrix", "matrix", one, matrix_product, (one,)) for one in formats]
     ours += [("forward", "forward", one, _forward, (config, one, False)) for one in formats]
-    ours += [("forward, Keras's normalisation", "forward", "float32", _forward, (config, "float32", True))]
-    ours += [("step, Keras's normalisation", "step", "float32", _step, (config, "float32", True))]
+    ours += [("forward, Keras's layers", "forward", "float32", _forward, (config, "float32", True))]
+    ours += [("step, Keras's layers", "step", "float32", _step, (config, "float32", True))]
     ours += [("step", "step", one, _step, (config, one, False)) for one in formats]
     peers = [
         (f"forward, {name}, {format_shape(size)}", "forward", "float32", torch_networks.forward, (name, size))
@@ -130,13 +130,14 @@ def with_ratios(rows):
     return rows
 
 
-def _network(config, precision, keras_normalises):
+def _network(config, precision, of_keras):
     import_tensorflow()
-    from brats_tf.models import blocks
+    from brats_tf.models import blocks, winograd
     from brats_tf.models.build import build_network
 
-    if keras_normalises:
+    if of_keras:
         blocks.GroupNormalization = _keras_normalisation
+        winograd.suits = lambda *_: False
     return build_network(config, precision=precision)
 
 
@@ -150,8 +151,8 @@ def _keras_normalisation(groups, *, relu, name):
     return normalise
 
 
-def _forward(config, precision, keras_normalises):
-    network = _network(config, precision, keras_normalises)
+def _forward(config, precision, of_keras):
+    network = _network(config, precision, of_keras)
     from brats_tf.inference.predictor import compiled_forward
     from brats_tf.models.cost import multiply_adds
 
@@ -160,12 +161,12 @@ def _forward(config, precision, keras_normalises):
     return {"gflop": 2 * multiply_adds(network) / 1e9, "seconds": seconds, "peak_gb": peak_gb()}
 
 
-def _step(config, precision, keras_normalises):
-    network = _network(config, precision, keras_normalises)
+def _step(config, precision, of_keras):
+    network = _network(config, precision, of_keras)
     from brats_tf.runtime.tensorflow import make_deterministic
 
     make_deterministic(config.seed)
-    trainer = prepared_trainer(network, config, keep="all" if keras_normalises else "step")
+    trainer = prepared_trainer(network, config, keep="all" if of_keras else "step")
     return {"seconds": median_seconds(one_step(trainer, config), repeats=2), "peak_gb": peak_gb()}
 
 
