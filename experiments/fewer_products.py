@@ -7,8 +7,8 @@ value, against TensorFlow in float64; and the seconds of a prediction and of a t
 of three. Values as after a ReLU, kernels of Glorot's.
 
 Command:  python experiments/fewer_products.py
-Time:     about five minutes and 5 GB of memory on two CPU cores.
-Expected: two thirds of the time with 64 channels, no gain with 16; errors a few times those of the plain convolution.
+Time:     about a minute on two CPU cores.
+Expected: two thirds of the time with 64 channels, no gain with 16; errors about twice those of the plain convolution.
 
 Writes RESULTS/fewer_products.json.
 """

@@ -261,6 +261,34 @@ def plus_two_seeds():
     return [*lines, f"| both averaged, mean minus that of the blinded classifiers | {differences} |  |"]
 
 
+def plus_folds():
+    """Five networks, each trained on the cases of four folds, and the scores of those that they did not see."""
+    runs, scores = [read(f"plus_folds_run{fold}") for fold in range(5)], read("plus_folds")
+    networks = [name for one in scores["made_by"]["pooled"] for name in one["networks"]]
+    folds = [run["settings"]["data"]["fold"] for run in runs]
+    if networks != [run["run"] for run in runs] or folds != list(range(5)):
+        raise InputError("plus_folds must be of the networks of plus_folds_run0 to 4, in their order.")
+    data = runs[0]["settings"]["data"]
+    cases, epochs, minutes = (
+        f"{min(values):.0f} to {max(values):.0f}"
+        for values in zip(*((run["cases"], run["epochs"], run["seconds"] / 60) for run in runs), strict=True)
+    )
+    medians = " | ".join(f"{100 * scores[region]['dice']['median']:.1f}" for region in REGIONS)
+    distances = " | ".join(f"{scores[region]['hd95_mm']['median']:.1f}" for region in REGIONS)
+    return [
+        f"Measured on {runs[0]['machine']}, commit {runs[0]['git_commit']}: five networks, each trained on {cases} "
+        f"cases, {format_shape(data['crop'])} at {data['spacing_mm']:g} mm, {_precision(runs[0])}, {epochs} epochs in "
+        f"{minutes} minutes on one core; {scores['cases']} cases, whole files, each predicted by the network that did "
+        "not see it, `--mirror all --drop-et-below-ml 0.5`; Dice x 100.",
+        "",
+        "| | ET | WT | TC | all three |",
+        "|---|--:|--:|--:|--:|",
+        f"| mean with 95 % interval over cases | {' | '.join(_means(scores))} |",
+        f"| median | {medians} |  |",
+        f"| median HD95, mm | {distances} |  |",
+    ]
+
+
 def _on_cpu(name):
     run, scores, averaged = read(f"{name}_run"), read(name), read(f"{name}_averaged")
     data, blinded = run["settings"]["data"], read(f"{name}_classifier")

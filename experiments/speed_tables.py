@@ -210,6 +210,24 @@ def biases():
     return lines
 
 
+def fewer_products():
+    """Error and time of convolutions with half of the multiplications, and of plain ones."""
+    run = read("fewer_products")
+    lines = [
+        f"Measured on {run['machine']}, TensorFlow {run['versions']['tensorflow']}, commit {run['commit']}.",
+        "",
+        "| volume | channels | prediction, s: plain | ours | step, s: plain | ours | error of the output: plain | ours "
+        "| of the gradients: plain | ours |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in run["rows"]:
+        both = [row[kind] for kind in ("plain", "ours")]
+        cells = [f"{one[what]:.2g}" for what in ("prediction_s", "step_s", "output") for one in both]
+        cells += [f"{max(one['input_gradient'], one['kernel_gradient']):.2g}" for one in both]
+        lines.append(f"| {row['size']} | {row['channels']} | {' | '.join(cells)} |")
+    return lines
+
+
 def _figures(row):
     """The columns of one size, Keras's figure beside ours."""
     return [f"{row[kind][what]:.2g}" for what in ("error", "gradient_error", "seconds") for kind in ("keras", "ours")]

@@ -21,15 +21,7 @@ from results_files import FOLDER, REPOSITORY
 PAGES = (
     REPOSITORY / "README.md",
     FOLDER / "README.md",
-    REPOSITORY / "docs" / "how-to" / "save-memory.md",
-    REPOSITORY / "docs" / "explanation" / "scaling-and-batch-norm.md",
-    REPOSITORY / "docs" / "explanation" / "planes.md",
-    REPOSITORY / "docs" / "explanation" / "plus.md",
-    REPOSITORY / "docs" / "explanation" / "exact-normalisation.md",
-    REPOSITORY / "docs" / "how-to" / "from-the-scanner.md",
-    REPOSITORY / "docs" / "how-to" / "export.md",
-    REPOSITORY / "docs" / "how-to" / "serve.md",
-    REPOSITORY / "docs" / "how-to" / "predict-a-cohort.md",
+    *sorted(page for page in (REPOSITORY / "docs").rglob("*.md") if "_build" not in page.parts),
 )
 # What lies in a results folder, and where it is published.
 PUBLISHED = {
@@ -60,6 +52,7 @@ PUBLISHED = {
     **{f"real_cases-{name}.json": f"experiments/results/real_cases-{name}.json" for name in ("2mm", "parts", "folds")},
     "exact_normalisation.json": "experiments/results/exact_normalisation.json",
     "exact_biases.json": "experiments/results/exact_biases.json",
+    "fewer_products.json": "experiments/results/fewer_products.json",
     **{
         f"{name}/{file}.json": f"experiments/results/{name}{end}.json"
         for name in ("plus_on_cpu", "plus_on_cpu_fine")
@@ -69,6 +62,8 @@ PUBLISHED = {
         f"plus_two_seeds/{name}.json": f"experiments/results/plus_two_seeds_{name}.json"
         for name in ("run1", "run2", "seed1", "seed2", "both", "plain", "classifier")
     },
+    "plus_folds/summary.json": "experiments/results/plus_folds.json",
+    **{f"plus_folds/run{fold}.json": f"experiments/results/plus_folds_run{fold}.json" for fold in range(5)},
     "cohort_on_ray.json": "experiments/results/cohort_on_ray.json",
     "serve_load.json": "experiments/results/serve_load.json",
     "runtimes.json": "experiments/results/runtimes.json",

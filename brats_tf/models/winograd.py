@@ -4,7 +4,7 @@ A section is a slice of a volume across its first axis. A plain convolution make
 output with twelve 3x3 convolutions, three for each. Winograd's algorithm F(4, 3) (Lavin and Gray 2016) makes them of
 six sections of the input with six: of sums of these sections, and sums of what comes out are the output.
 
-Its rounding differs: the error is a few times that of a plain convolution, see `experiments/fewer_products.py`, and
+Its rounding differs: the error is about twice that of a plain convolution, see `experiments/fewer_products.py`, and
 relative to the largest value within six sections. A value that is not finite spreads to all of these. In bfloat16, sums
 would lose too many digits, so that layers in half precision do not use it.
 """
