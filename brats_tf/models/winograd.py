@@ -28,8 +28,8 @@ PRODUCTS = TILE + WIDTH - 1
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)  # And infinity. Of the sets with a 1, one of those that round least.
 ONE = POINTS.index(1.0)
 SAME = {"padding": "same", "data_format": "channels_last"}
-# Sections that are computed at once: with more, their sums take longer than the convolutions save.
-CHUNK = 12
+# Sections that are computed at once, at most and as a part of all: with more, their sums take memory and time.
+CHUNK, LEAST_CHUNKS = 12, 3
 # Input times output channels, and multiply-adds, below which the sums take longer than the convolutions save.
 LEAST_CHANNELS, LEAST_MULTIPLY_ADDS = 512, 1e9
 
@@ -75,7 +75,7 @@ def convolve(x, kernel, bias):
             g = args[0] if upstream is None else upstream
             mirrored = ops.transpose(ops.flip(kernel, (0, 1, 2)), (0, 1, 2, 4, 3))
             dx = _of_volumes(g, mirrored)
-            kernels = [_kernel_gradient(*volumes) for volumes in zip(_volumes(x), _volumes(g), strict=True)]
+            kernels = [_kernel_gradient(*both, dx) for both in zip(_volumes(x), _volumes(g), strict=True)]
             size = math.prod(g.shape[1:4])
             sums = size * means_over_space(ops.reshape(g, (g.shape[0], size, g.shape[-1])))
             return dx, sum(kernels[1:], kernels[0]), ops.sum(sums, axis=0)
@@ -100,7 +100,7 @@ def _of_volume(x, kernels, bias):
     """(A, H, W, C), the kernels (3, 3, C, F) of the products, (F,) or None -> (A, H, W, F)."""
     parts = []
     for chunk in _chunks(x.shape[0]):
-        sums = ops.split(_sums_of_sections(chunk.before, x[chunk.inputs]), PRODUCTS)
+        sums = ops.split(_sums_of_sections(chunk.before, _after(parts[-1:], x[chunk.inputs])), PRODUCTS)
         products = [ops.conv(one, kernel, **SAME) for one, kernel in zip(sums, kernels, strict=True)]
         if bias is not None:  # Of this point's product, every section of a tile contains one.
             products[ONE] = ops.add(products[ONE], ops.reshape(bias, (1, 1, 1, -1)))
@@ -108,19 +108,28 @@ def _of_volume(x, kernels, bias):
     return _joined(parts)
 
 
-def _kernel_gradient(x, g):
-    """(A, H, W, C), and (A, H, W, F) from behind -> the gradient of the kernel, (3, 3, 3, C, F)."""
+def _kernel_gradient(x, g, before):
+    """(A, H, W, C), and (A, H, W, F) from behind -> the gradient of the kernel, (3, 3, 3, C, F), after `before`."""
     import tensorflow as tf
 
     found = [[] for _ in range(PRODUCTS)]
     shape = (WIDTH, WIDTH, x.shape[-1], g.shape[-1])
     for chunk in _chunks(x.shape[0]):
-        sums = ops.split(_sums_of_sections(chunk.before, x[chunk.inputs]), PRODUCTS)
-        behind = ops.split(_sums_of_sections(chunk.after.T, g[chunk.outputs]), PRODUCTS)
+        done = [products[-1] for products in found if products] or [before]
+        sums = ops.split(_sums_of_sections(chunk.before, _after(done, x[chunk.inputs])), PRODUCTS)
+        behind = ops.split(_sums_of_sections(chunk.after.T, _after(done, g[chunk.outputs])), PRODUCTS)
         for product, one, gradient in zip(found, sums, behind, strict=True):
             settings = {"filter_sizes": shape, "strides": [1, 1, 1, 1], "padding": "SAME"}
             product.append(tf.raw_ops.Conv2DBackpropFilter(input=one, out_backprop=gradient, **settings))
     return _sums_of_sections(_factors().kernel.T, tf.stack([tf.add_n(products) for products in found]))
+
+
+def _after(done, x):
+    """`x`, once `done` are computed: TensorFlow would make the sums of all chunks first, which take several volumes."""
+    import tensorflow as tf
+
+    with tf.control_dependencies(done):
+        return tf.identity(x) if done else x
 
 
 def _sums_of_sections(factors, x):
@@ -158,7 +167,8 @@ def _factors():
 @cache
 def _chunks(sections):
     """The `Chunk`s of so many sections."""
-    return [_chunk(first, min(first + CHUNK, sections), sections) for first in range(0, sections, CHUNK)]
+    size = min(CHUNK, max(TILE, sections // LEAST_CHUNKS // TILE * TILE))
+    return [_chunk(first, min(first + size, sections), sections) for first in range(0, sections, size)]
 
 
 def _chunk(first, last, sections):

@@ -14,8 +14,8 @@ from brats_tf.models.plus import plus_network
 from brats_tf.models.precision import dtype_policy
 from brats_tf.models.remat import rematerialised
 
-# (B, A, H, W, C) and filters: one tile, a chunk, a chunk and a rest, two volumes.
-SHAPES = [((1, 4, 5, 6, 16), 32), ((1, 12, 7, 6, 32), 32), ((1, 20, 8, 5, 32), 48), ((2, 16, 6, 5, 48), 16)]
+# (B, A, H, W, C) and filters: one tile, chunks of one, of several and a rest, two volumes.
+SHAPES = [((1, 4, 5, 6, 16), 32), ((1, 12, 7, 6, 32), 32), ((1, 44, 5, 4, 32), 48), ((2, 16, 6, 5, 48), 16)]
 
 
 @pytest.fixture
