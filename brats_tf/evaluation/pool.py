@@ -46,10 +46,10 @@ def pool_results(folders, *, results):
         "empty_rule": summaries[folders[0]]["empty_rule"],
         "cases": len(scored),
         "left_out": {case: why for case, why in left_out.items() if case not in scored},
-        "made_by": _made_by(summaries),
+        "made_by": _made_by(summaries, scores),
         **summarise_regions(scored),
         "without_truth": sorted(name for one in summaries.values() for name in one["without_truth"]),
-        "truth_sha256": {case: sha for one in summaries.values() for case, sha in one["truth_sha256"].items()},
+        "truth_sha256": {case: sha for one in summaries.values() for case, sha in one.get("truth_sha256", {}).items()},
     }
     for name, what in TOO_GOOD.items():
         if found := sorted(case for one in summaries.values() for case in one.get(name, [])):
@@ -74,9 +74,11 @@ def _joined(scores):
     return scored
 
 
-def _made_by(summaries):
+def _made_by(summaries, scores):
     """What joined the scores, and what the predictions in each folder were made with."""
     origins = {one for summary in summaries.values() for one in summary["made_by"].get("initial_weights", [])}
-    pooled = [{"folder": str(folder), "cases": one["cases"], **one["made_by"]} for folder, one in summaries.items()]
+    pooled = [
+        {"folder": str(folder), "cases": len(scores[folder]), **one["made_by"]} for folder, one in summaries.items()
+    ]
     known = {"brats_tf": __version__, "commit": git_commit(), "machine": machine()}
     return known | {"networks": {}, "initial_weights": sorted(origins), "pooled": pooled}
