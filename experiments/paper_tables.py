@@ -1,6 +1,6 @@
 """Tables of the papers' networks: results, one case, planes and the classifier behind them."""
 
-from results_files import FOLDER, REGIONS, interval, papers, read, read_measured, three
+from results_files import FOLDER, REGIONS, interval, papers, read, read_measured, span, three
 
 # Of `classifier_contribution.py`; the heads of the tables say how the others were trained.
 TRAINED_OTHERWISE = {"authors": "`authors`, four modalities at 64x64x48, Nadam"}
@@ -27,12 +27,11 @@ def results():
 def _on_real_cases():
     """The title of the row of `embedding-plus` on real cases."""
     runs = [read(f"plus_folds_run{fold}") for fold in range(5)]
-    minutes, cases = sorted(run["seconds"] / 60 for run in runs), sorted(run["cases"] for run in runs)
+    cases, minutes = span([run["cases"] for run in runs]), span([run["seconds"] / 60 for run in runs])
     return (
         "ours: real cases, not those of BraTS's validation, each predicted by the one of five networks of "
         f"`embedding-plus` that did not see it, at {runs[0]['settings']['data']['spacing_mm']:g} mm, mirrored volumes "
-        f"averaged, ET below 0.5 ml dropped, trained on {cases[0]} to {cases[-1]} others for {minutes[0]:.0f} to "
-        f"{minutes[-1]:.0f} minutes on a CPU core"
+        f"averaged, ET below 0.5 ml dropped, trained on {cases} others for {minutes} minutes on a CPU core"
     )
 
 

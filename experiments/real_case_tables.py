@@ -1,6 +1,6 @@
 """Tables of `embedding-plus` and others on the same real cases."""
 
-from results_files import MODALITIES, REGIONS, interval, read
+from results_files import MODALITIES, REGIONS, interval, read, span
 
 from brats_tf.errors import InputError, format_shape
 
@@ -269,10 +269,8 @@ def plus_folds():
     if networks != [run["run"] for run in runs] or folds != list(range(5)):
         raise InputError("plus_folds must be of the networks of plus_folds_run0 to 4, in their order.")
     data = runs[0]["settings"]["data"]
-    cases, epochs, minutes = (
-        f"{min(values):.0f} to {max(values):.0f}"
-        for values in zip(*((run["cases"], run["epochs"], run["seconds"] / 60) for run in runs), strict=True)
-    )
+    cases, epochs = (span([run[name] for run in runs]) for name in ("cases", "epochs"))
+    minutes = span([run["seconds"] / 60 for run in runs])
     medians = " | ".join(f"{100 * scores[region]['dice']['median']:.1f}" for region in REGIONS)
     distances = " | ".join(f"{scores[region]['hd95_mm']['median']:.1f}" for region in REGIONS)
     return [

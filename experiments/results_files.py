@@ -39,6 +39,11 @@ def three(dice):
     return " / ".join(f"{dice[region]:.3f}" for region in ("WT", "TC", "ET"))
 
 
+def span(values):
+    """The least and the largest of some figures, without decimals."""
+    return f"{min(values):.0f} to {max(values):.0f}"
+
+
 def interval(one):
     """A mean with its interval, as percentages: `{"mean", "low", "high"}` between 0 and 1."""
     return f"{100 * one['mean']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f})"

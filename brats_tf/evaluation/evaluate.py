@@ -115,8 +115,12 @@ def _made_by(maps, scored):
     """The version and the commit, what the predictions were made with, and where the networks' training began."""
     checkpoints = maps.record.get("checkpoints", {})
     origins = sorted({facts["initial_weights"] for facts in checkpoints.values()})
-    known = {"brats_tf": __version__, "commit": git_commit(), "machine": machine()}
-    return known | {"networks": {}} | maps.origin(scored) | {"initial_weights": origins}
+    return scored_by() | {"networks": {}} | maps.origin(scored) | {"initial_weights": origins}
+
+
+def scored_by():
+    """What writes scores: the version, the commit and the machine."""
+    return {"brats_tf": __version__, "commit": git_commit(), "machine": machine()}
 
 
 def _score_all(cases, score, pool, failures):

@@ -3,13 +3,10 @@
 import logging
 from pathlib import Path
 
-from brats_tf import __version__
 from brats_tf.errors import InputError
-from brats_tf.evaluation.evaluate import summarise_regions, write_scores
+from brats_tf.evaluation.evaluate import scored_by, summarise_regions, write_scores
 from brats_tf.evaluation.results import CASES_FILE, SUMMARY_FILE, TOO_GOOD, read_scores, read_summary
-from brats_tf.runs.record import git_commit
 from brats_tf.runtime.lock import lock
-from brats_tf.runtime.system import machine
 
 log = logging.getLogger(__name__)
 
@@ -80,5 +77,4 @@ def _made_by(summaries, scores):
     pooled = [
         {"folder": str(folder), "cases": len(scores[folder]), **one["made_by"]} for folder, one in summaries.items()
     ]
-    known = {"brats_tf": __version__, "commit": git_commit(), "machine": machine()}
-    return known | {"networks": {}, "initial_weights": sorted(origins), "pooled": pooled}
+    return scored_by() | {"networks": {}, "initial_weights": sorted(origins), "pooled": pooled}

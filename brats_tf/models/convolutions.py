@@ -5,15 +5,13 @@ value is smaller than its last digit: of 100,000 voxels 80 % of it are lost, of 
 sum of chunks, see `sums`, and a training adds the bias as a normalisation does its offset.
 """
 
-import math
-
 import keras
 from keras import layers, ops
 
 from brats_tf.models import winograd
 from brats_tf.models.normalisation import scale_and_shift
 from brats_tf.models.precision import on_gpu
-from brats_tf.models.sums import means_over_space
+from brats_tf.models.sums import bias_gradient
 
 
 class _WithBias:
@@ -78,7 +76,6 @@ class Conv3DTranspose(_TransposedWithBias, layers.Conv3DTranspose):
 def _add_bias(x, bias):
     """(B, ..., C) and float32 (C,) -> the shape and type of `x`."""
     shape = ops.shape(x)
-    size = math.prod(shape[1:-1])
 
     @ops.custom_gradient
     def function(x, bias):
@@ -87,8 +84,7 @@ def _add_bias(x, bias):
 
         def gradient(*args, upstream=None):
             g = args[0] if upstream is None else upstream
-            sums = size * means_over_space(ops.reshape(g, (shape[0], size, shape[-1])))
-            return g, ops.sum(sums, axis=0)
+            return g, bias_gradient(g)
 
         return ops.reshape(y, shape), gradient
 

@@ -4,6 +4,8 @@ A sum of millions of float32 numbers, one after another, loses the last digits o
 and loses less; what it gives for chunks of at most 4,096 rows is added up afterwards.
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -29,6 +31,13 @@ def means_over_space(x):
         size = ops.shape(x)[1]
         return _sums_with_a_rest(values, size) / ops.cast(size, "float32")
     return ops.mean(_mean_of_chunks(_sums(values, rows), rows, x), axis=1)
+
+
+def bias_gradient(g):
+    """The float32 sums of (B, ..., C) over all but the channels: (C,)."""
+    shape = ops.shape(g)
+    size = math.prod(shape[1:-1])
+    return ops.sum(size * means_over_space(ops.reshape(g, (shape[0], size, shape[-1]))), axis=0)
 
 
 def means_of_products(x, y):

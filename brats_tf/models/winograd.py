@@ -20,7 +20,7 @@ from numpy.polynomial import polynomial
 
 from brats_tf.models.forms import has_plain_convolutions
 from brats_tf.models.precision import on_gpu
-from brats_tf.models.sums import means_over_space
+from brats_tf.models.sums import bias_gradient
 
 WIDTH = 3  # Of the kernel.
 TILE = 4  # Sections that are computed of `PRODUCTS` 2D convolutions.
@@ -66,7 +66,7 @@ def suits(layer, inputs):
 def convolve(x, kernel, bias):
     """(B, A, H, W, C), (3, 3, 3, C, F) and (F,), float32 -> (B, A, H, W, F), padded with zeros; A a multiple of 4.
 
-    The backward pass keeps `x`. The gradient of the bias is a sum of chunks, as in `convolutions`.
+    The backward pass keeps `x`.
     """
 
     @ops.custom_gradient
@@ -76,9 +76,7 @@ def convolve(x, kernel, bias):
             mirrored = ops.transpose(ops.flip(kernel, (0, 1, 2)), (0, 1, 2, 4, 3))
             dx = _of_volumes(g, mirrored)
             kernels = [_kernel_gradient(*both, dx) for both in zip(_volumes(x), _volumes(g), strict=True)]
-            size = math.prod(g.shape[1:4])
-            sums = size * means_over_space(ops.reshape(g, (g.shape[0], size, g.shape[-1])))
-            return dx, sum(kernels[1:], kernels[0]), ops.sum(sums, axis=0)
+            return dx, sum(kernels[1:], kernels[0]), bias_gradient(g)
 
         return _of_volumes(x, kernel, bias), gradient
 

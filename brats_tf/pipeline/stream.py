@@ -109,7 +109,7 @@ def training_stream(
         return samples if order.batch_size == 1 else samples.batch(order.batch_size)
 
     last = FOREVER if order.epochs is None else first_epoch + order.epochs
-    return tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch)
+    return _without_autotuning(tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch))
 
 
 def _reader(stored, seed, *, modalities, crop, patches):
@@ -153,13 +153,12 @@ def training_dataset(stream: tf.data.Dataset, *, outputs: str, augmentation: str
 
 def read_ahead(dataset):
     """Holds some batches ready, on the GPU where there is one."""
-    dataset = without_autotuning(dataset)
     if tf.config.list_physical_devices("GPU"):
         return dataset.apply(tf.data.experimental.prefetch_to_device("/gpu:0", buffer_size=READ_AHEAD))
     return dataset.prefetch(READ_AHEAD)
 
 
-def without_autotuning(dataset):
+def _without_autotuning(dataset):
     """A dataset whose iterators end at once, within the grace that a scheduler gives a training.
 
     Nothing here is left to tf.data's autotuning, and its thread, which sleeps for up to a minute, would keep whoever

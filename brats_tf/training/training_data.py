@@ -13,15 +13,7 @@ from brats_tf.config.config import Config
 from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.splits import Split, split_cases, warn_of_shared_patients
 from brats_tf.errors import InputError
-from brats_tf.pipeline.stream import (
-    Order,
-    Patches,
-    Shard,
-    order_of_epoch,
-    read_ahead,
-    training_stream,
-    without_autotuning,
-)
+from brats_tf.pipeline.stream import Order, Patches, Shard, order_of_epoch, read_ahead, training_stream
 from brats_tf.preprocessing.cache import CacheSettings, is_complete
 from brats_tf.preprocessing.fill_cache import prepare_cases
 from brats_tf.preprocessing.preprocess import prepare_case
@@ -119,8 +111,7 @@ class TrainingData:
         def of_machine(context):
             count = devices // context.num_input_pipelines
             shard = Shard(context.input_pipeline_id * count, count, devices)
-            stream = training_stream(self.stored, dataclasses.replace(order, shard=shard), **settings)
-            return without_autotuning(stream)
+            return training_stream(self.stored, dataclasses.replace(order, shard=shard), **settings)
 
         return iter(strategy.distribute_datasets_from_function(of_machine))
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from scipy.ndimage import correlate
+from traced_graphs import operations
 
 from brats_tf.models import convolutions, slices_first, winograd
 from brats_tf.models.embedding import embedding_network
@@ -41,13 +42,6 @@ def built(kind, shape, filters, **settings):
     layer = kind(filters, 3, padding="same", bias_initializer="normal", **settings)
     layer.build(shape)
     return layer
-
-
-def operations(function, *shapes):
-    """The kinds of operations in the graph of a function, those of nested functions included."""
-    traced = tf.function(function, autograph=False).get_concrete_function(*map(tf.TensorSpec, shapes))
-    definition = traced.graph.as_graph_def()
-    return {node.op for node in [*definition.node, *(n for f in definition.library.function for n in f.node_def)]}
 
 
 @pytest.mark.parametrize("training", [True, False])
