@@ -89,20 +89,26 @@ def tune_postprocessing(given):
     Takes a folder that was predicted without --drop-et-below-ml from cases that no network was trained on, and the
     truth of those; writes postprocessing.json into the folder of each network, for `predict --tuned`.
 
+    Of a cross-validation, it takes the folders of all folds: the volume is then the best of all their cases, for all
+    networks averaged, and it says what the cases of each fold score with the volume of the others.
+
     brats-tf predict BraTS2020 --cases validation --out tuning
     brats-tf tune-postprocessing tuning
     brats-tf predict BraTS2020_ValidationData --tuned
     """
     from brats_tf.cli.predictions import cases_to_score, convention_given, runs_of
     from brats_tf.evaluation.label_maps import LabelMaps
+    from brats_tf.evaluation.tune import Fold
     from brats_tf.evaluation.tune import tune_postprocessing as tune
 
-    maps = LabelMaps(given.predictions)
-    runs = runs_of(given, maps)
-    if not runs:
-        raise InputError(f"Tuning belongs to networks. Received: {given.predictions}, without a record of any.")
-    cases, convention = cases_to_score(given, maps), convention_given(given)
-    return FAILED_CASES if tune(cases, predictions=given.predictions, runs=runs, convention=convention) else 0
+    folds = []
+    for folder in given.folders or [Path(options.FOLDERS["out"])]:
+        maps = LabelMaps(folder, convention_given(given))
+        runs = runs_of(given, maps)
+        if not runs:
+            raise InputError(f"Tuning belongs to networks. Received: {folder}, without a record of any.")
+        folds.append(Fold(maps, cases_to_score(given, maps), runs))
+    return FAILED_CASES if tune(folds) else 0
 
 
 def compare(given):
@@ -177,7 +183,14 @@ def _report_options(parser):
 
 
 def _tune_options(parser):
-    options.add_predictions(parser)
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=options.parse_path,
+        metavar="PREDICTIONS",
+        help=f"folders that `brats-tf predict` wrote (default: {options.FOLDERS['out']})",
+    )
+    options.add_truth(parser)
     options.add_runs_of_predictions(parser)
 
 

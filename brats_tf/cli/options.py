@@ -168,16 +168,21 @@ def add_predictions(parser: argparse.ArgumentParser, *, truth: bool = True) -> N
         help=f"folder that `brats-tf predict` wrote{others} (default: {FOLDERS['out']})",
     )
     if truth:
-        parser.add_argument(
-            "--truth",
-            type=parse_path,
-            metavar="DATA",
-            help="cases, or segmentations alone: a folder, .csv or .json (default: the data that was predicted)",
-        )
-        whose = {"--labels": "the truth (default: as names tell)"}
-        whose["--prediction-labels"] = "the predictions (default: as recorded, else those of the truth)"
-        for option, text in whose.items():
-            parser.add_argument(option, choices=tuple(CONVENTIONS), help=f"convention of the labels in {text}")
+        add_truth(parser)
+
+
+def add_truth(parser: argparse.ArgumentParser) -> None:
+    """Adds what says where the truth of predictions is, unless their record does, and what the labels mean."""
+    parser.add_argument(
+        "--truth",
+        type=parse_path,
+        metavar="DATA",
+        help="cases, or segmentations alone: a folder, .csv or .json (default: the data that was predicted)",
+    )
+    whose = {"--labels": "the truth (default: as names tell)"}
+    whose["--prediction-labels"] = "the predictions (default: as recorded, else those of the truth)"
+    for option, text in whose.items():
+        parser.add_argument(option, choices=tuple(CONVENTIONS), help=f"convention of the labels in {text}")
 
 
 def add_runs_of_predictions(parser: argparse.ArgumentParser) -> None:

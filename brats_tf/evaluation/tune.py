@@ -3,6 +3,7 @@
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.table import Table
@@ -23,96 +24,172 @@ log = logging.getLogger(__name__)
 THRESHOLDS_ML = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 
 
-def tune_postprocessing(cases, *, predictions, runs, convention=None):
+class Fold(NamedTuple):
+    """A folder of predictions to tune on, the cases with truth that it is of, and the runs that predicted it."""
+
+    maps: LabelMaps
+    cases: list
+    runs: list
+
+    @property
+    def steps(self):
+        """What else was done to the predictions, as `save_tuned` stores it."""
+        record = self.maps.record
+        made = record.get("postprocessing", {}) | {"mirror": record.get("forward", {}).get("mirror", "none")}
+        known = asdict(PostProcessing()) | {"mirror": "none"}
+        return {name: made.get(name, default) for name, default in known.items() if name != TUNED}
+
+
+def tune_postprocessing(folds):
     """Tunes the ET volume of `PostProcessing` on predictions of cases with truth, and stores it with the runs.
 
-    `convention` is that of the labels in the predictions; None for that of each case.
+    Args:
+        folds: a `Fold` or more, as of a cross-validation: the volume is that which is best for all cases, and belongs
+            to the networks of all folds together. With several, each fold is also scored with the volume that is best
+            for the others' cases, which is what other cases may expect.
 
     Returns:
         A list of (case id, sentence) of the cases that could not be read.
 
     Raises:
-        InputError: when a network was trained on one of the cases, or ET was dropped from the predictions already.
+        InputError: when a network was trained on one of its cases, ET was dropped from the predictions already, a case
+            or a network's name is in two folders, or the folders were predicted with other steps.
     """
-    maps = LabelMaps(predictions, convention)
-    record = maps.record
-    _check_tuning(cases, maps, runs)
-    read, failures = {}, []
-    for case in track(cases, "Reading"):
-        try:
-            pair = read_pair(case, maps)
-            read[case.id] = (*pair.regions["ET"], pair.spacing_mm)
-        except InputError as error:
-            failures.append((case.id, str(error)))
-            log.info(f"Left out: {error}")
-    leave_out_misread(cases, read, failures)
-    pairs = list(read.values())
-    if not pairs:
-        raise InputError(f"None of {len(cases)} cases could be read from {predictions}.")
-    tuned = tune_et_threshold(pairs)
-    steps = record.get("postprocessing", {}) | {"mirror": record.get("forward", {}).get("mirror", "none")}
-    save_tuned(tuned, runs, steps, record.get("networks", {}))
-    table = Table("ET below, ml", "mean Dice of ET x 100", title=f"{len(pairs)} cases")
-    for threshold, mean in tuned["mean_dice"].items():
-        table.add_row(threshold, f"{100 * mean:.2f}")
-    console.print(table)
-    log.info(
-        f"Best: {tuned['drop_et_below_ml']:g} ml, written to {POSTPROCESSING_FILE} of "
-        f"{', '.join(str(run) for run in runs)}. Rule: {EMPTY_MASK_RULES['brats'].sentence}."
-    )
+    for fold in folds:
+        _check_tuning(fold)
+    runs, weights = _check_together(folds)
+    scores, failures = {}, []
+    for fold in folds:
+        for case in track(fold.cases, f"Reading {fold.maps.folder}"):
+            try:
+                pair = read_pair(case, fold.maps)
+                scores[case.id] = et_scores(*pair.regions["ET"], pair.spacing_mm)
+            except InputError as error:
+                failures.append((case.id, str(error)))
+                log.info(f"Left out: {error}")
+    leave_out_misread([case for fold in folds for case in fold.cases], scores, failures)
+    found = {fold.maps.folder: [scores[case.id] for case in fold.cases if case.id in scores] for fold in folds}
+    for fold in folds:
+        if not found[fold.maps.folder]:
+            raise InputError(f"None of {len(fold.cases)} cases could be read from {fold.maps.folder}.")
+    tuned = tune_et_threshold(list(scores.values()))
+    if len(folds) > 1:
+        tuned["cross_validated"] = cross_validate(found)
+    save_tuned(tuned, runs, folds[0].steps, weights)
+    _show(tuned, runs)
     return failures
 
 
-def tune_et_threshold(pairs):
+def et_scores(truth, prediction, spacing_mm):
+    """The Dice of ET for each of `THRESHOLDS_ML`, of masks (X, Y, Z) bool with voxel edges in mm."""
+    volume_ml = np.count_nonzero(prediction) * float(np.prod(spacing_mm)) / 1000
+    kept, dropped = dice(truth, prediction), dice(truth, np.zeros_like(prediction))
+    return [dropped if volume_ml < threshold else kept for threshold in THRESHOLDS_ML]
+
+
+def tune_et_threshold(scores):
     """The volume of ET below which dropping it scores best.
 
     Args:
-        pairs: an iterable of (truth ET, predicted ET, spacing_mm), masks (X, Y, Z) bool, one for each case.
+        scores: `et_scores` of each case.
 
     Returns:
         {"drop_et_below_ml", "cases", "mean_dice": {threshold: mean ET Dice}}: of equal means the least threshold wins.
     """
-    scores = []
-    for truth, prediction, spacing_mm in pairs:
-        volume_ml = np.count_nonzero(prediction) * float(np.prod(spacing_mm)) / 1000
-        kept, dropped = dice(truth, prediction), dice(truth, np.zeros_like(prediction))
-        scores.append([dropped if volume_ml < threshold else kept for threshold in THRESHOLDS_ML])
     means = np.mean(scores, axis=0)
     return {
-        "drop_et_below_ml": THRESHOLDS_ML[int(np.argmax(means))],
+        TUNED: THRESHOLDS_ML[int(np.argmax(means))],
         "cases": len(scores),
         "mean_dice": {f"{threshold:g}": float(mean) for threshold, mean in zip(THRESHOLDS_ML, means, strict=True)},
     }
+
+
+def cross_validate(folds):
+    """The mean Dice of ET where no case takes part in the choice of its own volume.
+
+    Args:
+        folds: {folder: `et_scores` of each case}, of two folders or more.
+
+    Returns:
+        {"mean_dice", "drop_et_below_ml": {folder: the volume that is best for the cases in the others}}.
+    """
+    volumes, scores = {}, []
+    for folder, cases in folds.items():
+        others = [one for other, its in folds.items() if other != folder for one in its]
+        volumes[str(folder)] = tune_et_threshold(others)[TUNED]
+        scores += [one[THRESHOLDS_ML.index(volumes[str(folder)])] for one in cases]
+    return {"mean_dice": float(np.mean(scores)), TUNED: volumes}
 
 
 def save_tuned(tuned, runs, steps, weights):
     """Writes a tuned threshold into each run's folder, with the networks, the SHA-256 of their weights and the other
     steps that it belongs to.
     """
-    known = asdict(PostProcessing()) | {"mirror": "none"}
-    others = {name: steps.get(name, default) for name, default in known.items() if name != TUNED}
     for run in runs:
         write_json(
             Path(run) / POSTPROCESSING_FILE,
-            tuned | {"networks": sorted(Path(one).name for one in runs), "weights": weights, "steps": others},
+            tuned | {"networks": sorted(Path(one).name for one in runs), "weights": weights, "steps": steps},
         )
 
 
-def _check_tuning(cases, maps, runs):
+def _show(tuned, runs):
+    table = Table("ET below, ml", "mean Dice of ET x 100", title=f"{tuned['cases']} cases")
+    for threshold, mean in tuned["mean_dice"].items():
+        table.add_row(threshold, f"{100 * mean:.2f}")
+    console.print(table)
+    if "cross_validated" in tuned:
+        cross_validated, volumes = tuned["cross_validated"], tuned["cross_validated"][TUNED]
+        log.info(
+            f"With the volume that is best for the other folders ({', '.join(f'{v:g} ml' for v in volumes.values())}), "
+            f"the mean Dice of ET x 100 is {100 * cross_validated['mean_dice']:.2f}: expect this of other cases."
+        )
+    log.info(
+        f"Best: {tuned[TUNED]:g} ml, written to {POSTPROCESSING_FILE} of {', '.join(str(run) for run in runs)}. "
+        f"Rule: {EMPTY_MASK_RULES['brats'].sentence}."
+    )
+
+
+def _check_tuning(fold):
     """Raises `InputError` unless the cases are new to the networks that predicted them, and no ET was dropped."""
-    record, predictions = maps.record, maps.folder
-    for run in runs:
-        seen = {case.id for case in cases} & set(Split.load(run).training)
+    record, predictions = fold.maps.record, fold.maps.folder
+    for run in fold.runs:
+        seen = {case.id for case in fold.cases} & set(Split.load(run).training)
         if seen:
             raise InputError(
                 "Tuning needs predictions of cases that training has not seen: predict with --cases validation. "
                 f"Received {len(seen)} that trained {run}: {', '.join(sorted(seen)[:3])}."
             )
-    dropped = record.get("postprocessing", {}).get("drop_et_below_ml")
+    dropped = record.get("postprocessing", {}).get(TUNED)
     if dropped:
         raise InputError(f"{predictions} must be predicted without --drop-et-below-ml. Received: {dropped:g} ml.")
-    names = {Path(run).name for run in runs}
+    names = {Path(run).name for run in fold.runs}
     if record and set(record["networks"]) != names:
         raise InputError(
             f"{predictions} must be predicted by {', '.join(sorted(names))}. Received: {', '.join(record['networks'])}."
         )
+
+
+def _check_together(folds):
+    """(the runs of all folds, each once; {network: SHA-256 of its weights}).
+
+    Raises `InputError` where the folds cannot be tuned together.
+    """
+    first, found_in, runs, weights = folds[0], {}, {}, {}
+    for fold in folds:
+        if fold.steps != first.steps:
+            raise InputError(
+                f"All must be predicted with the same steps. Received: {first.steps} in {first.maps.folder} and "
+                f"{fold.steps} in {fold.maps.folder}."
+            )
+        for case in fold.cases:
+            if other := found_in.get(case.id):
+                where = f"{other} and {fold.maps.folder}"
+                raise InputError(f"Case {case.id} must be predicted in one of the folders. Received: {where}.")
+            found_in[case.id] = fold.maps.folder
+        for run in map(Path, fold.runs):
+            if runs.setdefault(run.name, run) != run:
+                raise InputError(f"Networks must have names of their own. Received: {runs[run.name]} and {run}.")
+        for name, sha in fold.maps.record.get("networks", {}).items():
+            if weights.setdefault(name, sha) != sha:
+                raise InputError(f"{fold.maps.folder} was predicted with other weights of {name} than the others.")
+    return list(runs.values()), weights

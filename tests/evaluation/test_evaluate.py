@@ -16,7 +16,7 @@ from brats_tf.evaluation.evaluate import evaluate, score_case, show_table
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.results import read_scores
 from brats_tf.evaluation.scores import METRICS
-from brats_tf.evaluation.tune import tune_postprocessing
+from brats_tf.evaluation.tune import Fold, tune_postprocessing
 from brats_tf.regions import CONVENTIONS
 
 
@@ -86,7 +86,7 @@ def test_tuning_reads_predictions_and_leaves_the_threshold_with_the_runs(phantom
     change(folder / f"{phantoms[3].id}.nii.gz", lambda labels: put(labels, 4))
     (folder / f"{phantoms[1].id}.nii.gz").unlink()
     Split("all", 0, ["Another"], []).save(tmp_path / "flair")
-    ((case_id, sentence),) = tune_postprocessing(phantoms, predictions=folder, runs=[tmp_path / "flair"])
+    ((case_id, sentence),) = tune_postprocessing([Fold(LabelMaps(folder), phantoms, [tmp_path / "flair"])])
     assert case_id == phantoms[1].id and "expected its label map" in sentence
     tuned = json.loads((tmp_path / "flair" / "postprocessing.json").read_text())
     # One voxel of 6 mm is 0.216 ml.
@@ -98,13 +98,13 @@ def test_tuning_on_what_was_learned_or_dropped_is_refused(phantoms, tmp_path):
     folder, run = perfect(phantoms, tmp_path / "p"), tmp_path / "flair"
     Split("all", 0, [phantoms[2].id], []).save(run)
     with pytest.raises(InputError, match="predict with --cases validation. Received 1 .* Phantom_003"):
-        tune_postprocessing(phantoms, predictions=folder, runs=[run])
+        tune_postprocessing([Fold(LabelMaps(folder), phantoms, [run])])
     write_record(folder, postprocessing={"drop_et_below_ml": 0.5})
     with pytest.raises(InputError, match="must be predicted without --drop-et-below-ml. Received: 0.5 ml"):
-        tune_postprocessing(phantoms[:2], predictions=folder, runs=[run])
+        tune_postprocessing([Fold(LabelMaps(folder), phantoms[:2], [run])])
     write_record(folder, networks={"t2": "0"})
     with pytest.raises(InputError, match="must be predicted by flair. Received: t2"):
-        tune_postprocessing(phantoms[:2], predictions=folder, runs=[run])
+        tune_postprocessing([Fold(LabelMaps(folder), phantoms[:2], [run])])
     assert not (run / "postprocessing.json").exists()
 
 
@@ -173,7 +173,7 @@ def test_cases_of_children_in_the_numbers_of_2024_are_not_scored_as_those_of_202
         evaluate(cases, predictions=predictions, results=tmp_path / "results")
     Split("all", 0, ["Another"], []).save(tmp_path / "flair")
     with pytest.raises(InputError, match="None of 3 cases could be read"):
-        tune_postprocessing(cases, predictions=predictions, runs=[tmp_path / "flair"])
+        tune_postprocessing([Fold(LabelMaps(predictions), cases, [tmp_path / "flair"])])
     kept = [case.id for case in cases if case.id != "BraTS-PED-00002-000"]
     write_record(predictions, kept, left_out={"BraTS-PED-00002-000": "damaged"})  # Its truth shows it all the same.
     with pytest.raises(InputError, match="None of 3 cases could be scored"):

@@ -1,13 +1,14 @@
 """Each step on label maps drawn by hand, and the threshold of ET that tuning must find."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from brats_tf.config.execution import PostProcessing
 from brats_tf.errors import InputError
-from brats_tf.evaluation.tune import save_tuned, tune_et_threshold
+from brats_tf.evaluation.tune import cross_validate, et_scores, save_tuned, tune_et_threshold
 from brats_tf.inference.postprocessing import postprocess, with_tuned
 
 MM = (1, 1, 1)
@@ -65,25 +66,35 @@ def test_impossible_volumes_are_refused():
         PostProcessing(remove_below_ml=-1)
 
 
-def masks(size, overlap):
-    """Truth of `size` voxels (0: none), prediction of which `overlap` are right and 40 in all."""
+def scored(size, overlap):
+    """The scores of a truth of `size` voxels (0: none) and a prediction of which `overlap` are right and 40 in all."""
     truth, prediction = np.zeros((2, 400), bool)
     truth[:size] = True
     prediction[size - overlap : size - overlap + 40] = True
-    return truth, prediction, (5, 2, 1)
+    return et_scores(truth, prediction, (5, 2, 1))
 
 
 def test_the_threshold_is_the_least_of_the_best():
     # 40 voxels of 0.01 ml: 0.4 ml are predicted where there is nothing, so dropping below 0.5 ml wins that case.
-    tuned = tune_et_threshold([masks(0, 0)])
+    tuned = tune_et_threshold([scored(0, 0)])
     assert (tuned["drop_et_below_ml"], tuned["cases"]) == (0.5, 1)
     assert tuned["mean_dice"]["0.3"] == 0 and tuned["mean_dice"]["0.5"] == 1
     # Where the truth has them, dropping loses; with both kinds of cases the larger gain decides.
-    right = masks(40, 40)
+    right = scored(40, 40)
     assert tune_et_threshold([right])["drop_et_below_ml"] == 0
-    half = masks(40, 10)
-    assert tune_et_threshold([masks(0, 0), half])["drop_et_below_ml"] == 0.5
-    assert tune_et_threshold([masks(0, 0), right, half])["drop_et_below_ml"] == 0
+    half = scored(40, 10)
+    assert tune_et_threshold([scored(0, 0), half])["drop_et_below_ml"] == 0.5
+    assert tune_et_threshold([scored(0, 0), right, half])["drop_et_below_ml"] == 0
+
+
+def test_no_case_chooses_its_own_volume():
+    none, right = scored(0, 0), scored(40, 40)  # 0.5 ml is best for the first, 0 for the second.
+    cross_validated = cross_validate({"a": [none], "b": [right, right]})
+    assert cross_validated == {"mean_dice": 0, "drop_et_below_ml": {"a": 0, "b": 0.5}}
+    assert cross_validate({"a": [none], "b": [none, right], "c": [none]}) == {
+        "mean_dice": 0.75,
+        "drop_et_below_ml": {"a": 0.5, "b": 0.5, "c": 0.5},
+    }
 
 
 def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
@@ -92,7 +103,9 @@ def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
         InputError, match=r"flair/postprocessing.json is missing; `brats-tf tune-postprocessing` writes it"
     ):
         with_tuned(PostProcessing(), runs)
-    save_tuned({"drop_et_below_ml": 0.3, "cases": 2, "mean_dice": {}}, runs, {"fill_holes": True}, {})
+    steps = asdict(PostProcessing(fill_holes=True)) | {"mirror": "none"}
+    del steps["drop_et_below_ml"]
+    save_tuned({"drop_et_below_ml": 0.3, "cases": 2, "mean_dice": {}}, runs, steps, {})
     assert with_tuned(PostProcessing(fill_holes=True), runs[::-1]) == PostProcessing(
         fill_holes=True, drop_et_below_ml=0.3
     )
