@@ -27,8 +27,10 @@ def convention_given(given: Namespace) -> Convention | None:
     return CONVENTIONS.get(given.prediction_labels)
 
 
-def cases_to_score(given: Namespace, maps: LabelMaps) -> list[Case]:
+def cases_to_score(given: Namespace, maps: LabelMaps, known: dict | None = None) -> list[Case]:
     """The cases with truth that PREDICTIONS are of: from `--truth`, or from the data that its record names.
+
+    `known`, {root: what `find_truth` found there}, spares several PREDICTIONS of the same data to look again.
 
     Raises:
         InputError: when neither is there, or has the truth of a prediction.
@@ -36,14 +38,16 @@ def cases_to_score(given: Namespace, maps: LabelMaps) -> list[Case]:
     cases: list[Case] = []
     skipped: list[tuple[Path, str]] = []
     complaints: list[InputError] = []
+    known = {} if known is None else known
     for root in _roots(given.truth, maps, "--truth"):
         try:
-            found, left_out = find_truth(root, given.labels)
+            if root not in known:
+                known[root] = find_truth(root, given.labels)
+                skipped += known[root][1]
         except InputError as error:  # Of several recorded folders, one may have no truth.
             complaints.append(error)
             continue
-        cases += found
-        skipped += left_out
+        cases += known[root][0]
     if not cases and complaints:
         raise complaints[0]
     for complaint in complaints:
@@ -56,6 +60,11 @@ def cases_to_score(given: Namespace, maps: LabelMaps) -> list[Case]:
             f"None of the {len(cases)} cases with truth is one of {maps.folder}. Received there: "
             f"{name_some(maps.ids()) or 'no label map'}."
         )
+    for case in chosen:
+        if maps.is_label_map(case.segmentation):
+            raise InputError(
+                f"Case {case.id}: its truth must be another file than its label map. Received: {case.segmentation}."
+            )
     if len(chosen) < len(cases):
         log.info(f"{len(cases) - len(chosen)} of the {len(cases)} cases with truth were not to be predicted.")
     without = maps.without_truth(cases)

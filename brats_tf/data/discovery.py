@@ -10,6 +10,8 @@ from brats_tf.data.case_lists import MSD_FOLDERS, read_list, read_msd
 from brats_tf.data.layouts import (
     GRADES,
     HYPHENED,
+    PREDICTION_FILE,
+    PREDICTION_FOLDERS,
     SEGMENTATION,
     UNDERSCORED,
     ListLayout,
@@ -40,7 +42,7 @@ def find_cases(root: str | Path, *, images: bool = True) -> tuple[list[Case], li
         volume and is none.
 
     Raises:
-        InputError: when `root` is neither, or holds no case at all.
+        InputError: when `root` is neither, or holds no case at all; or, without images, two segmentations of a case.
     """
     root = Path(root)
     if root.is_file():
@@ -51,6 +53,9 @@ def find_cases(root: str | Path, *, images: bool = True) -> tuple[list[Case], li
     grades: dict[str, str] = {}
     skipped: list[tuple[Path, str]] = []
     for folder, folders, files in walk(root, skipped):
+        if PREDICTION_FILE in files and folder != root:  # What `predict` wrote, here or in a folder with the cases.
+            folders[:] = [name for name in folders if name not in PREDICTION_FOLDERS]
+            files = [name for name in files if not is_nifti(name)]
         if "dataset.json" in files:
             found += read_msd(folder / "dataset.json", skipped)
             folders[:] = [name for name in folders if name not in MSD_FOLDERS]
@@ -59,9 +64,14 @@ def find_cases(root: str | Path, *, images: bool = True) -> tuple[list[Case], li
             if name.lower().endswith(".csv"):
                 grades |= _read_grades(folder / name, skipped)
     cases: dict[str, Case] = {}
-    for case in found:
+    for case in sorted(found, key=lambda case: not case.volumes):  # A segmentation alone may be of another program.
         if case.id in cases:
             skipped.append((case.folder, f"case {case.id} was already found in {cases[case.id].folder}"))
+            if not images and not cases[case.id].volumes:
+                raise InputError(
+                    f"Case {case.id}: two segmentations without images could be its truth, in "
+                    f"{cases[case.id].folder} and {case.folder}. Name the folder of one of them."
+                )
         elif images and not case.volumes:
             skipped.append((case.folder, f"case {case.id} has a segmentation but no modality"))
         elif not is_safe(case.id):

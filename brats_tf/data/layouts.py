@@ -7,6 +7,8 @@ from typing import Any
 from brats_tf.regions import BRATS_2017, BRATS_2023, BRATS_2024, MODALITIES, MSD_TASK01, Convention
 
 SEGMENTATION = "seg"
+# Of what `predict` writes: the record in a folder of label maps, and the folders of other volumes beside them.
+PREDICTION_FILE, PREDICTION_FOLDERS = "prediction.json", ("probabilities", "uncertainty")
 MAX_ID_LENGTH = 128  # Leaves room for the rest of a file's name.
 GRADES = ("HGG", "LGG")  # High-grade and low-grade glioma, as 2017-2020 sort them.
 PARTS = (*MODALITIES, SEGMENTATION)

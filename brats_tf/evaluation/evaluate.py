@@ -14,7 +14,6 @@ from rich.table import Table
 from brats_tf import __version__
 from brats_tf.config.execution import EvaluationOptions
 from brats_tf.data.case import Case
-from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.notes import leave_out_misread
 from brats_tf.errors import InputError, about
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
@@ -63,16 +62,16 @@ def evaluate(
     """
     options, results = options or EvaluationOptions(), Path(results)
     failures: list[tuple[str, str]] = []
-    by_id = {case.id: case for case in cases}
     maps = LabelMaps(predictions, convention)
     with lock(results):
         pool = executor or ThreadPoolExecutor(options.workers or available_cores())
-        scored = _score_all(cases, partial(score_case, maps=maps, empty=options.empty_masks), pool, failures)
-        leave_out_misread(cases, scored, failures)
+        found = _score_all(cases, partial(_scores_and_hash, maps=maps, empty=options.empty_masks), pool, failures)
+        leave_out_misread(cases, found, failures)
+        scored = {case_id: scores for case_id, (scores, _) in found.items()}
         if not scored:
             raise InputError(f"None of {len(cases)} cases could be scored against {predictions}.")
         summary = _summarise(scored, failures, maps, options) | {"without_truth": maps.without_truth(cases)}
-        summary["truth_sha256"] = {case_id: sha256_of(by_id[case_id].require(SEGMENTATION)) for case_id in scored}
+        summary["truth_sha256"] = {case_id: sha256 for case_id, (_, sha256) in found.items()}
         write_scores(results, scored, summary)
     log.info(f"Scores written to {results / CASES_FILE} and {results / SUMMARY_FILE}.")
     return summary, failures
@@ -147,12 +146,18 @@ def score_case(case, maps, empty="brats"):
     Raises:
         InputError: when truth or prediction is missing, differs in geometry, or holds unknown labels.
     """
+    return _scores_and_hash(case, maps, empty)[0]
+
+
+def _scores_and_hash(case, maps, empty):
+    """(what `score_case` returns, the SHA-256 of the truth)."""
     pair = read_pair(case, maps)
     spacing_mm, voxels = pair.spacing_mm, pair.voxels
-    return {
+    scores = {
         region: score_region(truth, prediction, spacing_mm, empty, voxels=voxels)
         for region, (truth, prediction) in pair.regions.items()
     }
+    return scores, pair.truth_sha256
 
 
 def _uncertainty(record, scored):

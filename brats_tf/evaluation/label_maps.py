@@ -102,6 +102,11 @@ class LabelMaps:
         record = self.record
         return not record or case_id in record["cases"] or case_id in record["left_out"] or case_id in record["pending"]
 
+    def is_label_map(self, path):
+        """Whether a file is one of these label maps, under this path or another."""
+        own = self.folder / Path(path).name
+        return own.is_file() and Path(path).exists() and own.samefile(path)
+
     def without_truth(self, cases):
         """The names of the files that belong to none of the cases, sorted."""
         expected = {name.format(case.id) for case in cases for name in NAMES}
@@ -121,16 +126,19 @@ class Pair:
         regions: {region: (truth, prediction)}, masks (X, Y, Z), bool.
         spacing_mm: the edges of a voxel along the file's axes.
         voxels: the size of the whole volume.
+        truth_sha256: of the file of the truth.
     """
 
     regions: dict
     spacing_mm: tuple
     voxels: int
+    truth_sha256: str
 
 
 def read_pair(case, maps):
     """The `Pair` of a case, read and checked."""
-    truth = volumes.read_segmentation(case.require(SEGMENTATION), case_id=case.id)
+    file = read_nifti(case.require(SEGMENTATION), case_id=case.id)
+    truth = volumes.as_segmentation(file, case_id=case.id)
     expected = volumes.read_label_classes(truth, case)  # First: its labels tell about other cases, too.
     predicted, geometry = maps.read_classes(case)
     volumes.check_same_geometry(truth.geometry, geometry, case_id=case.id)
@@ -138,4 +146,4 @@ def read_pair(case, maps):
     box = with_margin(found or (slice(0, 1),) * expected.ndim, expected.shape)
     pairs = [np.moveaxis(classes_to_regions(np.asarray(one[box])), -1, 0) for one in (expected, predicted)]
     regions = dict(zip(REGIONS, zip(*map(np.ascontiguousarray, pairs), strict=True), strict=True))
-    return Pair(regions, volumes.spacing_of(truth.affine), expected.size)
+    return Pair(regions, volumes.spacing_of(truth.affine), expected.size, file.sha256)

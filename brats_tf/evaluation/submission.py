@@ -56,7 +56,11 @@ def package_submission(predictions, archive, *, cases=None, skipped=()):
     known = {f"{case_id}.nii.gz" for case_id in unfinished}
     objections = [(name, sentence) for name, sentence in objections if name not in known]  # Which say why.
     objections += [(f"{case_id}.nii.gz", _complaint(maps, case_id)) for case_id in unfinished]
-    objections += [(str(path), f"was skipped, so its prediction may be missing: {reason}.") for path, reason in skipped]
+    objections += [
+        (str(path), f"was skipped, so its prediction may be missing: {reason}.")
+        for path, reason in skipped
+        if not Path(path).resolve().is_relative_to(maps.folder.resolve())  # The predictions may lie among the cases.
+    ]
     for path in track(paths, "Checking"):
         if cases is not None and path.name not in by_name:
             objections.append((path.name, "belongs to none of the cases."))

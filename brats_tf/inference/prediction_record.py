@@ -6,15 +6,14 @@ from pathlib import Path
 
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
-from brats_tf.data.layouts import is_safe
+from brats_tf.data.layouts import PREDICTION_FILE, PREDICTION_FOLDERS, is_safe
 from brats_tf.errors import InputError
 from brats_tf.regions import REGIONS
 from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runs.record import check_kinds
 from brats_tf.runtime.files import read_json, sha256_of, sha256_of_text
 
-PREDICTION_FILE = "prediction.json"
-PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = "probabilities", "uncertainty"
+PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER = PREDICTION_FOLDERS
 FOLDERS = (PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER, ".")  # Of what is written of a case, its label map last.
 MADE_BY = ("networks", "settings", "postprocessing", "forward")  # Predictions in one folder share these.
 _KINDS = dict.fromkeys((*MADE_BY, "checkpoints", "cases", "left_out"), dict) | {"data": list, "pending": list}

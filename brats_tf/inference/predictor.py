@@ -1,6 +1,7 @@
 """A trained network that predicts whole volumes: at once, or in sliding windows when it sees patches."""
 
 import itertools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Predictor:
     @property
     def facts(self):
         """What `prediction.json` says of it besides the hash of its weights."""
-        origin = {"run": str(self.run.resolve()) if self.run else "", "checkpoint": self.checkpoint}
+        origin = {"run": os.path.abspath(self.run) if self.run else "", "checkpoint": self.checkpoint}
         return origin | {"initial_weights": self.initial_weights, "chosen_on": list(self.chosen_on)}
 
     @property

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from prediction_records import write_record
 from repository import REPOSITORY
+from untrained_runs import untrained
 
 from brats_tf.cli.main import main
+from brats_tf.data.splits import Split
 from brats_tf.evaluation import contribution
 from brats_tf.runtime.lock import lock
 
@@ -257,3 +259,48 @@ def test_after_predict_one_folder_is_enough(phantom_folder, phantoms, tmp_path, 
     assert call("report", out, "--runs", tmp_path / "moved") == 0
     assert call("package-submission", out, "--archive", tmp_path / "a.zip") == 2  # Phantoms are none of BraTS.
     assert "must be named as its case" in capsys.readouterr().out
+
+
+def test_label_maps_are_not_their_own_truth(bare, phantom_folder, phantoms, tmp_path, capsys):
+    assert call("evaluate", bare / "other", "--truth", bare / "other") == 2
+    assert "its truth must be another file than its label map" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "data").mkdir()
+    for case in phantoms:
+        shutil.copytree(case.folder, tmp_path / "data" / case.folder.name)
+    (tmp_path / "data" / "A").mkdir()
+    for path in (bare / "other").iterdir():
+        shutil.copy(path, tmp_path / "data" / "A" / path.name.replace("-seg", "_seg"))
+    for truth, results in ((phantom_folder, "outside"), (tmp_path / "data", "among_the_cases")):
+        assert call("evaluate", tmp_path / "data" / "A", "--truth", truth, "--results", tmp_path / results) == 0
+    scores = [(tmp_path / name / "cases.csv").read_bytes() for name in ("outside", "among_the_cases")]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_may_be_a_link(phantom_folder, phantoms, tmp_path):
+    run = untrained(tmp_path / "store" / "20250101", modalities=("flair",))
+    Split("all", 0, ["Another"], []).save(run)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(run)
+    out = tmp_path / "out"
+    assert call("predict", phantom_folder, "--runs", tmp_path / "runs", "--networks", "mine", "--out", out) == 0
+    assert call("tune-postprocessing", out) == 0
+    assert (run / "postprocessing.json").is_file()
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert call("tune-postprocessing", out, "--runs", tmp_path / "moved") == 0
+
+
+def test_a_pool_says_what_was_left_out_and_names_every_folder(bare, capsys):
+    for number, path in enumerate(sorted((bare / "other").iterdir())):
+        (bare / f"fold{number % 2}" / "all").mkdir(exist_ok=True, parents=True)
+        shutil.copy(path, bare / f"fold{number % 2}" / "all")
+    folders = [bare / f"fold{number}" / "all" for number in (0, 1)]
+    (folders[1] / "Phantom_004-seg.nii.gz").unlink()
+    for folder in folders:
+        assert call("evaluate", folder, "--truth", bare / "truth") == 2
+    capsys.readouterr()
+    assert call("pool", *folders, "--results", bare / "pooled") == 2
+    said = capsys.readouterr().out
+    assert "Left out, without scores in any of the folders: Phantom_004." in said
+    assert all(str(folder) in said for folder in folders)
+    assert list(json.loads((bare / "pooled" / "summary.json").read_text())["left_out"]) == ["Phantom_004"]

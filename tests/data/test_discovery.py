@@ -146,8 +146,8 @@ def test_what_is_skipped_says_why(tmp_path):
     assert [(path.name, reason.split(" was ")[0]) for path, reason in skipped] == [
         ("a_flair.nii.gz", "a second flair of case a"),
         ("a_notes.nii.gz", "its name follows no BraTS layout"),
-        ("b", "case b has a segmentation but no modality"),
         ("copy", "case a"),
+        ("b", "case b has a segmentation but no modality"),
     ]
 
 
@@ -311,3 +311,31 @@ def test_real_folders(real_data):
     assert [case.convention for case in native].count(BRATS_2023) == 4
     assert all(len(case.volumes) == 4 and case.segmentation for case in native)
     assert len(find_cases(real_data / "uint8")[0]) == 20
+
+
+def test_a_segmentation_beside_its_images_comes_before_one_alone(tmp_path):
+    """Label maps of another program may lie among the cases, in a folder that sorts before theirs."""
+    touch(tmp_path / "A_other_program", "BraTS20_Training_001_seg.nii.gz")
+    touch(tmp_path / "BraTS20_Training_001", *underscored("BraTS20_Training_001"))
+    for images in (True, False):
+        (case,), ((path, reason),) = find_cases(tmp_path, images=images)
+        assert case.segmentation.parent == case.folder == tmp_path / "BraTS20_Training_001"
+        assert path == tmp_path / "A_other_program" and "was already found in" in reason
+
+
+def test_of_two_segmentations_alone_none_is_guessed(tmp_path):
+    for name in ("labels", "labels_old"):
+        touch(tmp_path / name, "BraTS20_Training_001_seg.nii.gz")
+    with pytest.raises(InputError, match=r"Case BraTS20_Training_001: two segmentations .*/labels and .*/labels_old"):
+        find_cases(tmp_path, images=False)
+
+
+def test_predictions_among_the_cases_are_no_cases_and_not_skipped(tmp_path):
+    touch(tmp_path / "BraTS20_Training_001", *underscored("BraTS20_Training_001"))
+    touch(tmp_path / "predictions", "prediction.json", "BraTS20_Training_001.nii.gz")
+    touch(tmp_path / "predictions" / "probabilities", "BraTS20_Training_001.nii.gz")
+    touch(tmp_path / "predictions" / "cases" / "BraTS20_Training_002", *underscored("BraTS20_Training_002"))
+    cases, skipped = find_cases(tmp_path)
+    assert ([case.id[-3:] for case in cases], skipped) == (["001", "002"], [])
+    touch(tmp_path / "other_predictions", "BraTS20_Training_001.nii.gz")
+    assert len(find_cases(tmp_path)[1]) == 1

@@ -126,3 +126,15 @@ def test_real_cases_must_all_be_there_with_their_own_affine(real_data, tmp_path,
     assert "belongs to none of the cases" in said["BraTS2021_99999.nii.gz"]
     arguments = ["package-submission", "--data", str(real_data / "native"), str(tmp_path / "p")]
     assert main([*arguments, "--archive", str(tmp_path / "b.zip")]) == 2
+
+
+def test_predictions_may_lie_among_the_cases(real_data, tmp_path):
+    (case,) = [case for case in find_cases(real_data / "native")[0] if case.id == "BraTS20_Training_001"]
+    shutil.copytree(case.folder, tmp_path / case.id)
+    for folder in ("predictions", "other"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(case.segmentation, tmp_path / folder / f"{case.id}.nii.gz")
+    command = ["package-submission", "--data", str(tmp_path), "--archive", str(tmp_path / "a.zip")]
+    assert main([*command, str(tmp_path / "predictions")]) == 2  # The other file is of nobody knows what.
+    shutil.rmtree(tmp_path / "other")
+    assert main([*command, str(tmp_path / "predictions")]) == 0
