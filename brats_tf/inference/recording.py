@@ -61,8 +61,7 @@ class PredictionRecord:
                 f"with --out, or replace it with --replace. Received {len(foreign)} such label maps."
             )
         settled = {name: kept.get(name, {}) for name in ("cases", "left_out")}
-        finished = finished_cases(kept, out, options) if options.resume else ()
-        done = {case.id for case in cases if case.id in finished and _is_of(case, kept["cases"][case.id])}
+        done = _finished(kept, out, cases, options)
         self.wanted = [case.id for case in cases if case.id not in done]
         folders = [*kept.get("data", []), *([str(Path(data).resolve())] if data else [])]
         self.content = {
@@ -114,6 +113,16 @@ def check_target(out, predictors, postprocessing):
     if record:
         remedy = "shards join those of the same, whatever --replace says; name another folder with --out"
         check_same(record, how_made(predictors, postprocessing), out, remedy)
+
+
+def finished_before(out, cases, options):
+    """The ids of the `Case`s that stay as they are in a folder of predictions, as `PredictionOptions` say."""
+    return _finished(read_prediction_record(out), out, cases, options)
+
+
+def _finished(record, out, cases, options):
+    finished = finished_cases(record, out, options) if options.resume else ()
+    return {case.id for case in cases if case.id in finished and _is_of(case, record["cases"][case.id])}
 
 
 def how_made(predictors, postprocessing):

@@ -85,29 +85,38 @@ def merge_shards(out):
     return len(content["cases"]), content["left_out"]
 
 
-def agree_on_cases(out, case_ids):
+def agree_on_cases(out, case_ids, finished=()):
     """Writes what all shards in `out` are shares of, into `<out>/shards/cases.json`, where another has not yet.
+
+    Those that are `finished` are in `out` already: no shard needs to predict them again.
+
+    Returns:
+        The ids of the cases that all shards divide.
 
     Raises:
         InputError: when another shard began with other cases: the shares of two lists do not add up.
     """
     path = Path(out) / SHARDS_FOLDER / CASES_FILE
+    wanted = [case_id for case_id in case_ids if case_id not in finished]
     if not path.exists():
+        if not wanted:
+            return []
         mine = path.with_name(f"{temporary_prefix()}{os.getpid()}-{path.name}")
-        write_json(mine, list(case_ids))
+        write_json(mine, wanted)
         linked(mine, path)  # Unless another shard was faster.
         mine.unlink()
     try:
         before = _read_when_written(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} must list the cases of all shards: {error}.") from None
-    if before != list(case_ids):
+    if before not in (wanted, list(case_ids)):  # The latter of shards that began before any case was finished.
         count = len(before) if isinstance(before, list) else 0
         raise InputError(
-            f"All shards must divide the same cases: another began with {count}, this one with {len(case_ids)}, or in "
+            f"All shards must divide the same cases: another began with {count}, this one with {len(wanted)}, or in "
             f"another order. Predict with the cases of {path}, or remove {path.parent if _folders(out) else path} and "
             "begin again."
         )
+    return before
 
 
 def _read_when_written(path):

@@ -225,3 +225,30 @@ def test_shards_of_other_networks_than_the_folder_are_refused_before_they_begin(
         assert "shards join those of the same, whatever --replace says" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "shards").exists()
     assert predict(tmp_path, "--shard", "1/2") == 0
+
+
+def test_after_a_merge_a_shard_has_nothing_left_to_predict(predict, tmp_path, capsys):
+    for shard in ("1/2", "2/2"):
+        assert predict(tmp_path, "--shard", shard) == 0
+    assert main(["merge", str(tmp_path)]) == 0
+    before = maps(tmp_path)
+    capsys.readouterr()
+    assert predict(tmp_path, "--shard", "1/2", "--resume") == 0
+    assert f"4 of 4 label maps are in {tmp_path} already." in capsys.readouterr().out
+    assert not (tmp_path / "shards").exists()
+    (tmp_path / "Phantom_003.nii.gz").unlink()
+    for shard in ("1/2", "2/2"):  # The case that is left is the first's share.
+        assert predict(tmp_path, "--shard", shard, "--resume") == 0
+    assert json.loads((tmp_path / "shards" / "cases.json").read_text()) == ["Phantom_003"]
+    assert main(["merge", str(tmp_path)]) == 0
+    assert maps(tmp_path) == before
+
+
+def test_shards_that_began_before_the_merge_of_others_stay(predict, tmp_path):
+    """Cases in OUT that were predicted at once do not change what the shards divide once they have begun."""
+    assert predict(tmp_path, "--shard", "1/2") == 0
+    assert predict(tmp_path, "--resume") == 0
+    assert predict(tmp_path, "--shard", "2/2", "--resume") == 0
+    assert len(json.loads((tmp_path / "shards" / "cases.json").read_text())) == 4
+    assert main(["merge", str(tmp_path)]) == 0
+    assert len(maps(tmp_path)) == 4
