@@ -34,10 +34,11 @@ def evaluate(given):
     maps = LabelMaps(given.predictions)
     folders = {"predictions": given.predictions, "results": results_given(given)}
     cases, scoring = cases_to_score(given, maps), section_given(given, EvaluationOptions)
+    runs = runs_of(given, maps) if scoring.blind_classifier else []
     engine, how = engine_given(given), {"options": scoring, "convention": convention_given(given)}
     with ray_executor(engine.engine, engine.address, scoring.workers) as executor:
         summary, failures = score(cases, **folders, **how, executor=executor)
-    show_table({given.predictions.name: summary})
+    show_table({given.predictions.resolve().name: summary})
     if scoring.blind_classifier:
         from brats_tf.runtime.tensorflow import import_tensorflow
 
@@ -46,7 +47,7 @@ def evaluate(given):
 
         blinded = classifier_contribution(
             cases,
-            runs=runs_of(given, maps),
+            runs=runs,
             **folders,
             empty=scoring.empty_masks,
             convention=convention_given(given),
@@ -102,12 +103,13 @@ def tune_postprocessing(given):
     from brats_tf.evaluation.tune import tune_postprocessing as tune
 
     folds = []
+    found = {}
     for folder in given.folders or [Path(options.FOLDERS["out"])]:
         maps = LabelMaps(folder, convention_given(given))
         runs = runs_of(given, maps)
         if not runs:
             raise InputError(f"Tuning belongs to networks. Received: {folder}, without a record of any.")
-        folds.append(Fold(maps, cases_to_score(given, maps), runs))
+        folds.append(Fold(maps, cases_to_score(given, maps, found), runs))
     return FAILED_CASES if tune(folds) else 0
 
 
@@ -133,20 +135,23 @@ def pool(given):
     """Join the scores of several predictions, as of the folds of a cross-validation.
 
     Takes folders that evaluate scored, no case in two of them; writes cases.csv and summary.json of all cases together
-    into RESULTS, and prints the papers' tables of each and of all. `compare` takes RESULTS.
+    into RESULTS, and prints the papers' tables of each and of all. `compare` takes RESULTS. Exit code 2 says that cases
+    were left out of all folders.
 
     brats-tf pool fold0 fold1 fold2 fold3 fold4 --results all_folds
     """
     from brats_tf.evaluation.compare import scores_of
     from brats_tf.evaluation.evaluate import show_table
     from brats_tf.evaluation.pool import pool_results
-    from brats_tf.evaluation.results import read_summary
 
     folders = [scores_of(path, options.FOLDERS["results"]) for path in given.folders]
-    pooled = pool_results(folders, results=given.results or Path(options.FOLDERS["results"]))
-    names = [path.name for path in given.folders]
-    names = names if len(set(names)) == len(names) else map(str, given.folders)
-    show_table({name: read_summary(folder) for name, folder in zip(names, folders, strict=True)} | {"all": pooled})
+    pooled, summaries = pool_results(folders, results=given.results or Path(options.FOLDERS["results"]))
+    names = [path.resolve().name for path in given.folders]
+    if len({*names, "all"}) <= len(names):
+        names = list(map(str, given.folders))
+    titles = [*names, "all" if "all" not in names else "all together"]
+    show_table(dict(zip(titles, [*summaries.values(), pooled], strict=True)))
+    return FAILED_CASES if pooled["left_out"] else 0
 
 
 def package_submission(given):

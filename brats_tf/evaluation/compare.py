@@ -79,11 +79,17 @@ def compare_results(first, second, *, results):
         "regions": regions,
         "mean_ranks": ranks.mean(axis=0).tolist(),
         "ranks_p": permutation_p(ranks[:, 0], ranks[:, 1]),
-        "too_good": [{name: summary[name] for name in TOO_GOOD if name in summary} for summary in summaries],
+        "too_good": [_too_good(summary, both) for summary in summaries],
     }
     write_json(Path(results) / COMPARISON_FILE, comparison)
     _show(comparison)
     return comparison
+
+
+def _too_good(summary, cases):
+    """{what they did: those of the cases whose scores a summary calls too good}."""
+    found = {name: [case for case in cases if case in summary.get(name, ())] for name in TOO_GOOD}
+    return {name: ids for name, ids in found.items() if ids}
 
 
 def _compared(scores, cases, region, metric):

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from brats_tf.data.notes import name_some
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import scored_by, summarise_regions, write_scores
 from brats_tf.evaluation.results import CASES_FILE, SUMMARY_FILE, TOO_GOOD, read_scores, read_summary
@@ -17,7 +18,8 @@ def pool_results(folders, *, results):
     Means, medians and intervals are over all cases: each counts once, whatever the size of its fold.
 
     Returns:
-        The content of `summary.json`; `made_by["pooled"]` says of each folder what its predictions were made with.
+        (the content of `summary.json`, {folder: that of each folder}); `made_by["pooled"]` says of each what its
+        predictions were made with.
 
     Raises:
         InputError: when there are not several folders, one has no scores, two score the same case, or they follow two
@@ -50,12 +52,17 @@ def pool_results(folders, *, results):
     }
     for name, what in TOO_GOOD.items():
         if found := sorted(case for one in summaries.values() for case in one.get(name, [])):
-            log.warning(f"{len(found)} of {len(scored)} cases {what} that predicted them: scores are too good.")
+            log.warning(
+                f"{len(found)} of {len(scored)} cases {what} that predicted them, so that scores are too good: "
+                f"{name_some(found)}."
+            )
             summary[name] = found
     with lock(results):
         write_scores(results, scored, summary)
     log.info(f"Scores of {len(scored)} cases written to {results / CASES_FILE} and {results / SUMMARY_FILE}.")
-    return summary
+    if summary["left_out"]:
+        log.info(f"Left out, without scores in any of the folders: {name_some(sorted(summary['left_out']))}.")
+    return summary, summaries
 
 
 def _joined(scores):

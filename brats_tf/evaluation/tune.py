@@ -1,6 +1,8 @@
 """Finds the volume of enhancing tumour below which dropping it scores best."""
 
+import json
 import logging
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +11,16 @@ import numpy as np
 from rich.table import Table
 
 from brats_tf.config.execution import PostProcessing
-from brats_tf.data.notes import leave_out_misread
-from brats_tf.data.splits import Split
+from brats_tf.data.notes import leave_out_misread, name_some
+from brats_tf.data.splits import SPLIT_FILE, training_cases
 from brats_tf.errors import InputError
 from brats_tf.evaluation.label_maps import LabelMaps, read_pair
 from brats_tf.evaluation.metrics import EMPTY_MASK_RULES, dice
-from brats_tf.inference.postprocessing import TUNED
+from brats_tf.inference.postprocessing import TUNED, volume_ml
+from brats_tf.inference.prediction_record import check_weights, chosen_on
 from brats_tf.runs.files import POSTPROCESSING_FILE
 from brats_tf.runtime.console import console, track
-from brats_tf.runtime.files import write_json
+from brats_tf.runtime.files import atomic
 
 log = logging.getLogger(__name__)
 # Of enhancing tumour below which it is relabelled as necrosis; 0 drops nothing.
@@ -52,8 +55,9 @@ def tune_postprocessing(folds):
         A list of (case id, sentence) of the cases that could not be read.
 
     Raises:
-        InputError: when a network was trained on one of its cases, ET was dropped from the predictions already, a case
-            or a network's name is in two folders, or the folders were predicted with other steps.
+        InputError: when a network was trained on one of its cases, or has other weights than those that predicted, ET
+            was dropped from the predictions already, a case or a network's name is in two folders, or the folders were
+            predicted with other steps.
     """
     for fold in folds:
         _check_tuning(fold)
@@ -75,16 +79,22 @@ def tune_postprocessing(folds):
     tuned = tune_et_threshold(list(scores.values()))
     if len(folds) > 1:
         tuned["cross_validated"] = cross_validate(found)
+    if biased := sorted(case_id for fold in folds for case_id in chosen_on(fold.maps.record) & set(scores)):
+        tuned["chose_the_checkpoint"] = biased
+    _show(tuned)
     save_tuned(tuned, runs, folds[0].steps, weights)
-    _show(tuned, runs)
+    log.info(
+        f"Best: {tuned[TUNED]:g} ml, written to {POSTPROCESSING_FILE} of {', '.join(str(run) for run in runs)}. "
+        f"Rule: {EMPTY_MASK_RULES['brats'].sentence}."
+    )
     return failures
 
 
 def et_scores(truth, prediction, spacing_mm):
     """The Dice of ET for each of `THRESHOLDS_ML`, of masks (X, Y, Z) bool with voxel edges in mm."""
-    volume_ml = np.count_nonzero(prediction) * float(np.prod(spacing_mm)) / 1000
     kept, dropped = dice(truth, prediction), dice(truth, np.zeros_like(prediction))
-    return [dropped if volume_ml < threshold else kept for threshold in THRESHOLDS_ML]
+    volume = volume_ml(prediction, spacing_mm)
+    return [dropped if volume < threshold else kept for threshold in THRESHOLDS_ML]
 
 
 def tune_et_threshold(scores):
@@ -123,38 +133,39 @@ def cross_validate(folds):
 
 def save_tuned(tuned, runs, steps, weights):
     """Writes a tuned threshold into each run's folder, with the networks, the SHA-256 of their weights and the other
-    steps that it belongs to.
+    steps that it belongs to; into none where the disk is full.
     """
-    for run in runs:
-        write_json(
-            Path(run) / POSTPROCESSING_FILE,
-            tuned | {"networks": sorted(Path(one).name for one in runs), "weights": weights, "steps": steps},
-        )
+    content = tuned | {"networks": sorted(Path(one).name for one in runs), "weights": weights, "steps": steps}
+    with ExitStack() as files:  # Each gets its name when all are complete.
+        for run in runs:
+            path = files.enter_context(atomic(Path(run) / POSTPROCESSING_FILE))
+            path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _show(tuned, runs):
+def _show(tuned):
     table = Table("ET below, ml", "mean Dice of ET x 100", title=f"{tuned['cases']} cases")
     for threshold, mean in tuned["mean_dice"].items():
         table.add_row(threshold, f"{100 * mean:.2f}")
     console.print(table)
     if "cross_validated" in tuned:
-        cross_validated, volumes = tuned["cross_validated"], tuned["cross_validated"][TUNED]
-        log.info(
-            f"With the volume that is best for the other folders ({', '.join(f'{v:g} ml' for v in volumes.values())}), "
-            f"the mean Dice of ET x 100 is {100 * cross_validated['mean_dice']:.2f}: expect this of other cases."
+        volumes = ", ".join(f"{volume:g} ml" for volume in tuned["cross_validated"][TUNED].values())
+        mean = f"{100 * tuned['cross_validated']['mean_dice']:.2f}"
+        log.info(f"Each folder with the volume that is best for the others ({volumes}): mean Dice of ET x 100 {mean}.")
+    if "chose_the_checkpoint" in tuned:
+        log.warning(
+            f"{name_some(tuned['chose_the_checkpoint'])} chose the checkpoint that predicted them, or its learning "
+            "rate, so these scores are too good: predict with the last checkpoint."
         )
-    log.info(
-        f"Best: {tuned[TUNED]:g} ml, written to {POSTPROCESSING_FILE} of {', '.join(str(run) for run in runs)}. "
-        f"Rule: {EMPTY_MASK_RULES['brats'].sentence}."
-    )
 
 
 def _check_tuning(fold):
     """Raises `InputError` unless the cases are new to the networks that predicted them, and no ET was dropped."""
     record, predictions = fold.maps.record, fold.maps.folder
     for run in fold.runs:
-        seen = {case.id for case in fold.cases} & set(Split.load(run).training)
-        if seen:
+        trained = training_cases(run)
+        if trained is None:
+            raise InputError(f"{run} must hold {SPLIT_FILE}, which names the cases that trained it. Received: none.")
+        if seen := {case.id for case in fold.cases} & set(trained):
             raise InputError(
                 "Tuning needs predictions of cases that training has not seen: predict with --cases validation. "
                 f"Received {len(seen)} that trained {run}: {', '.join(sorted(seen)[:3])}."
@@ -162,11 +173,8 @@ def _check_tuning(fold):
     dropped = record.get("postprocessing", {}).get(TUNED)
     if dropped:
         raise InputError(f"{predictions} must be predicted without --drop-et-below-ml. Received: {dropped:g} ml.")
-    names = {Path(run).name for run in fold.runs}
-    if record and set(record["networks"]) != names:
-        raise InputError(
-            f"{predictions} must be predicted by {', '.join(sorted(names))}. Received: {', '.join(record['networks'])}."
-        )
+    if record:
+        check_weights(record, fold.runs, predictions)
 
 
 def _check_together(folds):

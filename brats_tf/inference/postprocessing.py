@@ -18,7 +18,7 @@ _CONNECTED = np.ones((3, 3, 3), bool)  # 26 neighbours, as in the lesion-wise sc
 def postprocess(classes, spacing_mm, settings):
     """Applies `PostProcessing` to classes (X, Y, Z), uint8, with voxel edges in mm; shape and type stay."""
     classes = classes.copy()
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    voxel_ml = volume_ml(1, spacing_mm)
     if settings.remove_below_ml:
         parts, _ = ndimage.label(classes > 0, structure=_CONNECTED)
         small = np.bincount(parts.ravel()) * voxel_ml < settings.remove_below_ml
@@ -28,9 +28,14 @@ def postprocess(classes, spacing_mm, settings):
         classes[inside] = CLASSES.index("edema")
     if settings.drop_et_below_ml:
         enhancing = classes == ENHANCING
-        if np.count_nonzero(enhancing) * voxel_ml < settings.drop_et_below_ml:
+        if volume_ml(enhancing, spacing_mm) < settings.drop_et_below_ml:
             classes[enhancing] = NECROSIS
     return classes
+
+
+def volume_ml(mask, spacing_mm):
+    """The volume of a mask, bool, in ml, with voxel edges in mm."""
+    return np.count_nonzero(mask) * (float(np.prod(spacing_mm)) / 1000)
 
 
 def with_tuned(settings, runs, checkpoint="last", *, mirror="none"):
@@ -63,7 +68,9 @@ def with_tuned(settings, runs, checkpoint="last", *, mirror="none"):
             )
         file = Path(run) / CHECKPOINT_FILES[checkpoint]
         if weights and file.is_file() and weights.get(Path(run).name) != sha256_of(file):
-            raise InputError(f"{path} was tuned for other weights than those of {file}. Tune it again.")
+            raise InputError(
+                f"{path} was tuned for other weights than those of {file}. {_remedy(run, weights.get(Path(run).name))}"
+            )
         if tuned_after != others:
             raise InputError(f"{path} was tuned after the steps {tuned_after}. Received: {others}. Tune it again.")
         found[path] = volume
@@ -71,3 +78,11 @@ def with_tuned(settings, runs, checkpoint="last", *, mirror="none"):
         volumes = ", ".join(f"{volume:g} ml in {path}" for path, volume in found.items())
         raise InputError(f"The networks must have been tuned together. Received: {volumes}. Tune them again.")
     return replace(settings, **{TUNED: volume})
+
+
+def _remedy(run, sha256):
+    """What to do where a run's weights are not those of this SHA-256."""
+    for checkpoint, name in CHECKPOINT_FILES.items():
+        if (Path(run) / name).is_file() and sha256_of(Path(run) / name) == sha256:
+            return f"Predict with --checkpoint {checkpoint}."
+    return "Predict the cases to tune on again, and tune it again."

@@ -55,7 +55,7 @@ def show_log() -> None:
 def progress_bar() -> Progress:
     """A progress bar with count, time left (at the end: time taken) and a free text field `note`."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
@@ -67,7 +67,7 @@ def progress_bar() -> Progress:
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Yields the items under a progress bar; `total` is needed where they have no length."""
     with progress_bar() as bar:
-        task = bar.add_task(description, total=len(items) if total is None else total, note="")  # type: ignore[arg-type]
+        task = bar.add_task(printable(description), total=len(items) if total is None else total, note="")  # type: ignore[arg-type]
         for item in items:
             yield item
             bar.advance(task)

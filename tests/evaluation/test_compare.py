@@ -149,3 +149,10 @@ def test_the_tests_are_those_of_the_books():
     expected = (np.abs(means) >= abs(few.mean()) - 1e-12).mean()
     assert permutation_p(first[:6], second[:6]) == pytest.approx(expected)
     assert permutation_p(first, first + 1) == pytest.approx(2 / 2**12)
+
+
+def test_only_cases_that_are_compared_are_named(tmp_path, capsys):
+    write_results(tmp_path / "a", {"A": (0.9, 1), "B": (0.9, 1)}, trained_the_networks=["B"])
+    write_results(tmp_path / "b", {"A": (0.8, 1), "E": (0.8, 1)})
+    found = compare_results(tmp_path / "a", tmp_path / "b", results=tmp_path)
+    assert found["too_good"] == [{}, {}] and "too good" not in capsys.readouterr().out

@@ -103,7 +103,7 @@ def test_tuning_on_what_was_learned_or_dropped_is_refused(phantoms, tmp_path):
     with pytest.raises(InputError, match="must be predicted without --drop-et-below-ml. Received: 0.5 ml"):
         tune_postprocessing([Fold(LabelMaps(folder), phantoms[:2], [run])])
     write_record(folder, networks={"t2": "0"})
-    with pytest.raises(InputError, match="must be predicted by flair. Received: t2"):
+    with pytest.raises(InputError, match="p was predicted by t2. Received: the networks flair"):
         tune_postprocessing([Fold(LabelMaps(folder), phantoms[:2], [run])])
     assert not (run / "postprocessing.json").exists()
 

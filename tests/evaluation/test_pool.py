@@ -22,7 +22,8 @@ def folds(tmp_path):
 
 
 def test_each_case_counts_once(folds, tmp_path):
-    summary = pool_results(folds, results=tmp_path / "all")
+    summary, summaries = pool_results(folds, results=tmp_path / "all")
+    assert summaries == {folder: read_summary(folder) for folder in folds}
     assert read_summary(tmp_path / "all") == summary
     scores = read_scores(tmp_path / "all")
     assert list(scores) == ["A", "B", "C"]
@@ -33,7 +34,7 @@ def test_each_case_counts_once(folds, tmp_path):
 
 
 def test_it_says_what_was_joined(folds, tmp_path):
-    summary = pool_results(folds, results=tmp_path / "all")
+    summary, _ = pool_results(folds, results=tmp_path / "all")
     assert (summary["cases"], summary["left_out"], summary["without_truth"]) == (
         3,
         {"D": "no truth"},
@@ -51,9 +52,11 @@ def test_it_says_what_was_joined(folds, tmp_path):
 
 def test_scores_that_are_too_good_stay_named(folds, tmp_path, capsys):
     write_results(tmp_path / "fold2", {"D": (1, 0), "E": (1, 0)}, trained_the_networks=["E", "D"])
-    summary = pool_results([*folds, tmp_path / "fold2"], results=tmp_path / "all")
+    summary, _ = pool_results([*folds, tmp_path / "fold2"], results=tmp_path / "all")
     assert summary["trained_the_networks"] == ["D", "E"]
-    assert "2 of 5 cases trained networks that predicted them: scores are too good." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 5 cases trained networks that predicted them, so that scores are too good: D, E." in said
+    assert "Left out" not in said  # D is scored in one of the folders.
 
 
 def test_what_cannot_be_joined_is_refused(folds, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -59,7 +60,8 @@ def test_the_volume_of_all_folds_is_for_all_their_networks(folds, tmp_path, caps
     # The first fold alone has nothing to drop, so that the fourth case, in the second, is not helped.
     volumes = dict(zip(map(str, folds), (0.3, 0), strict=True))
     assert files[0]["cross_validated"] == {"mean_dice": 0.75, "drop_et_below_ml": volumes}
-    assert "(0.3 ml, 0 ml), the mean Dice of ET x 100 is 75.00" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "best for the others (0.3 ml, 0 ml): mean Dice of ET x 100 75.00" in said and "too good" not in said
     assert with_tuned(PostProcessing(), runs) == PostProcessing(drop_et_below_ml=0.3)
     with pytest.raises(InputError, match="tuned for the networks network0, network1. Received: network0"):
         with_tuned(PostProcessing(), runs[:1])
@@ -90,3 +92,33 @@ def test_folds_that_do_not_belong_together_are_refused(folds, phantoms, phantom_
         (folds[1] / f"{case.id}.nii.gz").unlink()
     assert f"None of 2 cases could be read from {folds[1]}" in refused(*folds)
     assert not list((tmp_path / "runs").glob("*/postprocessing.json"))
+
+
+def test_what_the_weights_and_the_checkpoint_say(folds, phantoms, phantom_folder, tmp_path, capsys):
+    run, cases = tmp_path / "runs" / "network1", phantoms[2:]
+    facts = {"checkpoint": "best", "chosen_on": [cases[1].id], "initial_weights": "random weights", "run": str(run)}
+    record_of(folds[1], cases, run, phantom_folder, checkpoints={run.name: facts})
+    assert tune(folds[1]) == 0
+    assert f"{cases[1].id} chose the checkpoint that predicted them" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((run / "postprocessing.json").read_text())["chose_the_checkpoint"] == [cases[1].id]
+    (run / "network.weights.h5").write_bytes(b"1")
+    assert tune(folds[1]) == 2
+    assert f"was predicted with other weights than those of {run}. Predict again." in capsys.readouterr().err
+    (run / "network.weights.h5").unlink()
+    (run / "split.json").unlink()
+    assert tune(folds[1]) == 2
+    assert f"{run} must hold split.json, which names the cases that trained it" in capsys.readouterr().err
+
+
+def test_no_run_is_changed_where_one_cannot_be(folds, tmp_path, monkeypatch, capsys):
+    write = Path.write_text
+
+    def full(path, text):
+        if path.parent.name == "network1":
+            raise OSError(28, "No space left on device")
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert tune(*folds) == 2
+    assert "postprocessing.json could not be written: No space left on device" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("*/*postprocessing.json"))

@@ -8,8 +8,9 @@ import pytest
 
 from brats_tf.config.execution import PostProcessing
 from brats_tf.errors import InputError
-from brats_tf.evaluation.tune import cross_validate, et_scores, save_tuned, tune_et_threshold
-from brats_tf.inference.postprocessing import postprocess, with_tuned
+from brats_tf.evaluation.tune import THRESHOLDS_ML, cross_validate, et_scores, save_tuned, tune_et_threshold
+from brats_tf.inference.postprocessing import postprocess, volume_ml, with_tuned
+from brats_tf.runtime.files import sha256_of
 
 MM = (1, 1, 1)
 
@@ -125,7 +126,25 @@ def test_it_is_stored_with_the_runs_and_only_good_for_them(tmp_path):
         with_tuned(PostProcessing(fill_holes=True, drop_et_below_ml=0.5), runs)
     with pytest.raises(InputError, match="was tuned for the networks flair, t2. Received: flair"):
         with_tuned(PostProcessing(fill_holes=True), runs[:1])
+    for number, name in enumerate(("network.weights.h5", "best.weights.h5")):
+        (runs[0] / name).write_bytes(bytes([number]))
+    shas = {"flair": sha256_of(runs[0] / "best.weights.h5"), "t2": "0"}
+    save_tuned({"drop_et_below_ml": 0.3, "cases": 2, "mean_dice": {}}, runs, steps, shas)
+    with pytest.raises(InputError, match="tuned for other weights than .* Predict with --checkpoint best."):
+        with_tuned(PostProcessing(fill_holes=True), runs)
+    (runs[0] / "best.weights.h5").unlink()
+    with pytest.raises(InputError, match="other weights .* Predict the cases to tune on again, and tune it again."):
+        with_tuned(PostProcessing(fill_holes=True), runs)
     for damaged in ("[]", '{"networks": null, "drop_et_below_ml": 1, "steps": {}, "weights": {}}', "{"):
         (runs[0] / "postprocessing.json").write_text(damaged)
         with pytest.raises(InputError, match="must hold `networks`, `weights`, `steps` and `drop_et_below_ml`"):
             with_tuned(PostProcessing(), runs)
+
+
+@pytest.mark.parametrize(("voxels", "below"), [(625, 0.75), (1250, 1.5), (2500, 3.0)])
+def test_tuning_and_prediction_agree_on_a_volume_at_the_threshold(voxels, below):
+    spacing = (1, 1, 1.2)
+    mask = np.arange(4000).reshape(20, 20, 10) < voxels
+    scores = dict(zip(THRESHOLDS_ML, et_scores(mask, mask, spacing), strict=True))
+    kept = (postprocess(3 * mask.astype(np.uint8), spacing, PostProcessing(drop_et_below_ml=below)) == 3).any()
+    assert kept == (scores[below] == 1) == (volume_ml(mask, spacing) >= below)

@@ -1,6 +1,6 @@
 import logging
 
-from brats_tf.runtime.console import cell, console, printable, show_log
+from brats_tf.runtime.console import cell, console, printable, show_log, track
 from brats_tf.runtime.program import run_program
 
 STEERING = "a\x1b[31mred\r\n:b: [bold]x[/bold]\x9b\u202e"
@@ -31,3 +31,8 @@ def test_too_little_memory_is_a_sentence(capsys):
 
     assert run_program("brats-tf", fail) == 2
     assert capsys.readouterr().err == "brats-tf: this machine has too little memory for it.\n"
+
+
+def test_a_progress_bar_shows_a_name_as_it_is(capsys):
+    assert list(track([1], "Reading a[/b] [bold]c\x1b")) == [1]
+    assert "Reading a[/b] [bold]c\\x1b" in capsys.readouterr().out
