@@ -27,7 +27,7 @@ from brats_tf.evaluation.results import TABLE_ORDER, read_summary
 from brats_tf.runs.files import RECORD_FILE
 from brats_tf.runs.record import FINISHED, read_run_record
 from brats_tf.runtime.console import console
-from brats_tf.runtime.files import write_json
+from brats_tf.runtime.files import read_json, write_json
 from brats_tf.runtime.program import BAD_INPUT, run_program
 from brats_tf.runtime.tensorflow import import_tensorflow
 from brats_tf.training.parallel import run_in_parallel
@@ -35,6 +35,7 @@ from brats_tf.training.parallel import run_in_parallel
 log = logging.getLogger("brats_tf.experiments")
 GRIDS = Path(__file__).resolve().parent / "grids"
 REPEATED = ("seed", "fold")  # Cells that differ in these alone make up one row.
+OPTIONS_FILE = "options.json"  # Of a cell, beside its scores.
 NAME = "network"  # First part of the name of each run, in the folder of its cell.
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
@@ -92,9 +93,17 @@ def read_grid(folder, name):
 
 
 def cells_of(grid):
-    """{name: {option: value}} of every combination, the first option slowest."""
-    cells = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    return {",".join(f"{option}={_flat(value)}" for option, value in cell.items()): cell for cell in cells}
+    """{name: {option: value}} of every combination, the first option slowest. Raises `InputError` for equal names."""
+    cells = {}
+    for values in itertools.product(*grid.values()):
+        cell = dict(zip(grid, values, strict=True))
+        name = ",".join(f"{option}={_flat(value)}" for option, value in cell.items())
+        if name in cells:
+            raise InputError(
+                f"Two cells of the grid would have the same name, {name}. Received: {cells[name]}, {cell}."
+            )
+        cells[name] = cell
+    return cells
 
 
 def run_grid(cells, options, folders, *, devices):
@@ -119,7 +128,10 @@ def run_grid(cells, options, folders, *, devices):
         log.info(f"{stage}: {len(commands)} of {len(cells)} cells.")
         failed |= run_in_parallel(commands, devices=devices, logs=runs / "logs")
         if stage == "train":
-            todo = [cell for cell in cells if not _is_scored(results / cell, runs / cell)]
+            todo = [cell for cell in cells if not _is_scored(results / cell, runs / cell, options | cells[cell])]
+    for cell in todo:
+        if cell not in failed:
+            write_json(results / cell / OPTIONS_FILE, options | cells[cell])
     summary = {"options": options, "rows": _rows(cells, runs, results, failed)}
     write_json(results / "summary.json", summary)
     return summary, failed
@@ -162,28 +174,27 @@ def _row(title, names, runs, results):
     summaries = [read_summary(results / name) for name in names]
     means = {region: [summary[region]["dice"]["mean"] for summary in summaries] for region in TABLE_ORDER}
     dice = {region: {"mean": float(np.mean(values)), "std": float(np.std(values))} for region, values in means.items()}
-    records = [read_run_record(run) for name in names for run in _runs(runs / name)]
+    records = [read_run_record(run) for name in names for run in _runs(runs / name, results / name)]
     seconds = sum(record["seconds"] for record in records) / len(names)
     return {"cell": title, "runs": len(names), "cells": names, "dice": dice, "seconds": seconds}
 
 
-def _is_scored(results, runs):
-    """Whether a cell's scores are newer than its networks, all of which are finished."""
+def _is_scored(results, runs, options):
+    """Whether a cell's scores are of these options, and newer than its networks, all of which are finished."""
     scores = results / "summary.json"
-    found = _runs(runs)
-    if not scores.is_file() or not found:
-        return False
     try:
-        read_summary(results)
-    except InputError:  # Of an older version.
+        found = _runs(runs, results)
+        if read_json(results / OPTIONS_FILE) != json.loads(json.dumps(options)):
+            return False
+    except (InputError, OSError, ValueError):  # There are none, or of an older version.
         return False
     finished = all(read_run_record(run)["status"] == FINISHED for run in found)
     return finished and scores.stat().st_mtime > max((run / RECORD_FILE).stat().st_mtime for run in found)
 
 
-def _runs(folder):
-    """The folders of a cell's runs, without those that were set aside (flair.1)."""
-    return [path.parent for path in sorted(folder.glob(f"*/{RECORD_FILE}")) if "." not in path.parent.name]
+def _runs(folder, results):
+    """The folders of the networks that a cell's scores are of. Raises `InputError` where there are no scores."""
+    return [folder / name for name in read_summary(results)["made_by"]["networks"]]
 
 
 def _option(option, value):

@@ -117,7 +117,7 @@ def what_the_classifier_does(network, volume, truth):
 
 def write(folder, case, config, rows, prepared, prediction):
     """The curve as CSV and picture, and the overlay."""
-    with atomic(folder / "curve.csv") as temporary, open(temporary, "w", newline="") as file:
+    with atomic(folder / "curve.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("step", "loss", *(f"dice_{region.lower()}" for region in REGIONS)))
         writer.writerows((step, *(f"{value:.6f}" for value in values)) for step, *values in rows)

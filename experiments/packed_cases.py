@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brats_tf.data.notes import name_some
+from brats_tf.data.case import patient_of
+from brats_tf.data.notes import log_skipped, name_some
 from brats_tf.errors import InputError, reason_of
 from brats_tf.regions import MODALITIES, REGIONS
 from brats_tf.runtime.console import track
@@ -26,7 +27,10 @@ def pack(folders, folder, *, crop, spacing_mm):
     from brats_tf.data.discovery import find_cases
     from brats_tf.preprocessing.preprocess import prepare_case
 
-    found = {part: find_cases(source)[0] for part, source in folders.items()}
+    found = {}
+    for part, source in folders.items():
+        found[part], skipped = find_cases(source)
+        log_skipped(skipped)
     _check_apart(found)
     folder.mkdir(parents=True, exist_ok=True)
     for part, cases in found.items():
@@ -40,10 +44,10 @@ def pack(folders, folder, *, crop, spacing_mm):
 
 
 def _check_apart(found):
-    """Raises `InputError` where a case of one part is in another too: it would be scored by what it has trained."""
-    twice = sorted(set.intersection(*({case.id for case in cases} for cases in found.values())))
+    """Raises `InputError` where a patient of one part is in another too, who would be scored by what he has trained."""
+    twice = sorted(set.intersection(*({case.patient for case in cases} for cases in found.values())))
     if twice:
-        raise InputError(f"TRAINING and VALIDATION must hold different cases. Received in both: {name_some(twice)}.")
+        raise InputError(f"TRAINING and VALIDATION must hold different patients. Received in both: {name_some(twice)}.")
 
 
 def _files(cases):
@@ -145,14 +149,23 @@ def steps_of_epoch(ids, folds):
 
     `ids` are the cases of each part.
     """
-    count = sum(map(len, ids.values()))
-    return count - -(-count // folds) if folds else len(ids["training"])
+    if not folds:
+        return len(ids["training"])
+    together = [case_id for its in ids.values() for case_id in its]
+    return len(together) - int(np.bincount(_fold_of(together, folds), minlength=folds).max())
+
+
+def _fold_of(ids, folds):
+    """The fold, from 0, of each case: the patients in turn."""
+    patients = list(dict.fromkeys(map(patient_of, ids)))
+    return np.array([patients.index(patient_of(case_id)) % folds for case_id in ids])
 
 
 def of_folds(folder, folds, numbers=None):
     """The `Cases` of some folds, by their numbers from 1, or of all; of 0 folds, those of the two sources as one.
 
-    Every fold has cases of both sources, and takes as many steps an epoch as the one with the fewest cases.
+    Every fold has cases of both sources, all of a patient's, and takes as many steps an epoch as the one with the
+    fewest cases.
     """
     if folds == 1 or not set(numbers or ()) <= set(range(1, folds + 1)):
         raise InputError(f"--folds must be 2 or more, --fold among them. Received: {folds} and {numbers}.")
@@ -162,7 +175,7 @@ def of_folds(folder, folds, numbers=None):
     steps = steps_of_epoch({part: one[2] for part, one in zip(PARTS, parts, strict=True)}, folds)
     if not folds:
         return [Cases(volumes, classes, ids, np.arange(steps), np.arange(steps, len(ids)), steps)]
-    place, found = np.arange(len(ids)) % folds, []
+    place, found = _fold_of(ids, folds), []
     for fold in (number - 1 for number in numbers or range(1, folds + 1)):
         indices = np.flatnonzero(place != fold), np.flatnonzero(place == fold)
         found.append(Cases(volumes, classes, ids, *indices, steps, (fold, folds)))

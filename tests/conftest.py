@@ -25,7 +25,7 @@ from untrained_runs import networks_of_two_convolutions
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.phantoms import write_phantoms
 from brats_tf.models import albunet, decoder2d, interslice, resnet34
-from brats_tf.training import loop, train
+from brats_tf.training import loop, ready_network
 
 SLOWEST_FIRST = ("integration", "training", "experiments", "inference", "models")  # Both then end together.
 register()
@@ -139,7 +139,7 @@ def untraced(monkeypatch):
         return lambda weights, volumes: network(keras.ops.convert_to_tensor(volumes), training=False).numpy(), None
 
     monkeypatch.setattr(loop, "compile_network", compile_untraced)
-    monkeypatch.setattr(train, "_between_steps", eager)
+    monkeypatch.setattr(ready_network, "between_steps", eager)
 
 
 @pytest.fixture(scope="module")

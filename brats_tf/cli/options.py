@@ -203,6 +203,10 @@ def parse_path(words: str) -> Path:
     """A path; an empty one, such as an unset variable of a shell leaves, is none."""
     if not words.strip():
         raise argparse.ArgumentTypeError("expected a path, received an empty text")
+    try:
+        words.encode()
+    except UnicodeEncodeError:  # Libraries underneath could not open it.
+        raise argparse.ArgumentTypeError(f"expected a path in UTF-8, received {words!r}") from None
     return Path(words)
 
 

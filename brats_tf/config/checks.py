@@ -30,12 +30,22 @@ def settled(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def fitting(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The values of settings, with windows that overlap as before where `given` makes only the patches smaller."""
+    """The values of settings, fitted to what was `given` where that says nothing of them.
+
+    Windows overlap as before where only the patches become smaller; a warm-up ends with the training.
+    """
     patch, stride = (values.get(name) for name in ("patch_size", "window_stride"))
-    if "patch_size" in given and "window_stride" not in given and patch and stride:
-        with suppress(TypeError):  # What is no size is refused later.
-            return values | {"window_stride": tuple(map(min, patch, stride))}
+    with suppress(TypeError):  # What is no size or number is refused later.
+        if "patch_size" in given and "window_stride" not in given and patch and stride:
+            values = values | {"window_stride": tuple(map(min, patch, stride))}
+        if "warmup_epochs" in values and "warmup_epochs" not in given and {"epochs", "schedule"} & set(given):
+            values = values | {"warmup_epochs": min(values["warmup_epochs"], _longest_warmup(values))}
     return values
+
+
+def _longest_warmup(values: dict[str, Any]) -> int:
+    schedule = values.get("schedule", TrainingSettings.schedule)
+    return 0 if schedule == "plateau" else values.get("epochs", TrainingSettings.epochs)
 
 
 def check_split(data: DataSettings) -> None:
@@ -104,7 +114,7 @@ def _check_patches(data: DataSettings, inference: InferenceSettings) -> None:
 
 
 def _check_schedule(training: Any) -> None:
-    limit = 0 if training.schedule == "plateau" else training.epochs
+    limit = _longest_warmup({"schedule": training.schedule, "epochs": training.epochs})
     if training.warmup_epochs > limit:
         raise InputError(
             f"`warmup_epochs` must be from 0 to {limit} for the schedule {training.schedule} of {training.epochs} "

@@ -64,10 +64,12 @@ def find_cases(root: str | Path, *, images: bool = True) -> tuple[list[Case], li
             if name.lower().endswith(".csv"):
                 grades |= _read_grades(folder / name, skipped)
     cases: dict[str, Case] = {}
-    for case in sorted(found, key=lambda case: not case.volumes):  # A segmentation alone may be of another program.
+    # A segmentation alone may be of another program; images without one are no truth.
+    found.sort(key=lambda case: (not images and not case.segmentation, not case.volumes))
+    for case in found:
         if case.id in cases:
             skipped.append((case.folder, f"case {case.id} was already found in {cases[case.id].folder}"))
-            if not images and not cases[case.id].volumes:
+            if not images and case.segmentation and not cases[case.id].volumes:
                 raise InputError(
                     f"Case {case.id}: two segmentations without images could be its truth, in "
                     f"{cases[case.id].folder} and {case.folder}. Name the folder of one of them."
@@ -112,7 +114,10 @@ def _cases_in(folder, folders, files, skipped):
     found = {}
     named = [(name, folder / name) for name in files if is_nifti(name)]
     for name in [name for name in folders if is_nifti(name)]:
-        inside = [path for path in sorted((folder / name).iterdir()) if is_nifti(path.name) and path.is_file()]
+        try:
+            inside = [path for path in sorted((folder / name).iterdir()) if is_nifti(path.name) and path.is_file()]
+        except OSError:  # `walk` says so.
+            continue
         if len(inside) == 1:
             folders.remove(name)
             named.append((name, inside[0]))

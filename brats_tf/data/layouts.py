@@ -1,5 +1,6 @@
 """How each generation of BraTS names the files of a case, and which labels it uses."""
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from brats_tf.regions import BRATS_2017, BRATS_2023, BRATS_2024, MODALITIES, MSD
 SEGMENTATION = "seg"
 # Of what `predict` writes: the record in a folder of label maps, and the folders of other volumes beside them.
 PREDICTION_FILE, PREDICTION_FOLDERS = "prediction.json", ("probabilities", "uncertainty")
-MAX_ID_LENGTH = 128  # Leaves room for the rest of a file's name.
+MAX_ID_LENGTH = 128  # In bytes: leaves room for the rest of a file's name.
 GRADES = ("HGG", "LGG")  # High-grade and low-grade glioma, as 2017-2020 sort them.
 PARTS = (*MODALITIES, SEGMENTATION)
 
@@ -128,13 +129,21 @@ def layout_named(case_id):
     return next((layout for pattern, layout in _BY_ID if pattern.match(case_id)), None)
 
 
+def _bytes(name):
+    """The length of a name on the disk; 0 where its encoding does not have it."""
+    try:
+        return len(os.fsencode(name))
+    except UnicodeEncodeError:
+        return 0
+
+
 def is_safe(case_id):
     """Whether a case id can be a file's name and a table's cell as it is.
 
     No path, no hidden file, no option (`-rf`), no formula of a spreadsheet (`=cmd()`), no control characters.
     """
     return (
-        0 < len(case_id) <= MAX_ID_LENGTH
+        0 < _bytes(case_id) <= MAX_ID_LENGTH
         and (case_id[0].isalnum() or case_id[0] == "_")
         and case_id.isprintable()
         and not set(case_id) & set('/\\:*?"<>|')

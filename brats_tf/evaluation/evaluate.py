@@ -203,7 +203,7 @@ def write_scores(folder, scored, summary):
     The second is complete before the first gets its name.
     """
     with atomic(folder / SUMMARY_FILE) as summary_file, atomic(folder / CASES_FILE) as temporary:
-        with open(temporary, "w", newline="") as file:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("case", "region", *METRICS))
             for case, regions in scored.items():

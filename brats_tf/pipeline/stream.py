@@ -5,6 +5,7 @@ stream that begins later continues the one that came that far, and devices that 
 last batch that is smaller than the others is filled up for them, with cases of the epoch taken again.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from brats_tf.errors import InputError
 from brats_tf.pipeline.augment import augment, drop_modalities
+from brats_tf.pipeline.patches import Patches, cut_patch
 from brats_tf.regions import CLASSES, MEMBERSHIP
 from brats_tf.runtime.system import available_cores
 
@@ -21,14 +23,6 @@ READ_AHEAD = 2  # Whole crops read in parallel, and batches held ready; a bound 
 MOST_READ = 8  # Cases that patches are cut from at once.
 FOREVER = 2**31
 _ORDER, _PATCH, _AUGMENTATION = range(3)  # What a seed is for.
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Random boxes instead of whole crops."""
-
-    size: tuple  # (H, W, D) in voxels
-    foreground_fraction: float = 0.0  # Of patches centred on a tumour voxel; the others lie in the brain's box
 
 
 @dataclass(frozen=True)
@@ -83,8 +77,9 @@ def training_stream(
         A `tf.data.Dataset`; its seeds, int64 (B, 2), are for `augment`.
 
     Raises:
-        InputError: when a patch is larger than the crop.
+        InputError: when a patch is larger than the crop, or there are no cases with these modalities and classes.
     """
+    _check_cases(stored, modalities)
     if patches and any(part > whole for part, whole in zip(patches.size, crop, strict=True)):
         raise InputError(f"A patch must fit into the crop {crop}. Received: {patches.size}.")
     read = _reader(stored, order.seed, modalities=modalities, crop=crop, patches=patches)
@@ -112,10 +107,22 @@ def training_stream(
     return _without_autotuning(tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch))
 
 
+def _check_cases(stored, modalities):
+    if not stored:
+        raise InputError("A stream needs cases. Received: none.")
+    for case in stored:
+        if missing := [name for name in modalities if name not in case.volumes]:
+            raise InputError(
+                f"Case {case.id}: {', '.join(missing)} must be cached. Received: {', '.join(case.volumes)}."
+            )
+        if case.classes is None:
+            raise InputError(f"Case {case.id}: its truth must be cached, `parts` with seg. Received: images alone.")
+
+
 def _reader(stored, seed, *, modalities, crop, patches):
     """A function of graph operations (epoch, number in it, index of the case) -> volume, classes, seeds."""
-    files = tf.constant([[str(case.volumes[name]) for name in modalities] for case in stored])
-    class_files = tf.constant([str(case.classes) for case in stored])
+    files = tf.constant([[os.fsencode(case.volumes[name]) for name in modalities] for case in stored])
+    class_files = tf.constant([os.fsencode(case.classes) for case in stored])
     boxes = tf.constant([case.box for case in stored], tf.int32)
 
     def read(epoch, number, index):
@@ -197,27 +204,6 @@ def to_target(classes, outputs):
     return tf.gather(tf.constant(MEMBERSHIP, tf.float32), tf.cast(classes, tf.int32))
 
 
-def cut_patch(channels, classes, box, *, patches, seed):
-    """Cuts one random patch out of a case: a list of (h, w, d) float32, and (h, w, d) uint8.
-
-    Source: AlbuNet paper, Section 2.3, samples patches from the non-zero area; `box`, (2, 3), is what the brain fills.
-    """
-    size, crop = tf.constant(patches.size), tf.constant(classes.shape.as_list())
-    choose, place, pick = tf.unstack(tf.random.split(seed, 3))
-    lowest = tf.minimum(box[0], crop - size)
-    highest = tf.maximum(box[1] - size, lowest)
-    share = tf.random.stateless_uniform((3,), place)
-    corner = lowest + tf.cast(share * tf.cast(highest - lowest + 1, tf.float32), tf.int32)
-    if patches.foreground_fraction:
-        tumour = tf.where(classes > 0)
-        centred = tf.logical_and(
-            tf.random.stateless_uniform((), choose) < patches.foreground_fraction, tf.shape(tumour)[0] > 0
-        )
-        corner = tf.cond(centred, lambda: _around(tumour, size, crop, pick), lambda: corner)
-    corner = tf.minimum(corner, crop - size)
-    return [tf.slice(channel, corner, patches.size) for channel in channels], tf.slice(classes, corner, patches.size)
-
-
 def _stacked(channels):
     return channels[0][..., None] if len(channels) == 1 else tf.stack(channels, axis=-1)
 
@@ -230,12 +216,6 @@ def _is_in_shard(shard, batch_size, epoch, number, index):
 
 def _shuffled(count, seed):
     return tf.random.experimental.stateless_shuffle(tf.range(count), seed)
-
-
-def _around(tumour, size, crop, seed):
-    """The corner of a patch around one of the tumour's voxels (n, 3), as far as it fits into the crop."""
-    index = tf.random.stateless_uniform((), seed, 0, tf.shape(tumour)[0], dtype=tf.int32)
-    return tf.clip_by_value(tf.cast(tumour[index], tf.int32) - size // 2, 0, crop - size)
 
 
 def _seed(seed, epoch, number, purpose):

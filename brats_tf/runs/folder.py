@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from brats_tf.config.config import CONFIG_FILE
+from brats_tf.data.notes import name_some
 from brats_tf.errors import InputError
 from brats_tf.runs.files import CHECKPOINTS_FOLDER, RECORD_FILE
 from brats_tf.runs.record import FINISHED, TRAINING, read_run_record
@@ -13,6 +14,7 @@ from brats_tf.runtime.files import remove_partial
 from brats_tf.runtime.lock import check_unlocked, lock, move_lock
 
 log = logging.getLogger(__name__)
+SHORT_LIST = 4  # As long as one of sizes or modalities.
 _REMEDY = "Choose another folder with --name or --runs, or train anew with --restart, which keeps the old run."
 
 
@@ -38,6 +40,25 @@ def open_run(run: Path, identity: dict[str, Any]) -> str:
         shutil.rmtree(run / CHECKPOINTS_FOLDER, ignore_errors=True)  # What a kill at the very end leaves.
         log.info(f"{run} is already trained with these settings and data. Use --restart to train it again.")
     return record["status"]
+
+
+def is_trained(run: Path, identity: dict[str, Any]) -> bool:
+    """Whether a folder holds this run, finished: then nothing is written there. Raises `InputError` as `open_run`."""
+    if not (run / CONFIG_FILE).exists() or (run / CHECKPOINTS_FOLDER).exists():
+        return False
+    check_unlocked(run)
+    trained = _same_run(run, identity)["status"] == FINISHED
+    if trained:
+        log.info(f"{run} is already trained with these settings and data. Use --restart to train it again.")
+    return trained
+
+
+def has_begun(run: Path) -> bool:
+    """Whether the training in a folder is finished or has a checkpoint to go on from."""
+    if any((run / CHECKPOINTS_FOLDER).glob("epoch-*")):
+        return True
+    record = read_run_record(run)
+    return record is not None and record["status"] == FINISHED
 
 
 def set_aside(run: Path) -> None:
@@ -85,10 +106,22 @@ def describe_differences(existing: dict[str, Any], wanted: dict[str, Any]) -> st
     existing, wanted = _flat(existing), _flat(wanted)
     names = dict.fromkeys([*wanted, *existing])
     return ", ".join(
-        f"{name} {existing.get(name)} instead of {wanted.get(name)}"
+        _difference(name, existing.get(name), wanted.get(name))
         for name in names
         if existing.get(name) != wanted.get(name)  # A setting that was not there before is None unless it is used.
     )
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """How one value differs; of long lists, as of case ids, only what was added and removed."""
+    if not (isinstance(before, list) and isinstance(now, list)) or max(len(before), len(now)) <= SHORT_LIST:
+        return f"{name} {before} instead of {now}"
+    changes = {
+        "having also": [one for one in before if one not in now],
+        "lacking": [one for one in now if one not in before],
+    }
+    said = [f"{word} {name_some(list(map(str, ones)))}" for word, ones in changes.items() if ones]
+    return f"{name} {' and '.join(said) or 'in another order'}"
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import csv
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -54,16 +55,28 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_csv(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file with a header. Raises as `read_text`, and `ValueError` where a column is named twice."""
+    """The rows of a CSV file with a header; empty columns without a name, as spreadsheets leave them, are none.
+
+    Raises as `read_text`, and `ValueError` where a column is named twice, or a cell has no named column.
+    """
     try:
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        names = list(reader.fieldnames or ())
-        twice = sorted({name for name in names if names.count(name) > 1})
+        lines = csv.reader(io.StringIO(read_text(path), newline=""))
+        names = next(lines, [])
+        twice = sorted({name for name in names if name.strip() and names.count(name) > 1})
         if twice:
             raise ValueError(f"the column {twice[0]!r} is named twice")
-        return list(reader)
+        return [_named(names, cells, lines.line_num) for cells in lines if cells]
     except csv.Error as error:
         raise ValueError(f"it is no table: {error}") from None
+
+
+def _named(names: list[str], cells: list[str], line: int) -> dict[str, Any]:
+    """{name of a column: a row's cell there, None where the row is shorter}."""
+    pairs = list(itertools.zip_longest(names, cells))
+    unnamed = [cell for name, cell in pairs if not (name or "").strip() and (cell or "").strip()]
+    if unnamed:
+        raise ValueError(f"line {line} has a cell without a named column: {unnamed[0]!r}")
+    return {name: cell for name, cell in pairs if (name or "").strip()}
 
 
 @contextmanager

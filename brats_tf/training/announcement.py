@@ -24,7 +24,7 @@ def warn_of_costs(ready, devices):
 
 
 def memory_gb(ready, devices):
-    """How many GB the training of a `train.ReadyNetwork` takes on each of its devices, about."""
+    """How many GB the training of a `ready_network.ReadyNetwork` takes on each of its devices, about."""
     training, compute = ready.config.training, ready.config.compute
     batch_size = training.batch_size // training.gradient_accumulation_steps // devices
     saved = {"precision": compute.precision, "rematerialise": compute.rematerialise}

@@ -23,7 +23,6 @@ from brats_tf.runtime.tensorflow import as_os_error
 log = logging.getLogger(__name__)
 
 STATE_FILE, VARIABLES = "state.json", "variables"
-CHECKPOINTS_KEPT = 2
 
 
 class Checkpoints:
@@ -38,6 +37,7 @@ class Checkpoints:
 
     def __init__(self, run, variables, identity, *, writes=True):
         self.folder, self.identity, self.writes = Path(run) / CHECKPOINTS_FOLDER, identity, writes
+        self.last = None  # That was saved or loaded; not by age, which a clock that is set back would turn round.
         self.saver = tf.train.Checkpoint(variables=list(variables))
 
     def save(self, epoch, step, callbacks):
@@ -61,10 +61,10 @@ class Checkpoints:
             state = {"epoch": epoch, "step": step, "identity": self.identity, "callbacks": callbacks, "files": hashes}
             write_json(temporary / STATE_FILE, state | {"sha256": _hash(state)})
             flush(temporary)
-        # By age, because damaged ones of a later place may be left from before this training began anew.
-        others = sorted((one for one in self.found() if one != folder), key=lambda one: one.stat().st_mtime_ns)
-        for old in others[: -(CHECKPOINTS_KEPT - 1)]:
-            shutil.rmtree(old, ignore_errors=True)
+        for other in self.found():  # Damaged ones of a later place, too, of before this training began anew.
+            if other not in (folder, self.last):
+                shutil.rmtree(other, ignore_errors=True)
+        self.last = folder
         return folder
 
     def load(self):
@@ -85,6 +85,7 @@ class Checkpoints:
                     "trains from scratch."
                 ) from error
             else:
+                self.last = folder
                 return state["epoch"], state["step"], state["callbacks"]
         return None
 

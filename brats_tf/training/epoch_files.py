@@ -28,7 +28,7 @@ class History(keras.callbacks.Callback):
         self.rows.append({"epoch": epoch} | {name: logs[name] for name in sorted(logs) if VALIDATION_DICE not in name})
         if not self.writes:
             return
-        with atomic(self.path) as temporary, open(temporary, "w", newline="") as file:
+        with atomic(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
             writer.writerows(self.rows)

@@ -25,7 +25,7 @@ class RunCallbacks:
 
     Args:
         data: the `TrainingData`.
-        ready: the `train.ReadyNetwork`.
+        ready: the `ready_network.ReadyNetwork`.
         run: the run's folder.
         strategy: the `tf.distribute.Strategy`.
         options: `train.TrainingOptions`.

@@ -6,23 +6,18 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.case import Case
 from brats_tf.errors import RESUME, InputError, Preempted
-from brats_tf.inference.predictor import compiled_forward, compiled_planes
-from brats_tf.models.build import build_network, build_with_weights, classifier_hash
-from brats_tf.models.planes import has_planes, with_planes
-from brats_tf.runs.folder import check_run, open_run, set_aside
+from brats_tf.runs.folder import check_run, has_begun, is_trained, open_run, set_aside
 from brats_tf.runs.network import explain_lack_of_memory
 from brats_tf.runs.record import FINISHED
 from brats_tf.runtime.console import progress_bar
@@ -31,8 +26,9 @@ from brats_tf.runtime.lock import lock
 from brats_tf.runtime.program import stop_on_signals
 from brats_tf.runtime.tensorflow import free_graphs, make_deterministic, resolved_precision
 from brats_tf.training.announcement import first_line, memory_gb, warn_of_costs
-from brats_tf.training.distribution import agree, check_devices, check_gradients, choose_strategy, is_first
-from brats_tf.training.loop import Trainer, fit, make_trainer
+from brats_tf.training.distribution import agree, check_devices, choose_strategy, is_first
+from brats_tf.training.loop import fit
+from brats_tf.training.ready_network import built_alike, make_ready
 from brats_tf.training.run_callbacks import RunCallbacks
 from brats_tf.training.saved_settings import asked_precision, with_saved_epochs
 from brats_tf.training.starting_weights import check_start, fill_in_start, warn_of_known_patients
@@ -42,29 +38,6 @@ from brats_tf.training.training_data import prepare_training_data
 
 log = logging.getLogger(__name__)
 CACHE_FOLDER = "cache"  # In the folder of runs, unless another one is named.
-
-
-@dataclass
-class ReadyNetwork:
-    """A compiled network and what its trainings share.
-
-    Attributes:
-        config: of the first training.
-        origin: of the initial weights, in words.
-        classifier_sha256: of the initial weights of the ImageNet classifier.
-        start: the state from which every training starts; empty where only one follows.
-        forward: a function that runs the network, compiled once.
-        planes_of: likewise for its planes; None for a network without planes.
-    """
-
-    config: Config
-    network: keras.Model
-    trainer: Trainer
-    origin: str
-    classifier_sha256: str
-    start: list
-    forward: Callable
-    planes_of: Callable | None
 
 
 @stop_on_signals()  # Whatever comes before the first step is done again, or kept, by the same command.
@@ -93,11 +66,12 @@ def train(
         options: see `TrainingOptions`.
 
     Raises:
-        InputError: when a run's folder is in use or holds another run, a case is bad, the weights cannot be found, the
-            crop does not fit the network, or the loss becomes NaN.
+        InputError: when a run's folder is in use, is that of two configs or holds another run, a case is bad, the
+            weights cannot be found, the crop does not fit the network, or the loss becomes NaN.
         Preempted: when a signal stopped it; everything is saved.
     """
     runs, options = Path(runs), options or TrainingOptions()
+    _check_apart([runs / config.named(options.name) for config in configs])
     make_deterministic(configs[0].seed)
     strategy = choose_strategy(options.devices)
     cache_dir, stopped, restarted = Path(cache_dir or runs / CACHE_FOLDER), None, options.restart and is_first()
@@ -113,16 +87,27 @@ def train(
     folders = []
     for one in data:
         run = runs / one.config.named(options.name)
-        with lock(run) if is_first() else nullcontext():
-            unfinished = is_first() and open_run(run, one.identity) != FINISHED
+        unfinished = is_first() and not is_trained(run, one.identity)
+        with lock(run) if unfinished else nullcontext():
+            unfinished = unfinished and open_run(run, one.identity) != FINISHED
             # All machines wait here for the first one, which knows whether there is anything to do.
             if agree(strategy, unfinished)[0]:
-                ready = _make_ready(one.config, strategy, ready)
+                ready = make_ready(one.config, strategy, ready, begun=has_begun(run))
                 stopped_by = _train(one, ready, run, strategy, options)
                 if stopped_by and one is not data[-1]:
                     raise Preempted(f"Stopped by {stopped_by} after {run.name}. {RESUME}")
         folders.append(run)
     return folders
+
+
+def _check_apart(folders):
+    """Raises `InputError` unless there are folders of runs, and all different."""
+    twice = [str(folder) for number, folder in enumerate(folders) if folder in folders[:number]]
+    if twice or not folders:
+        raise InputError(
+            f"Each network needs a config, and a folder of its own: a name or `runs` for each. Received: "
+            f"{', '.join(twice) + ' twice' if twice else 'no config'}."
+        )
 
 
 def _prepared(configs, data_of, runs, options, strategy):
@@ -137,12 +122,14 @@ def _prepared(configs, data_of, runs, options, strategy):
     if options.minutes is not None:  # None where the number of epochs is still to be measured.
         settled = [with_saved_epochs(*one, restart=restart) for one in zip(configs, folders, strict=True)]
     with explain_lack_of_memory(configs[0]):
-        ready = _make_ready(settled[0] or configs[0], strategy, keep_start=len(configs) > 1 or not all(settled))
+        begun = all(map(has_begun, folders)) and not restart
+        keep_start = len(configs) > 1 or not all(settled)
+        ready = make_ready(settled[0] or configs[0], strategy, keep_start=keep_start, begun=begun)
     warn_of_costs(ready, strategy.num_replicas_in_sync)
     for config, known, run in zip(configs, settled, folders, strict=True):
         if is_first():
             check_run(run, (known or config).to_dict(), restart=restart or known is None)
-        network = ready.network if _built_alike(configs[0], config) else None
+        network = ready.network if built_alike(configs[0], config) else None
         check_start(config, run, restart=restart, network=network)
     data = [data_of(config) for config in configs]
     if not all(settled):
@@ -162,6 +149,8 @@ def _train(data, ready, run, strategy, options):
     with progress_bar() as bar:
         callbacks = RunCallbacks(data, ready, run, strategy=strategy, options=options)
         start = callbacks.resume()
+        if start == (0, 0) and ready.lacking:
+            raise ready.lacking
         if config.training.start_from and start == (0, 0):  # A checkpoint has the weights that came of them.
             warn_of_known_patients(config, {*data.split.validation, *(case.id for case in data.validation)})
             callbacks.record.facts["initial_weights"] = fill_in_start(ready.network, config)
@@ -199,49 +188,3 @@ def _explain_errors(data, needed_gb):
             f"({type(error).__name__}). The checkpoints stay; run the same command to prepare what is missing and to "
             "resume. `brats-tf preprocess --verify` removes what is damaged."
         ) from error
-
-
-def _make_ready(config, strategy, before=None, *, keep_start=True):
-    """Builds and compiles, or returns the network of the previous run to where it started."""
-    if before and _built_alike(before.config, config):
-        for variable, value in zip(before.trainer.state if before.start else [], before.start, strict=True):
-            variable.assign(value)
-        return before
-    keras.utils.clear_session()
-    with strategy.scope():
-        keras.utils.set_random_seed(config.seed)
-        if config.training.start_from:  # Which `_train` fills in.
-            network = build_network(config, precision=config.compute.precision)
-            origin = f"the weights of {config.training.start_from}"
-        else:
-            network, origin = build_with_weights(config)
-        check_gradients(network)
-        trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
-    trainer.prepare(strategy, jit=config.compute.jit)
-    start = [keras.ops.convert_to_numpy(variable) for variable in trainer.state] if keep_start else []
-    forward, planes_of = _between_steps(config, network)
-    return ReadyNetwork(config, network, trainer, origin, classifier_hash(network), start, forward, planes_of)
-
-
-def _between_steps(config, network):
-    """`forward` and `planes_of` of a `ReadyNetwork`: in float32, as predictions are, whatever `precision` says."""
-    twin = None if config.compute.precision == "float32" else build_network(config)
-    graph = with_planes(network if twin is None else twin)
-
-    def up_to_date(function):
-        def run(*arguments):
-            for mine, theirs in zip(twin.weights, network.weights, strict=True):
-                mine.assign(theirs)
-            return function(*arguments)
-
-        return function if twin is None else run
-
-    forward = compiled_forward(keras.Model(graph.inputs[0], graph.outputs[0]))
-    planes_of = compiled_planes(graph) if has_planes(network) else None
-    return up_to_date(forward), planes_of and up_to_date(planes_of)
-
-
-def _built_alike(first, second):
-    """Whether two configs describe the same network and training, whatever the modalities are called."""
-    same_count = len(first.data.modalities) == len(second.data.modalities)
-    return same_count and first == second.replace(modalities=first.data.modalities)

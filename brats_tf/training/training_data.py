@@ -13,7 +13,8 @@ from brats_tf.config.config import Config
 from brats_tf.data.layouts import SEGMENTATION
 from brats_tf.data.splits import Split, split_cases, warn_of_shared_patients
 from brats_tf.errors import InputError
-from brats_tf.pipeline.stream import Order, Patches, Shard, order_of_epoch, read_ahead, training_stream
+from brats_tf.pipeline.patches import Patches
+from brats_tf.pipeline.stream import Order, Shard, order_of_epoch, read_ahead, training_stream
 from brats_tf.preprocessing.cache import CacheSettings, is_complete
 from brats_tf.preprocessing.fill_cache import prepare_cases
 from brats_tf.preprocessing.preprocess import prepare_case
@@ -139,7 +140,12 @@ def prepare_training_data(config, cases, validation, cache_dir, options):
         workers=options.workers,
         skip_invalid=options.skip_invalid,
     )
-    split = dataclasses.replace(split, training=[case.id for case in stored])
+    validates = {case.id for case in unseen} if validation is None and unseen else set(split.validation)
+    split = dataclasses.replace(
+        split,
+        training=[case.id for case in stored],
+        validation=[case_id for case_id in split.validation if case_id in validates],
+    )
     return TrainingData(config, split, stored, unseen)
 
 

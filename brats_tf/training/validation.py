@@ -79,7 +79,7 @@ class Validate(keras.callbacks.Callback):
         log.info(f"{run} epoch {done}/{epochs}, {len(self.cases)} validation case(s): {scores}")
 
     def _write(self):
-        with atomic(self.path) as temporary, open(temporary, "w", newline="") as file:
+        with atomic(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(VALIDATION_COLUMNS)
             writer.writerows((*row, f"{score:.6f}") for *row, score in self.rows)

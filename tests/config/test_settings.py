@@ -274,3 +274,11 @@ def test_whole_numbers_are_numbers():
     config = Config.from_preset("embedding", modalities=("flair",), learning_rate=1)
     assert type(config.training.learning_rate) is float
     assert type(Config.from_dict(config.to_dict()).training.learning_rate) is float
+
+
+def test_a_warm_up_ends_with_the_training():
+    assert Config.from_preset("embedding-plus").training.warmup_epochs == 2
+    assert Config.from_preset("embedding-plus", epochs=1).training.warmup_epochs == 1
+    assert Config.from_preset("embedding-plus", schedule="plateau").training.warmup_epochs == 0
+    with pytest.raises(InputError, match="`warmup_epochs` must be from 0 to 1 .* Received: 2"):
+        Config.from_preset("embedding-plus", epochs=1, warmup_epochs=2)

@@ -1,10 +1,13 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from brats_tf.data.case import patient_of
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import PARTS
+from brats_tf.data.truth import find_truth
 from brats_tf.errors import InputError
 from brats_tf.regions import BRATS_2017, BRATS_2023, BRATS_2024, BRATS_2024_PED, MSD_TASK01
 
@@ -339,3 +342,49 @@ def test_predictions_among_the_cases_are_no_cases_and_not_skipped(tmp_path):
     assert ([case.id[-3:] for case in cases], skipped) == (["001", "002"], [])
     touch(tmp_path / "other_predictions", "BraTS20_Training_001.nii.gz")
     assert len(find_cases(tmp_path)[1]) == 1
+
+
+def test_empty_columns_of_a_spreadsheet_are_none(tmp_path):
+    touch(tmp_path, "one.nii")
+    path = tmp_path / "list.csv"
+    path.write_text("id,flair,convention,,\na,one.nii,brats2017,,,\n\nb,one.nii,brats2017\n")
+    assert [case.id for case in find_cases(path)[0]] == ["a", "b"]
+    path.write_text("id,flair,convention\na,one.nii,brats2017,HGG\n")
+    with pytest.raises(InputError, match="line 2 has a cell without a named column: 'HGG'"):
+        find_cases(path)
+
+
+def test_an_id_is_as_long_as_its_bytes(tmp_path):
+    touch(tmp_path, "one.nii")
+    for letter, count in (("a", 129), ("\u75c5", 43)):
+        (good,), _ = find_cases(write_list(tmp_path, [GOOD_ROW | {"id": letter * (count - 1)}], "json"))
+        assert good.id == letter * (count - 1)
+        with pytest.raises(InputError, match="`id` must be a name that a file can have"):
+            find_cases(write_list(tmp_path, [GOOD_ROW | {"id": letter * count}], "json"))
+
+
+def test_truth_may_lie_in_another_folder_than_the_images(tmp_path):
+    touch(tmp_path / "images", *underscored("BraTS20_Training_001")[:4])
+    touch(tmp_path / "labels", "BraTS20_Training_001_seg.nii.gz")
+    (case,), _ = find_truth(tmp_path)
+    assert case.segmentation == tmp_path / "labels" / "BraTS20_Training_001_seg.nii.gz"
+
+
+def test_a_folder_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
+    touch(tmp_path / "BraTS20_Training_001", *underscored("BraTS20_Training_001"))
+    (tmp_path / "x_flair.nii").mkdir()
+    scan, iterate = os.scandir, Path.iterdir
+
+    def refuse(read):
+        def refusing(path):
+            if Path(path).name == "x_flair.nii":
+                raise PermissionError(13, "Permission denied", str(path))
+            return read(path)
+
+        return refusing
+
+    monkeypatch.setattr(os, "scandir", refuse(scan))
+    monkeypatch.setattr(Path, "iterdir", refuse(iterate))
+    cases, skipped = find_cases(tmp_path)
+    assert len(cases) == 1
+    assert skipped == [(tmp_path / "x_flair.nii", "it cannot be read: Permission denied")]

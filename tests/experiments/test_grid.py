@@ -13,6 +13,7 @@ import grid as grids
 import pytest
 from grid import cells_of, read_grid, run_grid
 from provenance import continued
+from scored_results import write_results
 
 from brats_tf.cli.main import parser
 from brats_tf.errors import InputError, Preempted
@@ -167,7 +168,8 @@ if words[0] == 'evaluate':
     scores = dict.fromkeys({sorted(METRICS)!r}, figures)
     scores = {{region: scores for region in ('WT', 'TC', 'ET')}}
     (results / 'cases.csv').write_text('')
-    more = dict(empty_rule='brats', left_out={{}}, made_by={{}}, without_truth=[], truth_sha256={{}})
+    made_by = dict(networks={{'network-flair': '0'}})
+    more = dict(empty_rule='brats', left_out={{}}, made_by=made_by, without_truth=[], truth_sha256={{}})
     more['cases_sha256'] = '{hashlib.sha256().hexdigest()}'
     (results / 'summary.json').write_text(json.dumps(scores | more))
 """
@@ -216,3 +218,24 @@ def test_a_file_of_other_settings_or_that_names_none_is_not_continued(tmp_path):
         continued(path, {"crop": "32x32x24"})
     with pytest.raises(InputError, match="Received: weights none, there not said"):
         continued(path, {"crop": "64x64x36", "weights": "none"})
+
+
+def test_scores_of_other_options_are_not_taken(tmp_path):
+    results, run = tmp_path / "results", tmp_path / "runs" / "network-flair"
+    run.mkdir(parents=True)
+    record = {"status": "finished", "epochs": 2, "settings": {}, "data": "x", "validation": [], "seconds": 30}
+    (run / "run.json").write_text(json.dumps(record))
+    os.utime(run / "run.json", (1, 1))
+    write_results(results, {"A": (0.5, 1)}, made_by={"networks": {"network-flair": "0"}})
+    assert not grids._is_scored(results, run.parent, {"modality": "flair"})  # Of an older version.
+    (results / "options.json").write_text('{"modality": "flair", "fold": 1}')
+    assert grids._is_scored(results, run.parent, {"modality": "flair", "fold": 1})
+    assert not grids._is_scored(results, run.parent, {"modality": "all", "fold": 1})
+    os.utime(run / "run.json")
+    os.utime(results / "summary.json", (1, 1))
+    assert not grids._is_scored(results, run.parent, {"modality": "flair", "fold": 1})
+
+
+def test_cells_have_names_of_their_own():
+    with pytest.raises(InputError, match="Two cells of the grid would have the same name, start-from=runs_a"):
+        cells_of({"start-from": ["runs/a", "runs_a"]})

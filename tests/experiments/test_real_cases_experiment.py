@@ -252,9 +252,9 @@ def test_cases_packed_of_another_folder_are_not_trained_on(given, phantom_folder
 
 def test_a_case_does_not_train_and_validate(given, phantom_folder):
     given.training = phantom_folder
-    with pytest.raises(InputError, match="must hold different cases. Received in both: Phantom_001, "):
+    with pytest.raises(InputError, match="must hold different patients. Received in both: Phantom_001, "):
         experiment.pack(given)
-    with pytest.raises(InputError, match="must hold different cases"):
+    with pytest.raises(InputError, match="must hold different patients"):
         packed_cases.check(dict.fromkeys(packed_cases.PARTS, phantom_folder), given.folder, **CROPPED)
 
 
@@ -447,3 +447,11 @@ def test_a_variant_is_compared_with_what_it_replaces(given, monkeypatch):
         "detail and head: 16 channels and a residual block at full size",
         "classifier: random weights, full rate",
     ]
+
+
+def test_scans_of_a_patient_are_in_one_fold():
+    ids = ["BraTS-GLI-00001-000", "BraTS-GLI-00002-000", "BraTS-GLI-00001-001", "BraTS20_Training_001"]
+    folds = packed_cases._fold_of(ids, 2).tolist()
+    assert folds == [0, 1, 0, 0]
+    assert packed_cases.steps_of_epoch({"training": ids[:2], "validation": ids[2:]}, 2) == 1
+    assert packed_cases.steps_of_epoch({"training": ids[:3], "validation": ids[3:]}, 0) == 3

@@ -13,7 +13,8 @@ from brats_tf.models.cost import all_layers
 from brats_tf.models.normalisation import GroupNormalization
 from brats_tf.runs.network import load_network
 from brats_tf.training.optimisation import compile_network
-from brats_tf.training.train import _between_steps, train
+from brats_tf.training.ready_network import between_steps
+from brats_tf.training.train import train
 
 
 def tiny(**changes):
@@ -40,7 +41,7 @@ def test_predictions_are_made_in_float32():
 def test_a_training_in_half_precision_validates_in_float32():
     config, whole = tiny(precision="bfloat16"), tiny()
     network, _ = build_with_weights(config)
-    forward, planes_of = _between_steps(config, network)
+    forward, planes_of = between_steps(config, network)
     exact = build_network(whole)
     for variable in network.trainable_variables:  # As after some steps: the twin must follow.
         variable.assign(variable + 0.01)

@@ -1,15 +1,16 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tiny_networks import TINY_CROP
 
 from brats_tf.errors import InputError
+from brats_tf.pipeline.patches import Patches, cut_patch
 from brats_tf.pipeline.stream import (
     Order,
-    Patches,
     Shard,
     augment_and_encode,
-    cut_patch,
     order_of_epoch,
     training_dataset,
     training_stream,
@@ -230,3 +231,13 @@ def test_what_is_augmented_differs_from_what_is_stored(stored):
     plain = batches(training_dataset(stream(stored, 3), outputs="regions"))
     changed = batches(training_dataset(stream(stored, 3), outputs="regions", augmentation="albunet-authors"))
     assert not all(np.array_equal(one, other) for (one, _), (other, _) in zip(plain, changed, strict=True))
+
+
+def test_cases_without_what_a_stream_reads_are_refused(stored):
+    with pytest.raises(InputError, match="A stream needs cases. Received: none"):
+        stream([])
+    with pytest.raises(InputError, match=r"Case Phantom_001: t9 must be cached. Received: flair"):
+        stream(stored, modalities=("t9",))
+    bare = [dataclasses.replace(case, classes=None) for case in stored]
+    with pytest.raises(InputError, match="Case Phantom_001: its truth must be cached"):
+        stream(bare)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import tensorflow as tf
@@ -141,6 +142,16 @@ def test_a_finished_training_removes_them(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_of_long_lists_only_the_difference_is_named():
+    ids = [f"case {number}" for number in range(100)]
+    differ = lambda before, now: describe_differences({"validation": before}, {"validation": now})  # noqa: E731
+    assert differ(ids[:-1], ids) == "validation lacking case 99"
+    assert differ(ids, ids[1:]) == "validation having also case 0"
+    assert differ(ids[:6], ids[4:7]).endswith("having also case 0, case 1, case 2, case 3 and lacking case 6")
+    assert differ(ids, ids[::-1]) == "validation in another order"
+    assert differ(["a"], ["b"]) == "validation ['a'] instead of ['b']"
+
+
 def test_what_differs_is_named():
     assert describe_differences(IDENTITY, IDENTITY) == ""
     there = {"config": {"seed": 0, "old": 1}, "data": "x", "validation": []}
@@ -158,3 +169,15 @@ def test_a_run_without_its_settings_is_set_aside_too(tmp_path):
     set_aside(tmp_path / "run")
     assert (tmp_path / "run.1" / "run.json").read_text() == "{}"
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_clock_that_is_set_back_does_not_keep_an_old_one(tmp_path):
+    for folder in saved(tmp_path, (1, 0), (2, 0)).found():
+        os.utime(folder, (4e9, 4e9))
+    ours = variables()
+    later = Checkpoints(tmp_path, ours, IDENTITY)
+    assert later.load()[:2] == (2, 0)
+    later.save(3, 0, {})
+    assert [folder.name[:11] for folder in later.found()] == ["epoch-00002", "epoch-00003"]
+    later.save(4, 0, {})
+    assert [folder.name[:11] for folder in later.found()] == ["epoch-00003", "epoch-00004"]

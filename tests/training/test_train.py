@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import errno
 import gc
 import json
@@ -23,8 +24,8 @@ from brats_tf.cli.main import main
 from brats_tf.config.config import Config
 from brats_tf.config.execution import TrainingOptions
 from brats_tf.data.discovery import find_cases
-from brats_tf.data.splits import Split
-from brats_tf.errors import InputError, Preempted
+from brats_tf.data.splits import Split, split_cases
+from brats_tf.errors import InputError, Preempted, WriteError
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.models import winograd
@@ -39,8 +40,9 @@ from brats_tf.runs.record import data_hash, read_run_record
 from brats_tf.runtime import tensorflow
 from brats_tf.runtime.console import progress_bar
 from brats_tf.runtime.files import sha256_of
+from brats_tf.training import ready_network
 from brats_tf.training import train as train_module
-from brats_tf.training.callbacks import StopOnNonFinite
+from brats_tf.training.callbacks import RunRecord, StopOnNonFinite
 from brats_tf.training.epoch_files import SaveWeights, ShowProgress
 from brats_tf.training.loop import make_trainer
 from brats_tf.training.optimisation import (
@@ -656,3 +658,72 @@ def test_what_is_durable_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     monkeypatch.setattr(os, "replace", lambda *names: (order.append("name"), rename(*names))[1])
     save_weights(network, tmp_path / "network.weights.h5")
     assert order == ["flush", "name", "flush"]  # The file, and then its folder.
+
+
+@pytest.mark.usefixtures("small")
+def test_what_has_begun_needs_no_initial_weights(phantoms, tmp_path, monkeypatch):
+    """ImageNet's weights may be gone from a cache, or be on another machine, when a training goes on."""
+    folders = {"runs": tmp_path, "cache_dir": tmp_path / "cache"}
+    (straight,) = train([tiny(epochs=3)], phantoms, **folders, options=TrainingOptions(name="straight"))
+    options = TrainingOptions(name="stopped")
+    end = RunRecord.on_epoch_end
+
+    def stopped(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        end(self, epoch, logs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunRecord, "on_epoch_end", stopped)
+        train([tiny(epochs=3)], phantoms, **folders, options=options)
+
+    def lacking(config):
+        raise InputError("The weights must be somewhere. Received: none of them.")
+
+    monkeypatch.setattr(ready_network, "build_with_weights", lacking)
+    (run,) = train([tiny(epochs=3)], phantoms, **folders, options=options)
+    assert_same_run(run, straight)
+    assert read_run_record(run)["initial_weights"] == read_run_record(straight)["initial_weights"]
+    assert train([tiny(epochs=3)], phantoms, **folders, options=options) == [run]
+    with pytest.raises(InputError, match="The weights must be somewhere"):
+        train([tiny(epochs=3)], phantoms, **folders)
+    (run / "checkpoints" / "epoch-00001-step-000000").mkdir(parents=True)  # Which cannot be used.
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"finished"', '"training"'))
+    with pytest.raises(InputError, match="must hold a checkpoint to go on from"):
+        train([tiny(epochs=3)], phantoms, **folders, options=options)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_finished_run_is_not_written_to(phantoms, tmp_path, monkeypatch, capsys):
+    folders = {"runs": tmp_path, "cache_dir": tmp_path / "cache"}
+    (run,) = train([tiny(epochs=1)], phantoms, **folders)
+
+    def read_only(*given, **settings):
+        raise WriteError("The folder is read-only.")
+
+    monkeypatch.setattr("brats_tf.training.train.lock", read_only)
+    assert train([tiny(epochs=1)], phantoms, **folders) == [run]
+    assert capsys.readouterr().out.count("is already trained with these settings and data.") == 1
+
+
+def test_configs_that_share_a_folder_are_refused_at_once(phantoms, tmp_path):
+    configs = [tiny(seed=seed) for seed in range(3)]
+    with pytest.raises(InputError, match=r"a folder of its own.*Received: .*embedding-flair, .*embedding-flair twice"):
+        train(configs, phantoms, runs=tmp_path)
+    with pytest.raises(InputError, match="Received: no config"):
+        train([], phantoms, runs=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("small")
+def test_a_validation_case_that_is_left_out_is_not_in_the_split(phantoms, tmp_path):
+    """So that `predict --cases validation` finds what `run.json` says."""
+    cases = list(phantoms)
+    config = tiny(epochs=1, validation_split=0.5, validation_frequency=1)
+    split = split_cases(cases, config.data, seed=config.seed)
+    bad = next(index for index, case in enumerate(cases) if case.id == split.validation[0])
+    damaged = tmp_path / "damaged_seg.nii.gz"
+    damaged.write_bytes(cases[bad].segmentation.read_bytes()[:200])
+    cases[bad] = dataclasses.replace(cases[bad], segmentation=damaged)
+    (run,) = train([config], cases, runs=tmp_path / "runs", options=TrainingOptions(skip_invalid=True))
+    assert Split.load(run).validation == read_run_record(run)["validation"] == split.validation[1:]
