@@ -9,8 +9,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from python_multipart.multipart import parse_options_header
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -26,6 +28,8 @@ RETRY_SECONDS = 5
 UPLOADS = 32  # At once, or as many as may wait in the queue, where those are more.
 IDLE_SECONDS = 30  # Without a byte, an upload is given up.
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+ENDING = 1024  # Bytes that hold the last boundary of a form, and what a client may send after it.
+CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1")
 CLOSED = 499  # As nginx counts it; nobody reads the answer.
 SECONDS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # The limits of the histogram.
 
@@ -137,11 +141,16 @@ class Service:
         """Writes the files of a form into a folder: {modality: path}."""
         if not request.headers.get("content-type", "").lower().startswith(FORMS):
             raise HTTPException(400, f"Expected a form with files named {', '.join(MODALITIES)}. Received: no form.")
+        kind, parameters = parse_options_header(request.headers["content-type"])
+        charset = parameters.get(b"charset", b"utf-8").decode("latin-1")
+        if charset.lower() not in CHARSETS:
+            raise HTTPException(400, f"Expected a form in UTF-8. Received: {charset}.")
         limit = self.options.upload_mb * 10**6
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             raise _too_large(self.options.upload_mb)
-        bounded = Request(request.scope, _at_most(request.receive, limit, self.options.upload_mb))
+        last = b"--%s--" % parameters.get(b"boundary", b"") if kind.decode() == FORMS[0] else b""
+        bounded = Request(request.scope, _at_most(request.receive, limit, self.options.upload_mb, last))
         volumes = {}
         async with bounded.form(max_files=len(MODALITIES), max_fields=len(MODALITIES)) as form:
             for name, upload in form.multi_items():
@@ -176,16 +185,23 @@ async def _disconnected(request):
         pass
 
 
-def _at_most(receive, limit, megabytes):
-    """`receive` of an ASGI application that refuses a body above the limit, whatever its header says."""
-    received = 0
+def _at_most(receive, limit, megabytes, last):
+    """`receive` of an ASGI application that refuses a body above the limit, whatever its header says.
+
+    And one that ends without its `last` boundary: a part that was cut would else be missing in silence.
+    """
+    received, ending = 0, b""
 
     async def bounded():
-        nonlocal received
+        nonlocal received, ending
         message = await asyncio.wait_for(receive(), IDLE_SECONDS)
-        received += len(message.get("body", b""))
+        body = message.get("body", b"")
+        received += len(body)
+        ending = (ending + body[-ENDING:])[-ENDING:]
         if received > limit:
             raise _too_large(megabytes)
+        if message["type"] == "http.request" and not message.get("more_body") and last not in ending:
+            raise MultiPartException("Expected a whole form. Received one without its end.")
         return message
 
     return bounded

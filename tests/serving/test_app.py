@@ -313,3 +313,19 @@ def test_the_command_listens_on_this_machine_alone(predictors, monkeypatch, caps
         assert main(words) == 2
     assert f"--port {port} cannot be listened on: Address already in use" in capsys.readouterr().err
     assert len(listened) == 1
+
+
+def test_a_form_that_lacks_its_end_is_refused(serve, phantoms):
+    """What was cut would be a modality that is missing in silence."""
+    address = f"{serve()}/label-map"
+    request = httpx.Request("POST", address, files=files_of(phantoms[0], "flair", "t1ce"))
+    whole, headers = request.read(), {"content-type": request.headers["content-type"]}
+    for cut in (len(whole), len(whole) - 2):  # RFC 2046 asks for no line end after the last boundary.
+        assert httpx.post(address, content=whole[:cut], headers=headers, timeout=60).status_code == 200
+    assert httpx.post(address, content=whole + b"an epilogue", headers=headers, timeout=60).status_code == 200
+    for cut in (4, 1000):
+        answer = httpx.post(address, content=whole[:-cut], headers=headers, timeout=60)
+        assert (answer.status_code, "Received one without its end" in answer.json()["error"]) == (400, True)
+    headers["content-type"] += "; charset=undefined"
+    answer = httpx.post(address, content=whole, headers=headers, timeout=60)
+    assert (answer.status_code, "form in UTF-8" in answer.json()["error"]) == (400, True)
