@@ -103,7 +103,7 @@ def segment(given):
     if not write_checking_page(cases, failures):
         raise InputError("No patient could be conformed: there is nothing to predict.")
     failures += _predict_rest(given, cases, predictions)
-    how = {"source": given.input, "options": section_given(given, RestoreOptions)}
+    how = {"cases": cases, "source": given.input, "options": section_given(given, RestoreOptions)}
     unrestored = restore_predictions(predictions, out=restored, **how)
     # What the record leaves out is among the failures, or of patients that are gone.
     known = {patient for patient, _ in failures} | set(read_prediction_record(predictions)["left_out"])

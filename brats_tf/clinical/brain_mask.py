@@ -62,6 +62,11 @@ def find_mask(reference, folder, *, patient, how):
     return mask, {"how": how, "ml": round(ml, 1)} | facts
 
 
+def _device_of(tool):
+    """HD-BET takes a GPU unless it is told that there is none."""
+    return ["-device", "cpu"] if tool == "hd-bet" and not shutil.which("nvidia-smi") else []
+
+
 def _own(path, reference, patient):
     if not path.is_file():
         raise InputError(f"Patient {patient}: no {path}, which --brain-mask file takes.")
@@ -90,7 +95,7 @@ def _by_tool(how, reference, patient):
         sitk.WriteImage(reference, places["image"])
         try:
             done = subprocess.run(  # noqa: S603
-                [tool, *(one.format(**places) for one in arguments)],
+                [tool, *(one.format(**places) for one in arguments), *_device_of(tool)],
                 capture_output=True,
                 text=True,
                 timeout=TIMEOUT_S,

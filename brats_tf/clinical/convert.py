@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from brats_tf.clinical.grids import grid_of_volume, to_image
-from brats_tf.clinical.stack import stack
+from brats_tf.clinical.stack import LEAST_SLICES, stack
 from brats_tf.data.volumes import TOLERANCE_MM, direction_notes, has_directions, read_volume
 from brats_tf.errors import InputError
 
@@ -38,6 +38,10 @@ def read_image(series, *, patient):
     try:
         if not series.is_dicom:
             volume = read_oriented(series.files[0], patient=patient)
+            if min(volume.voxels.shape) < LEAST_SLICES:
+                raise InputError(
+                    f"{series.name} must have at least {LEAST_SLICES} slices; received {min(volume.voxels.shape)}"
+                )
             return _to_image(volume), grid_of_volume(volume)
         if int(series.tags.get("SamplesPerPixel", 1)) != 1:
             raise InputError(f"{series.name} must be grey; received colour images")

@@ -47,10 +47,10 @@ def write_segmentation(path, regions, series):
     import highdicom as hd
 
     _, frames = stack(series)
-    sources, order = _sources(series, frames)
-    pixels = np.moveaxis(regions, 2, 0).transpose(0, 2, 1, 3)[order]  # (Z, rows, columns, 3)
-    there = [number for number in range(len(REGIONS)) if pixels[..., number].any()]
     try:
+        sources, order = _sources(series, frames)
+        pixels = np.moveaxis(regions, 2, 0).transpose(0, 2, 1, 3)[order]  # (Z, rows, columns, 3)
+        there = [number for number in range(len(REGIONS)) if pixels[..., number].any()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # About values of the source that the standard forbids.
             made = hd.seg.Segmentation(

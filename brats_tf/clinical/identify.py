@@ -10,7 +10,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 from brats_tf.clinical.series import Series, of_one_person
-from brats_tf.clinical.words import OTHERS, agent_in, just_before, kind_of, says_with, says_without, words_of
+from brats_tf.clinical.words import (
+    MAY_BE_A_NAME,
+    OTHERS,
+    agent_in,
+    just_before,
+    kind_of,
+    says_with,
+    says_without,
+    words_of,
+)
 from brats_tf.data.layouts import parse
 from brats_tf.errors import InputError
 from brats_tf.regions import MODALITIES
@@ -147,6 +156,9 @@ def _by_file_name(series):
     _, part, _ = parse(path.name, path.parent.name)
     words = words_of(_BIDS.sub("", path.name))
     if part in MODALITIES:
+        others = [word for word in words if word in ("seg", "mask", "label", *OTHERS) and word not in MAY_BE_A_NAME]
+        if others:
+            return Choice(series, None, f"its name says both {others[0]!r} and {part!r}")
         before = just_before(words, part) if part in words else []
         sequence, base = kind_of(before)[0], {"t1ce": "t1"}.get(part, part)
         point_in_time = len(before) == 1 and words.index(part) > 1  # "P01_T1_flair": an id is before it.

@@ -41,26 +41,28 @@ def save_checks(folder, reference, mask, arrays, brain, name):
             _save(folder / f"{modality}.png", title, arrays[name], other=array, outline=brain)
 
 
-def save_segments(path, image, regions, *, spacing, title):
+def save_segments(path, image, regions, *, grid, title):
     """Draws the regions' outlines on three slices of a series, or on its middle slices where there is no tumour.
+
+    Slices are hung as a radiologist does, whatever the order of the file: front or head on top, left on the right.
 
     Args:
         path: the .png to write.
         image: (X, Y, Z) intensities of the series, slices along Z.
         regions: (X, Y, Z, 3) bool, WT, TC, ET on the same voxels.
-        spacing: edges of a voxel, mm.
+        grid: their `Grid`.
         title: above the picture.
     """
     filled = np.flatnonzero(regions.any(axis=(0, 1, 3)))
     filled = filled if filled.size else np.arange(image.shape[2])
     slices = [int(filled[int(height * (filled.size - 1))]) for height in HEIGHTS]
     figure, (axes,) = new_figure(1, len(slices), size=(12, 4.6))
-    window = _window(image)
+    window, (hung, aspect) = _window(image), _hanging(grid)
     for axis, number in zip(axes, slices, strict=True):
-        cut = _scaled(image[:, :, number].T, *window)
-        axis.imshow(cut, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=spacing[1] / spacing[0])
+        cut = _scaled(hung(image[:, :, number]), *window)
+        axis.imshow(cut, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=aspect)
         for region, (name, colour) in enumerate(REGION_COLOURS.items()):
-            line = regions[:, :, number, region].T
+            line = hung(regions[:, :, number, region])
             if line.any():
                 axis.contour(line.astype(float), levels=[0.5], colors=colour, linewidths=1.0)
             axis.plot([], [], color=colour, label=name)
@@ -69,6 +71,21 @@ def save_segments(path, image, regions, *, spacing, title):
     axes[0].legend(loc="lower left", fontsize=8)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
+
+
+def _hanging(grid):
+    """(a function that turns a slice (i, j) into rows and columns, a pixel's height over its width)."""
+    directions, spacing = grid.matrix[:3, :2] / grid.spacing[:2], grid.spacing[:2]
+    leads = np.abs(directions).argmax(axis=0)  # To the left or right, back or front, head or feet.
+    across = int(leads[1] < leads[0])  # The axis of the columns; the other is that of the rows.
+    wanted = np.where(leads == 2, -1, 1)  # To the left, to the back, to the feet.
+    signs = np.sign(directions[leads, [0, 1]]) * wanted
+    flips = tuple(slice(None, None, int(sign)) for sign in signs)
+
+    def hung(cut):
+        return cut[flips].T if across == 0 else cut[flips]
+
+    return hung, spacing[1 - across] / spacing[across]
 
 
 def _upright(image):

@@ -1,7 +1,7 @@
 """Brings label maps back into the space of the series that their cases were made of."""
 
-import itertools
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +13,23 @@ from brats_tf.clinical.grids import Grid, grid_of_volume, header_on, matrix_tran
 from brats_tf.clinical.patients import explain_damage
 from brats_tf.clinical.pictures import save_segments
 from brats_tf.clinical.predicted_regions import predicted_regions
+from brats_tf.clinical.restored_files import RESTORED_FILE, earlier_files, has_pictures, remove_others
 from brats_tf.clinical.series import read_series
 from brats_tf.config.execution import RestoreOptions
 from brats_tf.data.volumes import TOLERANCE_MM, Volume, write_volume
 from brats_tf.errors import InputError, WriteError
-from brats_tf.inference.prediction_record import PREDICTION_FILE, finished_cases, read_prediction_record
-from brats_tf.regions import MODALITIES, REGIONS, classes_to_labels, classes_to_regions
+from brats_tf.inference.prediction_record import (
+    PREDICTION_FILE,
+    PROBABILITIES_FOLDER,
+    finished_cases,
+    read_prediction_record,
+)
+from brats_tf.regions import REGIONS, classes_to_labels, classes_to_regions
 from brats_tf.runtime.console import track
-from brats_tf.runtime.files import atomic, read_json, write_json
+from brats_tf.runtime.files import atomic, sha256_of, write_json
 
 log = logging.getLogger(__name__)
-RESTORED_FILE = "restored.json"
 REFERENCE, NATIVE = "reference", "native"
-ENDINGS = (".nii.gz", ".png", ".dcm")
 
 
 def restore_predictions(predictions, *, out, cases=None, source=None, options=None):
@@ -35,7 +39,8 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
 
     Each region is interpolated linearly, from its probability where `predict --save-probabilities` wrote them, and then
     decided as the label map was: cut at 0.5, or for networks of classes the likeliest class. `<out>/restored.json` has
-    the volumes in ml, there. What an earlier call made of the same label map stays where this one fails.
+    the volumes in ml, there. What an earlier call made of the same label map stays where this one fails, and where
+    nothing that it was made of has changed: series of DICOM SEG would else multiply in an archive.
 
     Args:
         predictions: the folder that `predict` wrote.
@@ -59,7 +64,8 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
     finished = finished_cases(record, predictions)
     stopped = {one: f"Case {one}: its prediction stopped before it; predict it again." for one in record["pending"]}
     failures = [one for one in (record["left_out"] | stopped).items() if one[0] not in record["cases"]]
-    earlier, restored = _earlier(out, record), {}
+    earlier, whole = earlier_files(out, record)
+    restored, made_of = {}, {}
     for _, sentence in failures:
         log.info(f"Left out: {sentence}")
     for case_id, facts in track(list(record["cases"].items()), "Restoring"):
@@ -70,9 +76,15 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
                     "records; received another, or none: predict it again."
                 )
             with explain_damage(f"Case {case_id}"):
+                conformed = _conformed(case_id, roots)
+                made = _made_of(case_id, predictions, conformed[0], options)
+                if whole.get(case_id) == made | {"label_map": facts["sha256"]}:
+                    restored[case_id], made_of[case_id] = earlier[case_id], whole[case_id]
+                    continue
                 maps = predicted_regions(case_id, facts, predictions, after=any(record["postprocessing"].values()))
-                done, problems = _restore(case_id, maps, _conformed(case_id, roots), source, out / case_id, options)
-                restored[case_id] = done
+                restored[case_id], problems = _restore(case_id, maps, conformed, source, out / case_id, options)
+                if not problems and has_pictures(restored[case_id]):
+                    made_of[case_id] = made
         except WriteError:
             raise
         except InputError as error:
@@ -83,33 +95,23 @@ def restore_predictions(predictions, *, out, cases=None, source=None, options=No
         for sentence in problems:
             log.info(f"Left out: {sentence}")
             failures.append((case_id, sentence))
-        _remove_others(out / case_id, restored.get(case_id, {}))
+        remove_others(out / case_id, restored.get(case_id, {}))
     out.mkdir(parents=True, exist_ok=True)
-    maps = {case_id: record["cases"][case_id]["sha256"] for case_id in restored}
-    content = {"networks": record["networks"], "cases": restored, "label_maps": maps, "left_out": dict(failures)}
+    made_of = {one: made_of.get(one, {}) | {"label_map": record["cases"][one]["sha256"]} for one in restored}
+    content = {"networks": record["networks"], "cases": restored, "made_of": made_of, "left_out": dict(failures)}
     write_json(out / RESTORED_FILE, content)
     log.info(f"{len(restored)} of {len(record['cases'])} label maps restored into {out}.")
     return failures
 
 
-def _earlier(out, record):
-    """{case id: what `restored.json` says of it} of those whose label map is still the same."""
-    try:
-        before = read_json(out / RESTORED_FILE)
-        maps = before["label_maps"]
-        found = {one: facts for one, facts in before["cases"].items() if maps[one] == record["cases"][one]["sha256"]}
-        parts = {"files", *(f"{region}_ml" for region in REGIONS)}
-        return {one: facts for one, facts in found.items() if all(parts <= part.keys() for part in facts.values())}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # None, of another version, or damaged.
-        return {}
-
-
-def _remove_others(folder, restored):
-    """Removes the files of an earlier prediction, or of other series, from a case's folder."""
-    kept = {name for facts in restored.values() for name in facts["files"]}
-    for modality, ending in itertools.product(MODALITIES, ENDINGS):
-        if (name := f"{folder.name}_{modality}_seg{ending}") not in kept:
-            (folder / name).unlink(missing_ok=True)
+def _made_of(case_id, predictions, folder, options):
+    """What decides the restored files of a case besides its label map."""
+    files = {
+        "conform": folder / CONFORM_FILE,
+        "probabilities": predictions / PROBABILITIES_FOLDER / f"{case_id}.nii.gz",
+    }
+    hashes = {name: sha256_of(path) if path.is_file() else "" for name, path in files.items()}
+    return hashes | {"options": asdict(options)}
 
 
 def restore_regions(regions, case_grid, series_grid, matrix):
@@ -216,7 +218,7 @@ def _beside(path, series, regions, grid, title, *, dicom_seg):
     image, _ = read_image(series, patient=case_id)
     voxels = to_array(resample(image, grid, matrix_transform(np.eye(4)), kind="linear"))
     picture, target = path.with_name(f"{stem}.png"), path.with_name(f"{stem}.dcm")
-    save_segments(picture, voxels, regions, spacing=grid.spacing, title=title)
+    save_segments(picture, voxels, regions, grid=grid, title=title)
     if not (dicom_seg and series.is_dicom):
         return [picture.name], ""
     if not regions.any():

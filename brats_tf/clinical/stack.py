@@ -6,6 +6,7 @@ import pydicom
 from brats_tf.clinical.grids import Grid
 from brats_tf.errors import InputError
 
+LEAST_SLICES = 4  # What the registration's smoothing needs.
 PARALLEL = 1e-3  # How far the directions of two slices of a series may differ.
 SLANT_DEGREES = 0.2  # How far the stack may lean from the normal of its slices.
 GAP_TOLERANCE = 0.02  # How far the distance of two slices may differ from the usual one, as a share of it.
@@ -58,8 +59,8 @@ def stack(series):
     spacings = np.array([frame[4] for frame in frames], float)
     if len(sizes) > 1 or np.ptp(orientations, axis=0).max() > PARALLEL or np.ptp(spacings, axis=0).max() > PARALLEL:
         raise InputError(f"{series.name} has slices of several sizes or orientations, as localisers have")
-    if len(frames) < 4:  # What the registration's smoothing needs.
-        raise InputError(f"{series.name} must have at least 4 slices; received {len(frames)}")
+    if len(frames) < LEAST_SLICES:
+        raise InputError(f"{series.name} must have at least {LEAST_SLICES} slices; received {len(frames)}")
     row, column = orientations[0].reshape(2, 3)
     normal = np.cross(row, column)
     positions = np.array([frame[3] for frame in frames], float)

@@ -11,8 +11,15 @@ AGENTS = (
     *"dotarem clariscan gadovist gadavist prohance multihance magnevist".split(),
     *"omniscan primovist eovist vueway elucirem gadolinium gadobutrol gadoterate gadoteridol gadobenate".split(),
 )
-CONTRAST = (*"ce t1ce t1c gd t1gd gado gad km t1km post t1post contrast postcontrast +c c+ kontrast".split(), *AGENTS)
-NO_CONTRAST = "pre native nativ noncontrast non-contrast no-contrast ohne without precontrast".split()
+CONTRAST = (
+    *"ce t1ce t1c gd t1gd gado gad km t1km post t1post contrast postcontrast +c c+ kontrast".split(),
+    *"postgd postgad postgado postgadolinium postkm postcon postce postkontrast".split(),
+    *AGENTS,
+)
+NO_CONTRAST = (
+    *"pre native nativ noncontrast non-contrast no-contrast ohne without precontrast".split(),
+    *"pregd pregad pregado pregadolinium prekm precon prece prekontrast".split(),
+)
 NOT = ("no", "non", "not", "wo", "w/o", "before", "prior", "vor")  # Before a word of `CONTRAST`.
 _BETWEEN = ("iv", "i", "v", "intravenous", "any", "the", "to")  # Two such words, where it says nothing.
 # Beside which a word of contrast in a file's name means the image, and not a person or a study.
@@ -22,6 +29,8 @@ OTHERS = (
     "loc localizer localiser scout survey aahead calib calibration fieldmap bold fmri mrs spectro sub subtraction "
     "t2star t2* hemo haemo flash2d medic rbv cbv cbf mtt ttp fa screenshot phase pd"
 ).split()
+# Of `OTHERS`, those that are also words of a study or a person: "sub_01_t1", "phase_2_P01_t1".
+MAY_BE_A_NAME = "sub phase trace survey scout medic pd fa hemo loc".split()
 # How an agent begins that was not given, or is not known.
 _NOT_GIVEN = (
     *"no non none not n nein 0 without ohne wo w/o n/a na nil n.a. unknown unbekannt".split(),

@@ -36,6 +36,12 @@ class Grid:
         return tuple(max(1, round(size * edge / self.spacing_mm)) for size, edge in sizes)
 
     @property
+    def edges_mm(self):
+        """The edges of a voxel of the crop along H, W, D, in mm."""
+        edges = self._oriented_spacing() if self.spacing_mm is None else [self.spacing_mm] * 3
+        return tuple(map(float, edges))
+
+    @property
     def crop_shape(self):
         """(H, W, D) of what `to_crop` returns."""
         return self.whole_shape if self.crop is None else self.crop

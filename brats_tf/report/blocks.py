@@ -69,7 +69,7 @@ def render_page(title, subtitle, sections, sprite_sheets):
 
     Args:
         title, subtitle: text.
-        sections: {heading: list of blocks}.
+        sections: [(heading, list of blocks)].
         sprite_sheets: {case id: sprite sheet as JSON can hold it}.
     """
     environment = jinja2.Environment(

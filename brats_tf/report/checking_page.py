@@ -28,18 +28,17 @@ def write_checking_page(cases, failures=()):
     """
     cases = Path(cases)
     records = {}
-    for path in sorted(cases.glob(f"*/{CONFORM_FILE}")):
+    for path in sorted(cases.glob(f"[!.]*/{CONFORM_FILE}")):  # Not of what a process left half-written.
         try:
             records[path.parent.name] = read_conform(path.parent)
         except InputError as error:
             failures = [*failures, (path.parent.name, str(error))]
     if not records:
         return None
-    sections = {"Cases": [_overview(records)]}
-    for case_id, record in list(records.items())[:PICTURES]:
-        sections[case_id] = _case(cases / case_id, record)
+    sections = [("Cases", [_overview(records)])]
+    sections += [(case_id, _case(cases / case_id, record)) for case_id, record in list(records.items())[:PICTURES]]
     if failures:
-        sections["Left out"] = [Table(("patient", "reason"), list(failures))]
+        sections.append(("Left out", [Table(("patient", "reason"), list(failures))]))
     html = render_page("Conformed cases, to be checked", f"brats_tf {__version__}, {cases}", sections, {})
     path = cases / CHECKS_FILE
     with atomic(path) as temporary:

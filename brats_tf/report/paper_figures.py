@@ -48,7 +48,7 @@ def draw_figures(run, case, checkpoint="last"):
     folder, volume = Path(run) / FIGURES_FOLDER, prepared.volume[..., 0]
     title = f"{case.id}, {config.data.modalities[0]}, network {Path(run).name}"
     paths = [folder / f"overlay-{case.id}.png"]
-    save_overlay(paths[0], volume, labels, title=title)
+    save_overlay(paths[0], volume, labels, title=title, edges_mm=prepared.grid.edges_mm)
     if has_planes(network):
         paths.append(folder / f"planes-{case.id}.png")
         where = _slices(next(iter(labels.values())))

@@ -14,7 +14,6 @@ from brats_tf import __version__
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ReportOptions
 from brats_tf.config.settings import ClassifierSettings
-from brats_tf.data import volumes
 from brats_tf.errors import InputError
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.evaluation.results import TABLE_ORDER, check_origin, check_truth, read_scores, read_summary
@@ -44,7 +43,6 @@ PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "nibabel", "matplotlib")
 CONTRIBUTION = "What the classifier contributes"
 OVERLAYS = 2  # Of the worst cases, and of the best.
 # The axis (H, W, D) along which a file's axis runs.
-_AXES = {"A": 0, "P": 0, "L": 1, "R": 1, "S": 2, "I": 2}
 
 
 def write_report(cases, *, runs, predictions, results, options=None, convention=None):
@@ -98,7 +96,7 @@ def write_report(cases, *, runs, predictions, results, options=None, convention=
         for case, view in views.items()
     }
     title = f"{len(scored)} cases, networks {', '.join(configs) or 'unknown'}"
-    html = render_page(title, f"brats_tf {__version__}, {predictions}", sections, sheets)
+    html = render_page(title, f"brats_tf {__version__}, {predictions}", list(sections.items()), sheets)
     path = results / REPORT_FILE
     with atomic(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -160,15 +158,9 @@ def _view(case, maps):
     modality = "flair" if "flair" in case.volumes else next(iter(case.volumes))
     prepared = prepare_case(case, modalities=(modality,), crop=None, with_truth=True)
     prediction = prepared.grid.to_crop(maps.read_classes(case)[0])
-    volume, edges = prepared.volume[..., 0], _edges_mm(prepared.reference.affine)
+    volume, edges = prepared.volume[..., 0], prepared.grid.edges_mm
     sheet = make_sprite_sheet(volume, prepared.classes, prediction, edges)
     return CaseView(volume, prepared.classes, prediction, edges, sheet)
-
-
-def _edges_mm(affine):
-    """The edges of a voxel along H, W, D, in mm, from those along the file's axes."""
-    axes = (_AXES[code] for code in volumes.axis_codes(affine))
-    return tuple(edge for _, edge in sorted(zip(axes, volumes.spacing_of(affine), strict=True)))
 
 
 def _from_both_ends(order, count):

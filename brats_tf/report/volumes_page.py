@@ -4,8 +4,8 @@ import logging
 
 from brats_tf import __version__
 from brats_tf.clinical.conform import read_conform
-from brats_tf.clinical.restore import RESTORED_FILE
-from brats_tf.errors import format_shape
+from brats_tf.clinical.restored_files import RESTORED_FILE
+from brats_tf.errors import InputError, format_shape
 from brats_tf.regions import REGIONS
 from brats_tf.report.blocks import Image, Paragraph, Table, render_page
 from brats_tf.runtime.files import atomic, read_json
@@ -25,18 +25,23 @@ def write_volumes_page(path, cases, restored, failures=()):
     """
     record = read_json(restored / RESTORED_FILE)
     head = ("patient", *(f"{region}, ml" for region in REGIONS), "measured on", "missing series")
-    rows, sections = [], {}
+    rows, sections = [], []
     for case_id, volumes in record["cases"].items():
-        conformed = read_conform(cases / case_id)
+        try:
+            conformed = read_conform(cases / case_id)
+        except InputError as error:  # Of a patient that is gone, whose files an earlier call restored.
+            failures = [*failures, (case_id, str(error))]
+            continue
         name = conformed["reference"] if conformed["reference"] in volumes else next(iter(volumes))
         missing = ", ".join(conformed["missing"]) or "–"
-        rows.append((case_id, *(_ml(volumes[name], region) for region in REGIONS), name, missing))
+        marked = f"{case_id} (see Left out)" if case_id in dict(failures) else case_id
+        rows.append((marked, *(_ml(volumes[name], region) for region in REGIONS), name, missing))
         if len(sections) < PICTURES:
-            sections[case_id] = _patient(restored / case_id, volumes, conformed)
+            sections.append((marked, _patient(restored / case_id, volumes, conformed)))
     networks = ", ".join(record["networks"])
-    sections = {"Volumes": [Table(head, rows, sortable=True), Paragraph(_notes(networks))], **sections}
+    sections = [("Volumes", [Table(head, rows, sortable=True), Paragraph(_notes(networks))]), *sections]
     if failures:
-        sections["Left out"] = [Table(("patient", "reason"), list(failures))]
+        sections.append(("Left out", [Table(("patient", "reason"), list(failures))]))
     html = render_page("Segmented patients", f"brats_tf {__version__}, {networks}", sections, {})
     with atomic(path) as temporary:
         temporary.write_text(html, encoding="utf-8")

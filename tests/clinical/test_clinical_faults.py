@@ -15,7 +15,9 @@ from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
 
 from brats_tf.cli.main import main
 from brats_tf.clinical import conform as conform_module
+from brats_tf.clinical import pictures
 from brats_tf.clinical.conform import read_conform
+from brats_tf.clinical.dicom_seg import write_segmentation
 from brats_tf.clinical.grids import (
     Grid,
     brats_grid,
@@ -413,6 +415,12 @@ def test_nifti_series_are_conformed_too(conform, folder, tmp_path):
     np.testing.assert_allclose(one, other, atol=2)  # DICOM rounds to whole numbers.
 
 
+def test_nifti_of_three_slices_is_refused(conform, folder, tmp_path):
+    sitk.WriteImage(ball()[:, :, 4:7], str(folder / "P1_t1ce.nii.gz"))
+    code, said = conform()
+    assert code == 2 and "P1_t1ce.nii.gz must have at least 4 slices; received 3" in said
+
+
 def test_a_broken_nifti_file_is_named(conform, folder, tmp_path):
     sitk.WriteImage(ball(), str(folder / "P1_t1ce.nii.gz"))
     path = folder / "P1_t1ce.nii.gz"
@@ -469,6 +477,7 @@ def test_a_tool_is_called_as_its_page_says(conform, folder, tmp_path, monkeypatc
     assert code == 0, said
     words = said_to.read_text().split()
     assert words[0] == "-i" and words[2] == "-o" and words[4] == "--save_bet_mask"
+    assert words[5:] == ["-device", "cpu"]  # No nvidia-smi is in PATH.
     mask = read_conform(tmp_path / "cases" / "P1")["brain_mask"]
     assert mask["how"] == "hd-bet" and mask["ml"] == pytest.approx((4 / 3) * np.pi * 6**3, rel=0.1)
     voxels = read_volume(tmp_path / "cases" / "P1" / "P1_t1ce.nii.gz", case_id="P1").voxels
@@ -723,3 +732,38 @@ def test_a_mask_longer_than_the_grid_keeps_the_top_of_the_head():
         InputError, match="P1: the case's grid of 240x240x155 mm must hold the brain; received a mask of"
     ):
         share_on_grid(brain, grid, mask.sum() * 64 / 1000 * 1.2, "P1")
+
+
+def test_slices_without_an_id_cost_the_dicom_seg_alone(folder):
+    write_series(folder)
+    series = read_series(folder, "P1")[0][0]
+    for header in series.headers:
+        del header.SOPInstanceUID
+    grid, _ = stack(series)
+    with pytest.raises(InputError, match="cannot carry a DICOM SEG: .*SOPInstanceUID"):
+        write_segmentation(folder / "seg.dcm", np.ones((*grid.size, 3), bool), series)
+
+
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "LPI", "PLS", "LIP", "RSA", "PIR", "ASL"])
+def test_slices_hang_as_a_radiologist_hangs_them(axes, monkeypatch, tmp_path):
+    """Bright voxels at the patient's left, back and head; slices across the file's third axis."""
+    size, points = 9, {"L": (8, 4, 4), "P": (4, 8, 4), "S": (4, 4, 8)}
+    upright = np.zeros((size,) * 3)
+    for value, point in enumerate(points.values(), start=1):
+        upright[point] = value
+    steps = ["LPS".index({"R": "L", "A": "P", "I": "S"}.get(letter, letter)) for letter in axes]
+    signs = [1 if letter in "LPS" else -1 for letter in axes]
+    image = upright.transpose(steps)[tuple(slice(None, None, sign) for sign in signs)]
+    matrix = np.eye(4)
+    matrix[:3, :3] = 0
+    for axis, (step, sign) in enumerate(zip(steps, signs, strict=True)):
+        matrix[step, axis] = sign * (axis + 1)
+    hung, aspect = pictures._hanging(Grid((size,) * 3, matrix))
+    rows, columns = hung(image.max(axis=2)).shape
+    places = {name: np.argwhere(hung(image.max(axis=2)) == value) for value, name in enumerate(points, start=1)}
+    shown = {letter: tuple(places[letter][0]) for letter in "LPS" if "LPS".index(letter) != steps[2]}
+    expected = {"L": (4, 8), "P": (8, 4) if steps[2] == 2 else (4, 8), "S": (0, 4)}
+    assert (rows, columns) == (size, size)
+    assert shown == {letter: expected[letter] for letter in shown}
+    row_axis = next(axis for axis in (0, 1) if steps[axis] == max(steps[0], steps[1]))
+    assert aspect == (row_axis + 1) / (2 - row_axis)

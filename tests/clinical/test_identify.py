@@ -96,6 +96,11 @@ SE_T1, SE_T2, FLAIR, MPRAGE = (10, 550, None), (95, 5000, None), (120, 9000, 250
         ("AX T1 before GD", SE_T1, "", "t1"),
         ("AX T1 prior to contrast", SE_T1, "", "t1"),
         ("AX T1 IV CONTRAST", SE_T1, "", "t1ce"),
+        ("T1 postGd", SE_T1, "", "t1ce"),
+        ("AX T1 POSTCON", SE_T1, "", "t1ce"),
+        ("t1_tse_tra_postKM", SE_T1, "", "t1ce"),
+        ("T1 preGd", SE_T1, "", "t1"),
+        ("T1 postop", SE_T1, "", "t1"),
     ],
 )
 def test_words_and_times_tell_the_modality(words, times, agent, modality):
@@ -175,7 +180,9 @@ def test_a_named_series_that_is_not_there_is_refused():
      ("sub-01_ses-2_T2w.nii.gz", "t2"), ("sub-01_ce-gadolinium_T1w.nii.gz", "t1ce"), ("T1_sub.nii.gz", None),
      ("sub-01_ses-post_T1w.nii.gz", "t1"), ("P01_T1_flair.nii.gz", "flair"), ("P01_T2_t1.nii.gz", "t1"),
      ("P01_T1_t2.nii.gz", "t2"), ("P01_T2_t1ce.nii.gz", "t1ce"), ("T1_FLAIR.nii.gz", None),
-     ("P01_AX_T1_FLAIR.nii.gz", None),
+     ("P01_AX_T1_FLAIR.nii.gz", None), ("P01_brain_mask_flair.nii.gz", None), ("tumor_seg_flair.nii.gz", None),
+     ("P01_dwi_b0_t2.nii.gz", None), ("sub_01_t1.nii.gz", "t1"), ("phase_2_P01_t1ce.nii.gz", "t1ce"),
+     ("P01_T1_postGd.nii.gz", "t1ce"), ("P01_T1_preGd.nii.gz", "t1"), ("brain_flair.nii.gz", "flair"),
      ("BraTS20_Training_001_t1.nii.gz", "t1"), ("brain_mask.nii.gz", None), ("scan.nii.gz", None)],
 )  # fmt: skip
 def test_names_tell_the_modality_of_nifti_files(name, modality):

@@ -35,6 +35,7 @@ from brats_tf.regions import (
     labels_to_classes,
     regions_to_classes,
 )
+from brats_tf.report.volumes_page import write_volumes_page
 from brats_tf.runtime.files import sha256_of
 
 pytestmark = pytest.mark.slow
@@ -168,6 +169,16 @@ def test_segment_goes_from_the_scanner_to_its_slices_and_on_where_it_stopped(pat
     assert (out / "predictions" / "P1.nii.gz").stat().st_mtime_ns == written  # Neither conformed nor predicted again.
     assert "is there already" in capsys.readouterr().out
     assert (out / "restored" / "P1" / "P1_t1ce_seg.dcm").is_file()
+    out = out.rename(tmp_path / "moved")
+    command[command.index("--out") + 1] = str(out)
+    shutil.rmtree(out / "restored")
+    assert main(command) == 0  # From its own cases.
+    record = json.loads((out / "restored" / "restored.json").read_text())
+    record["cases"]["P0"] = record["cases"]["P1"]  # A patient that is gone, restored by an earlier call.
+    (out / "restored" / "restored.json").write_text(json.dumps(record))
+    write_volumes_page(out / "report.html", out / "cases", out / "restored", [("P1", "a slice is missing")])
+    page = (out / "report.html").read_text()
+    assert "P1 (see Left out)" in page and "P0/conform.json must hold" in page
     other = [*command, "--remove-below-ml", "1"]
     assert main(other) == 2  # Not ignored.
     assert re.search("holds predictions with other .*remove_below_ml", capsys.readouterr().err)
@@ -313,11 +324,29 @@ def test_what_was_restored_stays_where_the_sources_are_gone(predicted, tmp_path,
     before, files = json.loads(record.read_text()), sorted(path.name for path in folder.iterdir())
     (tmp_path / "elsewhere" / "P1").mkdir(parents=True)
     capsys.readouterr()
-    assert main([*command, "--source", str(tmp_path / "elsewhere")]) == 2
+    others = ["--to", "native", "--source", str(tmp_path / "elsewhere")]
+    assert main([*command, *others]) == 2
     assert "what an earlier call restored of it stays" in " ".join(capsys.readouterr().out.split())
     after = json.loads(record.read_text())
     assert sorted(path.name for path in folder.iterdir()) == files
     assert after["cases"] == before["cases"] and list(after["left_out"]) == ["P1"]
+
+
+def test_what_has_not_changed_is_not_restored_again(predicted, tmp_path, capsys):
+    """A DICOM SEG that is made again would be another series."""
+    command = ["restore", str(predicted / "predictions"), "--out", str(tmp_path)]
+    assert main(command) == 0
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "P1").iterdir()}
+    record = json.loads((tmp_path / "restored.json").read_text())
+    (tmp_path / "gone").mkdir()
+    assert main([*command, "--source", str(tmp_path / "gone")]) == 0  # Nothing is read.
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "P1").iterdir()} == files
+    assert json.loads((tmp_path / "restored.json").read_text()) == record
+    (tmp_path / "P1" / "P1_t1ce_seg.png").unlink()
+    assert main(command) == 0
+    assert (tmp_path / "P1" / "P1_t1ce_seg.png").is_file()
+    assert main([*command, "--no-dicom-seg"]) == 0
+    assert not list((tmp_path / "P1").glob("*.dcm"))
 
 
 def test_volumes_stay_where_a_dicom_seg_cannot_be_made(predicted, tmp_path, monkeypatch, capsys):

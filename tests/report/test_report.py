@@ -138,7 +138,7 @@ def test_a_report_on_the_scores_of_another_truth_is_refused(reported, phantoms, 
 
 
 def test_a_page_may_name_a_folder_that_is_no_utf8():
-    assert "fold?er" in render_page("t", "fold\udcfcer", {}, {})
+    assert "fold?er" in render_page("t", "fold\udcfcer", [], {})
 
 
 def test_a_file_that_is_gone_costs_its_own_pictures_alone(reported, phantoms, tmp_path, capsys):
@@ -401,7 +401,7 @@ def test_the_viewer_shows_each_voxel_where_it_is(tmp_path):
     prediction[tuple(slice(i - 1, i + 2) for i in added)] = 3
     sheet = make_sprite_sheet(volume, truth, prediction, spacing_mm)
     packed = dataclasses.asdict(sheet) | {"png": base64.b64encode(sheet.png).decode()}
-    html = render_page("x", "y", {"Slices": [Viewer(["case"])]}, {"case": packed})
+    html = render_page("x", "y", [("Slices", [Viewer(["case"])])], {"case": packed})
     wanted = []
     for h, w, d in (missed, added):  # Front and head on top, as a radiologist hangs them.
         wanted += [("axial", d, w, h, 14, 12), ("coronal", h, w, 15 - d, 14, 16), ("sagittal", w, h, 15 - d, 12, 16)]
