@@ -116,6 +116,9 @@ def _loaded(run, checkpoint, precision):
     return (config, network), load_weights(network, run, checkpoint)
 
 
+LEFT_BY_OTHERS = {".DS_Store"}  # By a file browser.
+
+
 def _check_replaceable(folder):
     """Raises `InputError` unless a folder holds what this package wrote, by its `metadata.json`, and nothing else."""
     try:
@@ -126,8 +129,8 @@ def _check_replaceable(folder):
         known = False
     if not known:
         raise InputError(f"{folder} exists and is no export; it would be replaced. Choose another --out.")
-    there = (path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
-    if others := sorted({path.relative_to(folder).as_posix() for path in there} - written):
+    there = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    if others := sorted({path.relative_to(folder).as_posix() for path in there} - written - LEFT_BY_OTHERS):
         raise InputError(
             f"{folder} would be replaced, and with it {name_some(others)}, which the export there did not write. "
             "Choose another --out, or move them."

@@ -153,7 +153,7 @@ def write_model_card(folder, facts, *, with_label_map):
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
     write_json(folder / METADATA_FILE, facts | {"sha256": hashes})
-    (folder / CARD_FILE).write_text(_card(facts, with_label_map=with_label_map))
+    (folder / CARD_FILE).write_text(_card(facts, with_label_map=with_label_map), encoding="utf-8")
 
 
 def _network(run, member, checkpoint):

@@ -92,7 +92,7 @@ def configuration(out, options, configs):
 def write_configuration(path, text):
     """Writes what `configuration` returned."""
     with atomic(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _shapes(configs):

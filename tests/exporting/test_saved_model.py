@@ -114,6 +114,12 @@ def test_an_export_that_holds_what_it_did_not_write_is_not_replaced(run, tmp_pat
     assert (out / "onnx" / "model.onnx").exists()
     (out / "onnx" / "model.onnx").unlink()
     export._check_replaceable(out)
+    (out / ".DS_Store").touch()
+    export._check_replaceable(out)
+    (out / ".env").touch()
+    (out / "data").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="and with it .env, data, which the export there did not write"):
+        export._check_replaceable(out)
 
 
 def test_the_recorded_weights_are_those_that_were_loaded(run, tmp_path, monkeypatch):
