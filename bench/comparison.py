@@ -30,11 +30,12 @@ from brats_tf.runtime.system import cpu_has_bfloat16, machine, peak_gb
 from brats_tf.runtime.tensorflow import import_tensorflow
 
 log = logging.getLogger("brats_tf.bench")
+PLAIN = "Keras's normalisation, plain convolutions"
 # Kind of row -> the row that its ratio refers to.
 REFERENCES = {
     "matrix": ("matrix", "float32"),
     "forward": ("forward", "float32"),
-    "step": ("step, Keras's layers", "float32"),
+    "step": (f"step, {PLAIN}", "float32"),
     "files": ("files to label map, MONAI's bundle", "float32"),
     "step of four modalities": ("step, SegResNet", "float32"),
 }
@@ -88,8 +89,16 @@ def _planned(config, case, folder, there):
     formats = precisions()
     ours = [("matrix", "matrix", one, matrix_product, (one,)) for one in formats]
     ours += [("forward", "forward", one, _forward, (config, one, False)) for one in formats]
-    ours += [("forward, Keras's layers", "forward", "float32", _forward, (config, "float32", True))]
-    ours += [("step, Keras's layers", "step", "float32", _step, (config, "float32", True))]
+    ours += [
+        (
+            "forward, Keras's normalisation, plain convolutions",
+            "forward",
+            "float32",
+            _forward,
+            (config, "float32", True),
+        )
+    ]
+    ours += [("step, Keras's normalisation, plain convolutions", "step", "float32", _step, (config, "float32", True))]
     ours += [("step", "step", one, _step, (config, one, False)) for one in formats]
     peers = [
         (f"forward, {name}, {format_shape(size)}", "forward", "float32", torch_networks.forward, (name, size))

@@ -5,7 +5,8 @@ part of the prediction that touches its dilated self. Parts of the prediction th
 count as a Dice of 0 and `WORST_MM`. Lesions of the truth up to a threshold do not count, whether found or not.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -34,7 +35,8 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats", *, hd95_mm=None):
 
     Args:
         spacing_mm: the edges of a voxel along the three axes.
-        empty: with nothing to count, "brats" scores 1 and 0 mm, "nan" has no score (NaN).
+        empty: with nothing to count, "brats" scores 1 and 0 mm, "nan" has no score (NaN), and no distance where one
+            of the masks is empty.
         hd95_mm: of both masks as they are, where it is known: a single lesion that all of the prediction touches
             has it.
     """
@@ -62,8 +64,8 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats", *, hd95_mm=None):
             continue
         matching = np.isin(parts, touching)
         scores.append((dice(mask, matching), hausdorff95(mask, matching, spacing_mm)))
-    false = part_count - len(matched)
-    return _score(scores, found, missed, false, empty)
+    score = _score(scores, found, missed, part_count - len(matched), empty)
+    return score if (truth.any() and prediction.any()) or empty != "nan" else replace(score, hd95_mm=math.nan)
 
 
 def _score(scores, found, missed, false, empty):

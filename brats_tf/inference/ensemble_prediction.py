@@ -33,7 +33,7 @@ class EnsemblePrediction:
         if self._several:
             self._add_squares(regions)
         if self._sum is None:
-            self._sum = values
+            self._sum = values if values.flags.writeable else values.copy()  # TensorFlow's memory is not.
         else:
             self._sum += values
 

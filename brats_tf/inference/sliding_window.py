@@ -12,7 +12,7 @@ import numpy as np
 from brats_tf.preprocessing.transforms import brain_box
 
 GAUSSIAN_SIGMA = 1 / 8  # Of a window's edge, as in nnU-Net.
-LOWEST_WEIGHT = 1e-3  # Of a window's corner: a voxel that only corners cover still has a value.
+LOWEST_WEIGHT = 1e-3  # Of a window's edge, along one axis: a voxel that only corners cover still has a value.
 BATCH_VOXELS = 2**19  # Of a batch of windows: one of 128x128x24, or 32 slices of 128x128.
 
 

@@ -7,6 +7,7 @@ from keras import layers
 
 from brats_tf.models.blocks import conv, residual_block
 from brats_tf.models.convolutions import Conv2DTranspose
+from brats_tf.models.dropout import SpatialDropout2D
 
 FILTERS = {"P4": 512, "P3": 256, "P2": 128, "P1": 64}  # Authors' code; the text names a factor 2.
 FULL_SIZE_FILTERS = 32
@@ -42,7 +43,7 @@ def transposed_decoder(pyramid, *, planes):
         name = f"plane_{scale.lower()}"
         x = Conv2DTranspose(filters, 3, strides=2, padding="same", use_bias=False, name=f"{name}_up")(x)
         x = layers.BatchNormalization(name=f"{name}_norm")(x)
-        x = layers.SpatialDropout2D(DROPOUT, name=f"{name}_dropout")(x)
+        x = SpatialDropout2D(DROPOUT, name=f"{name}_dropout")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         x = _join(x, pyramid, scale)
     return Conv2DTranspose(planes, 3, strides=2, padding="same", name=DECODED_PLANES_LAYER)(x)

@@ -23,7 +23,6 @@ from brats_tf.models.backbones import (
     SCALING_LAYER,
     build_classifier,
     build_efficientnet_package,
-    expected_range,
     get_backbone,
 )
 from brats_tf.models.random_weights import estimate_statistics
@@ -76,9 +75,7 @@ def fill_backbone(network, *, backbone, source):
     """
     if source == "none":
         classifier = network.get_layer(backbone)
-        has_range = any(layer.name == RANGE_LAYER for layer in network.layers)
-        seen = expected_range(backbone, classifier.input.shape[-1]) if has_range else (1.0, 0.0)
-        frozen = estimate_statistics(classifier, *seen)
+        frozen = estimate_statistics(classifier, *_seen(network))
         return "random weights, batch norm statistics of random images" if frozen else "random weights"
     known = get_backbone(backbone).weights
     if source == NOISY_STUDENT and source not in known:
@@ -89,6 +86,14 @@ def fill_backbone(network, *, backbone, source):
         raise InputError(f"The weights of {backbone} must be finite; received NaN or infinity from {origin}.")
     _copy(classifier, network, backbone)
     return f"ImageNet weights from {origin}"
+
+
+def _seen(network):
+    """(deviation, mean) of what a network's classifier sees of planes with deviation 1 and mean 0."""
+    for layer in network.layers:
+        if layer.name in (SCALING_LAYER, RANGE_LAYER) and isinstance(layer, keras.layers.Rescaling):
+            return layer.scale, layer.offset
+    return 1.0, 0.0
 
 
 def inflate(weights, shape):

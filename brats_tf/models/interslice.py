@@ -10,6 +10,7 @@ from keras import layers
 
 from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
+from brats_tf.models.dropout import SpatialDropout3D
 from brats_tf.models.slices_first import along_slices, conv, residual_block, slices_first, slices_last
 
 PLANES_LAYER = "planes"  # What the encoder hands to the classifier.
@@ -92,7 +93,7 @@ def strided_encoder(volume, *, depth_factors):
     one 1x1x1 filter with ReLU).
     """
     x = conv(volume, FILTERS[0], kernel=3, name=STEM_LAYER)
-    x = layers.SpatialDropout3D(STEM_DROPOUT, name="stem_dropout")(x)
+    x = SpatialDropout3D(STEM_DROPOUT, name="stem_dropout")(x)
     skips = []
     for level, factor in enumerate(depth_factors, start=1):
         x = residual_block(x, FILTERS[level - 1], name=f"squeeze{level}")

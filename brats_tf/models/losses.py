@@ -58,7 +58,8 @@ class CrossEntropyMinusDice(keras.losses.Loss):
     The cross entropy is the mean over voxels, binary for overlapping `outputs="regions"` (sigmoid), categorical for
     exclusive `outputs="classes"` (softmax, background first); Dice is the mean over the regions, or over the classes
     without the background. In a traced TensorFlow network the gradient for regions is written out, so that the backward
-    pass keeps target and probabilities alone.
+    pass keeps target and probabilities alone; and it is of the logits. With JAX, and eagerly, Keras clips probabilities
+    at 1e-7, so that a voxel whose logit is wrong by more than 16 has a smaller loss and no gradient.
     """
 
     def __init__(self, outputs="regions", name="ce_minus_dice", **kwargs):

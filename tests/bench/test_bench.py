@@ -134,7 +134,7 @@ def test_ratios_refer_to_the_first_of_a_kind():
     rows = [row("matrix", "matrix", "float32", 2.0, 400.0), row("forward", "forward", "float32", 4.0, 750.0)]
     rows += [row("forward", "forward", "bfloat16", 2.0, 750.0), row("step", "step", "float32", 8.0, 1.0)]
     found = with_ratios(rows)
-    assert [one.get("ratio") for one in found] == [1.0, 1.0, 0.5, None]  # No step of Keras's layers.
+    assert [one.get("ratio") for one in found] == [1.0, 1.0, 0.5, None]  # No step of Keras's normalisation.
     assert [one["share_of_matrix_rate"] for one in found[1:3]] == [0.9375, 1.875]
 
 

@@ -22,9 +22,11 @@ from brats_tf.errors import InputError, WriteError
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.inference import ensemble, predict
 from brats_tf.inference.ensemble import load_ensemble
+from brats_tf.inference.ensemble_prediction import EnsemblePrediction
 from brats_tf.inference.predict import predict_cases
 from brats_tf.inference.prediction_record import check_beside, read_prediction_record
 from brats_tf.models.build import build_network
+from brats_tf.models.outputs import to_regions
 from brats_tf.preprocessing.preprocess import prepare_case
 from brats_tf.regions import MODALITIES
 from brats_tf.runs.network import load_network
@@ -519,3 +521,27 @@ def test_the_next_case_is_read_and_the_last_one_written_while_the_networks_work(
     first, second, third = (number for number, event in enumerate(events) if event == "networks ends")
     assert events[:second].count("reading ends") == 3  # The third is read before the second is predicted.
     assert events[:third].count("writing ends") == 2 and first < events.index("writing begins") < second
+
+
+@pytest.mark.parametrize("first", ["classes", "regions"])
+def test_networks_of_classes_and_of_regions_are_averaged_in_any_order(first):
+    """What TensorFlow makes of classes lies in its own memory, which cannot be added to."""
+    random, shape = np.random.default_rng(0), (4, 4, 3)
+    classes = random.dirichlet(np.ones(4), shape).astype(np.float32)
+    members = {"classes": classes, "regions": random.random((*shape, 3)).astype(np.float32)}
+    expected = (np.asarray(to_regions(classes, "classes")) + members["regions"]) / 2
+    together = EnsemblePrediction(Prepared(), "regions", several=True)
+    for outputs in (first, *set(members) - {first}):
+        together.add(Member(outputs, outputs), members[outputs].copy())
+    np.testing.assert_allclose(together.average, expected, atol=1e-6)
+
+
+@dataclasses.dataclass
+class Prepared:
+    volume: None = None
+
+
+@dataclasses.dataclass
+class Member:
+    name: str
+    outputs: str

@@ -12,6 +12,7 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from brats_tf.errors import InputError
 from brats_tf.models import backbones
 from brats_tf.models import imagenet_weights as weights
+from brats_tf.models.backbones import scale_input
 from brats_tf.models.embedding import embedding_network
 from brats_tf.models.imagenet_weights import fill_backbone, inflate
 
@@ -102,6 +103,19 @@ def test_random_weights_pass_an_image_on_through_frozen_statistics():
     for image in (smooth, np.random.default_rng(0).normal(size=smooth.shape).astype(np.float32)):
         features = network.get_layer("efficientnetb0")(image, training=False)
         assert {scale: 0.05 < np.std(values) < 5 for scale, values in features.items()} == dict.fromkeys(features, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scaling", ["standardise", "imagenet"])
+def test_statistics_are_of_images_as_the_classifier_sees_them(scaling):
+    keras.utils.set_random_seed(0)
+    network = embedding_network((64, 64, 12, 1), depth_factors=(1, 2, 2), input_scaling=scaling)
+    fill_backbone(network, backbone="efficientnetb0", source="none")
+    planes = keras.Input((64, 64, 3))
+    scaled = keras.Model(planes, scale_input(planes, scaling=scaling, backbone="efficientnetb0"))
+    image = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    features = network.get_layer("efficientnetb0")(scaled(image), training=False)
+    assert {scale: 0.05 < np.std(values) < 5 for scale, values in features.items()} == dict.fromkeys(features, True)
 
 
 def test_a_folder_without_the_file_is_refused(network, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -35,3 +36,16 @@ def test_a_keras_file_loads_elsewhere_and_computes_the_same(preset, tmp_path):
     names = ("network.keras", "volume.npy", "output.npy")
     subprocess.run([sys.executable, "-c", PROGRAM, *(tmp_path / name for name in names)], check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "output.npy"), np.asarray(network(volume)))
+
+
+@pytest.mark.parametrize("policy", ["float32", "bfloat16"])
+def test_dropout_keeps_its_precision_when_a_network_is_cloned(policy):
+    """Keras's says float32 in its configuration, whatever it is."""
+    config = Config.from_preset("embedding-authors", crop=(32, 32, 24), backbone="tiny", weights="none")
+    network = build_network(config, precision=policy)
+    policies = {layer.name: layer.dtype_policy.name for layer in keras.models.clone_model(network).layers}
+    dropouts = [layer for layer in network.layers if layer.name.endswith("_dropout")]
+    assert len(dropouts) > 3
+    assert {layer.name: policies[layer.name] for layer in dropouts} == {
+        layer.name: layer.dtype_policy.name for layer in dropouts
+    }

@@ -206,3 +206,17 @@ def test_sums_are_exact_where_keras_s_mean_is_not():
     layer = GroupNormalization(1, relu=True)
     exact = (x.astype(np.float64) - x.mean(dtype=np.float64)) / np.sqrt(x.var(dtype=np.float64) + layer.epsilon)
     np.testing.assert_allclose(layer(x), np.maximum(exact, 0), atol=2e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("mean", [0, 3, 10, 30])
+def test_the_gradient_of_half_precision_keeps_its_digits_far_from_zero(mean, policy):
+    """Of two large terms of opposite sign, each rounded, little would be left."""
+    shape, random = (1, 16, 16, 12, 16), np.random.default_rng(0)
+    ours, exact = make_layers(shape, 8, policy)
+    x = tf.cast(random.normal(mean, 1, shape), ours.compute_dtype)
+    upstream = tf.cast(random.normal(0, 1, shape) + 0.5 * (np.asarray(x, np.float32) - mean), ours.compute_dtype)
+    mine = both_ways(ours, x, upstream, [])[1]
+    right = both_ways(exact, tf.cast(x, "float64"), tf.cast(upstream, "float64"), [])[1]
+    error = np.linalg.norm(tf.cast(mine, "float64") - right) / np.linalg.norm(right)
+    assert error < ROUNDING[policy] / 4

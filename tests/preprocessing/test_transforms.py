@@ -157,3 +157,10 @@ def test_a_smooth_volume_survives_resampling():
     smooth = np.sin(places).sum(axis=0)
     grid = Grid(np.diag([-1.0, -1, 1.5, 1]), smooth.shape, (30, 30, 30), spacing_mm=0.8)
     np.testing.assert_allclose(grid.to_file(grid.to_crop(smooth, order=LINEAR), order=LINEAR), smooth, atol=0.08)
+
+
+def test_the_edges_of_a_voxel_follow_the_axes_of_the_crop():
+    affine = np.zeros((4, 4))
+    affine[0, 2], affine[1, 0], affine[2, 1], affine[3, 3] = -2, 3, 8, 1  # Left-right, front-back, head-foot.
+    assert Grid(affine, (5, 6, 7), None).edges_mm == (3, 2, 8)
+    assert Grid(affine, (5, 6, 7), None, 1.5).edges_mm == (1.5, 1.5, 1.5)
