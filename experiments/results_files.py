@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from brats_tf.errors import InputError
+
 FOLDER = Path(__file__).resolve().parent
 REPOSITORY = FOLDER.parent
 PAPERS = REPOSITORY / "brats_tf" / "report" / "published_results.json"
@@ -57,3 +59,20 @@ def measured_on(run):
 def current_name(name):
     """The name that a preset has now."""
     return OLD_NAMES.get(name, name)
+
+
+def runs_of_folds():
+    """The records of the ten networks of `plus_folds`, seed after seed.
+
+    Raises:
+        InputError: when the scores are not of them.
+    """
+    runs = [[read(f"plus_folds_{name}{fold}") for fold in range(5)] for name in ("run", "second")]
+    both = [{one["run"] for one in pair} for pair in zip(*runs, strict=True)]
+    expected = {"": [{one["run"]} for one in runs[0]], "_both": both, "_raw": both}
+    folds = [[run["settings"]["data"]["fold"] for run in one] for one in runs]
+    for end, networks in expected.items():
+        found = [set(one["networks"]) for one in read(f"plus_folds{end}")["made_by"]["pooled"]]
+        if found != networks or folds != [list(range(5))] * 2:
+            raise InputError(f"plus_folds{end} must be of the networks of its folds, in their order.")
+    return [run for one in runs for run in one]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import deployment_tables
 import paper_tables
+import plus_tables
 import real_case_tables
 import speed_tables
 from results_files import FOLDER, REPOSITORY
@@ -62,8 +63,15 @@ PUBLISHED = {
         f"plus_two_seeds/{name}.json": f"experiments/results/plus_two_seeds_{name}.json"
         for name in ("run1", "run2", "seed1", "seed2", "both", "plain", "classifier")
     },
-    "plus_folds/summary.json": "experiments/results/plus_folds.json",
-    **{f"plus_folds/run{fold}.json": f"experiments/results/plus_folds_run{fold}.json" for fold in range(5)},
+    **{
+        f"plus_folds/{name}.json": f"experiments/results/plus_folds{end}.json"
+        for name, end in {"summary": "", "both": "_both", "raw": "_raw", "postprocessing": "_postprocessing"}.items()
+    },
+    **{
+        f"plus_folds/{name}{fold}.json": f"experiments/results/plus_folds_{name}{fold}.json"
+        for name in ("run", "second")
+        for fold in range(5)
+    },
     "cohort_on_ray.json": "experiments/results/cohort_on_ray.json",
     "serve_load.json": "experiments/results/serve_load.json",
     "runtimes.json": "experiments/results/runtimes.json",
@@ -74,7 +82,7 @@ PUBLISHED = {
     "albunet_table1/short/boxplot.png": "experiments/results/albunet_boxplot.png",
 }
 # Each function of these modules makes the lines of the table that is called as it is.
-MODULES = (deployment_tables, paper_tables, real_case_tables, speed_tables)
+MODULES = (deployment_tables, paper_tables, plus_tables, real_case_tables, speed_tables)
 TABLES = {
     name: function
     for module in MODULES
