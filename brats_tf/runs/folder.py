@@ -38,7 +38,7 @@ def open_run(run: Path, identity: dict[str, Any]) -> str:
         remove_partial(folder)
     if record["status"] == FINISHED:
         shutil.rmtree(run / CHECKPOINTS_FOLDER, ignore_errors=True)  # What a kill at the very end leaves.
-        log.info(f"{run} is already trained with these settings and data. Use --restart to train it again.")
+        _say_trained(run)
     return record["status"]
 
 
@@ -49,8 +49,12 @@ def is_trained(run: Path, identity: dict[str, Any]) -> bool:
     check_unlocked(run)
     trained = _same_run(run, identity)["status"] == FINISHED
     if trained:
-        log.info(f"{run} is already trained with these settings and data. Use --restart to train it again.")
+        _say_trained(run)
     return trained
+
+
+def _say_trained(run: Path) -> None:
+    log.info(f"{run} is already trained with these settings and data. Use --restart to train it again.")
 
 
 def has_begun(run: Path) -> bool:
