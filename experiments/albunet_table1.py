@@ -118,7 +118,7 @@ def parted(data, validation):
     cases = cases_in(data)
     if validation:
         return cases, cases_in(validation)
-    split = split_cases(cases, DataSettings(MODALITIES, validation_split=VALIDATION_SPLIT), seed=0)
+    split = split_cases(cases, DataSettings(MODALITIES, validation_split=VALIDATION_SPLIT))
     return tuple([case for case in cases if case.id in ids] for ids in (set(split.training), set(split.validation)))
 
 

@@ -59,6 +59,10 @@ def check_split(data: DataSettings) -> None:
         )
     if folds is not None and fold is not None and fold >= folds:
         raise InputError(f"`fold` must be from 0 to folds - 1. Received: fold={fold}, folds={folds}.")
+    if data.split_seed and folds is None and share is None:
+        raise InputError(
+            f"`split_seed` is for `folds` or `validation_split`. Received: {data.split_seed} without them."
+        )
     if share is not None and share >= 1:
         raise InputError(f"`validation_split` must be between 0 and 1. Received: {share}.")
 

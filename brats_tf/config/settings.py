@@ -68,15 +68,13 @@ class DataSettings(Section):
         maximum=1,
     )
     validation_split: float | None = setting(
-        None,
-        "fraction of the patients to keep from training and to validate on",
-        none="train on all patients",
-        above=0,
+        None, "fraction of the patients to keep from training and to validate on", none="train on all patients", above=0
     )
     folds: int | None = setting(None, "number of folds of a cross-validation", none="no folds", minimum=2)
     fold: int | None = setting(
         None, "the fold to keep from training and to validate on, counted from 0", none="no folds", minimum=0
     )
+    split_seed: int = setting(0, "seed that divides the patients, whatever --seed is", minimum=0, maximum=SEED_LIMIT)
 
 
 @dataclass(frozen=True)

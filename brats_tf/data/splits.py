@@ -49,15 +49,15 @@ def training_cases(run):
     return Split.load(run).training if (Path(run) / SPLIT_FILE).is_file() else None
 
 
-def split_cases(cases, data, *, seed):
+def split_cases(cases, data):
     """Splits cases into training and validation; all scans of a patient stay together, layouts and grades evenly.
 
     scikit-learn's `StratifiedGroupKFold` knows folds but no shares, and a split must not change with a library.
 
     Args:
         cases: `Case`s.
-        data: `DataSettings`, whose `folds` and `fold`, or `validation_split`, say what training does not see.
-        seed: the same seed splits the same cases alike.
+        data: `DataSettings`, whose `folds` and `fold`, or `validation_split`, say what training does not see. The same
+            `split_seed` splits the same cases alike.
 
     Returns:
         A `Split`; training has all cases when neither is set.
@@ -65,6 +65,7 @@ def split_cases(cases, data, *, seed):
     Raises:
         InputError: when a part would be empty.
     """
+    seed = data.split_seed
     order = _patients_in_order(cases, seed)
     share = data.validation_split
     if data.folds is not None:

@@ -130,7 +130,7 @@ def prepare_training_data(config, cases, validation, cache_dir, options):
     Raises:
         InputError: when a case is bad, or there is no case to validate on.
     """
-    split = split_cases(cases, config.data, seed=config.seed)
+    split = split_cases(cases, config.data)
     unseen = _cases_to_validate(config, split, cases, validation, options.skip_invalid)
     stored = prepare_cases(
         [case for case in cases if case.id in set(split.training)],

@@ -84,6 +84,7 @@ def test_replace_keeps_everything_else():
         ({"folds": 5}, "`folds` and `fold` belong together"),
         ({"folds": 5, "fold": 5}, "`fold` must be from 0 to folds - 1. Received: fold=5, folds=5"),
         ({"folds": 5, "fold": 0, "validation_split": 0.2}, "exclude each other"),
+        ({"split_seed": 1}, "`split_seed` is for `folds` or `validation_split`. Received: 1 without them."),
         ({"validation_split": 1.0}, "`validation_split` must be between 0 and 1. Received: 1.0"),
         ({"validation_split": 0.0}, "`validation_split` must be a number above 0. Received: 0.0"),
         ({"warmup_epochs": 1}, "`warmup_epochs` must be from 0 to 0 for the schedule plateau"),

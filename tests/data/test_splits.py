@@ -17,7 +17,7 @@ def case(case_id, *, grade=None, layout=UNDERSCORED, patient=""):
 
 
 def split(cases, *, seed, **how):
-    return split_cases(cases, DataSettings(("flair",), **how), seed=seed)
+    return split_cases(cases, DataSettings(("flair",), split_seed=seed, **how))
 
 
 @pytest.fixture

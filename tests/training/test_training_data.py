@@ -80,3 +80,13 @@ def test_the_step_has_the_settings_of_what_it_does_to_a_batch():
     config = Config.from_preset("embedding-plus", crop=TINY_CROP, backbone="tiny", weights="none", modality_dropout=0.3)
     trainer = make_trainer(with_planes(build_network(config)), config)
     assert trainer.targets == {"outputs": "regions", "augmentation": "nnunet-like", "modality_dropout": 0.3}
+
+
+def test_networks_of_several_seeds_have_the_same_folds(phantoms, tmp_path):
+    parts = []
+    for seed, split_seed in ((0, 0), (1, 0), (1, 1)):
+        config = Config.from_preset(
+            "embedding", modalities=("flair",), crop=TINY_CROP, folds=2, fold=0, seed=seed, split_seed=split_seed
+        )
+        parts.append(prepare_training_data(config, phantoms, None, tmp_path, TrainingOptions()).split.training)
+    assert parts[0] == parts[1] != parts[2]
