@@ -5,8 +5,7 @@ part of the prediction that touches its dilated self. Parts of the prediction th
 count as a Dice of 0 and `WORST_MM`. Lesions of the truth up to a threshold do not count, whether found or not.
 """
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -35,8 +34,7 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats", *, hd95_mm=None):
 
     Args:
         spacing_mm: the edges of a voxel along the three axes.
-        empty: with nothing to count, "brats" scores 1 and 0 mm, "nan" has no score (NaN), and no distance where one
-            of the masks is empty.
+        empty: with nothing to count, "brats" scores 1 and 0 mm, "nan" has no score (NaN).
         hd95_mm: of both masks as they are, where it is known: a single lesion that all of the prediction touches
             has it.
     """
@@ -64,8 +62,8 @@ def lesion_wise(truth, prediction, spacing_mm, empty="brats", *, hd95_mm=None):
             continue
         matching = np.isin(parts, touching)
         scores.append((dice(mask, matching), hausdorff95(mask, matching, spacing_mm)))
-    score = _score(scores, found, missed, part_count - len(matched), empty)
-    return score if (truth.any() and prediction.any()) or empty != "nan" else replace(score, hd95_mm=math.nan)
+    false = part_count - len(matched)
+    return _score(scores, found, missed, false, empty)
 
 
 def _score(scores, found, missed, false, empty):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -290,11 +291,12 @@ def test_a_run_may_be_a_link(phantom_folder, phantoms, tmp_path):
     assert call("tune-postprocessing", out, "--runs", tmp_path / "moved") == 0
 
 
-def test_a_pool_says_what_was_left_out_and_names_every_folder(bare, capsys):
+def test_a_pool_says_what_was_left_out_and_names_every_folder(bare, capsys, monkeypatch):
+    monkeypatch.chdir(bare)
     for number, path in enumerate(sorted((bare / "other").iterdir())):
         (bare / f"fold{number % 2}" / "all").mkdir(exist_ok=True, parents=True)
         shutil.copy(path, bare / f"fold{number % 2}" / "all")
-    folders = [bare / f"fold{number}" / "all" for number in (0, 1)]
+    folders = [Path(f"fold{number}") / "all" for number in (0, 1)]
     (folders[1] / "Phantom_004-seg.nii.gz").unlink()
     for folder in folders:
         assert call("evaluate", folder, "--truth", bare / "truth") == 2

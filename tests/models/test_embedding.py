@@ -10,6 +10,7 @@ from brats_tf.errors import InputError
 from brats_tf.models import normalisation
 from brats_tf.models.convolutions import Conv2DTranspose
 from brats_tf.models.cost import all_layers, multiply_adds
+from brats_tf.models.dropout import SpatialDropout2D, SpatialDropout3D
 from brats_tf.models.embedding import authors_network, embedding_network
 from brats_tf.models.precision import dtype_policy
 from brats_tf.models.registry import get_network
@@ -151,7 +152,7 @@ def test_an_unknown_network_lists_the_known_ones():
 def test_presets_differ_where_the_tables_say(paper_network):
     authors = authors_network((64, 64, 36, 4), backbone="tiny")
     kinds = {type(layer) for layer in all_layers(authors)} - {type(layer) for layer in all_layers(paper_network)}
-    assert kinds >= {layers.SpatialDropout3D, layers.SpatialDropout2D, Conv2DTranspose}
+    assert kinds >= {SpatialDropout3D, SpatialDropout2D, Conv2DTranspose}
     assert layers.MaxPooling3D not in {type(layer) for layer in all_layers(authors)}
     assert authors.get_layer("squeeze1_stride").strides == (2, 1, 1)
     assert authors.output.shape == (None, 64, 64, 36, 4)
