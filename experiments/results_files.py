@@ -65,14 +65,14 @@ def runs_of_folds():
     """The records of the ten networks of `plus_folds`, seed after seed.
 
     Raises:
-        InputError: when the scores are not of them.
+        InputError: when the scores are not of them, each case by those that did not see it.
     """
     runs = [[read(f"plus_folds_{name}{fold}") for fold in range(5)] for name in ("run", "second")]
-    both = [{one["run"] for one in pair} for pair in zip(*runs, strict=True)]
-    expected = {"": [{one["run"]} for one in runs[0]], "_both": both, "_raw": both}
-    folds = [[run["settings"]["data"]["fold"] for run in one] for one in runs]
-    for end, networks in expected.items():
-        found = [set(one["networks"]) for one in read(f"plus_folds{end}")["made_by"]["pooled"]]
-        if found != networks or folds != [list(range(5))] * 2:
-            raise InputError(f"plus_folds{end} must be of the networks of its folds, in their order.")
-    return [run for one in runs for run in one]
+    names = [{one["run"] for one in its} for its in runs]
+    folds = [[one["settings"]["data"]["fold"] for one in its] for its in runs]
+    for end, seeds in {"": names[:1], "_two": names[1:], "_both": names}.items():
+        pooled = [set(one["networks"]) for one in read(f"plus_folds{end}")["made_by"]["pooled"]]
+        each = all(len(one) == len(seeds) and all(one & its for its in seeds) for one in pooled)
+        if not each or folds != [list(range(5))] * 2:
+            raise InputError(f"plus_folds{end} must be of a network of each seed, of its five folds.")
+    return [run for its in runs for run in its]

@@ -65,7 +65,7 @@ PUBLISHED = {
     },
     **{
         f"plus_folds/{name}.json": f"experiments/results/plus_folds{end}.json"
-        for name, end in {"summary": "", "both": "_both", "raw": "_raw", "postprocessing": "_postprocessing"}.items()
+        for name, end in {"summary": "", "two": "_two", "both": "_both"}.items()
     },
     **{
         f"plus_folds/{name}{fold}.json": f"experiments/results/plus_folds_{name}{fold}.json"
