@@ -9,6 +9,7 @@ from brats_tf.runtime.system import memory_limit_gb
 from brats_tf.runtime.tensorflow import device_name, has_gpu
 
 log = logging.getLogger(__name__)
+BESIDE_A_STEP_GB = 0.8  # Cases read ahead, what predicts between steps; fitted to `peak_memory_gb` of runs on a CPU.
 
 
 def warn_of_costs(ready, devices):
@@ -28,7 +29,7 @@ def memory_gb(ready, devices):
     training, compute = ready.config.training, ready.config.compute
     batch_size = training.batch_size // training.gradient_accumulation_steps // devices
     saved = {"precision": compute.precision, "rematerialise": compute.rematerialise}
-    return training_bytes(ready.network, batch_size=batch_size, **saved) / 1e9
+    return BESIDE_A_STEP_GB + training_bytes(ready.network, batch_size=batch_size, **saved) / 1e9
 
 
 def first_line(name, data, ready, devices):
