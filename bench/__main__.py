@@ -1,11 +1,12 @@
 """Measures this machine: `python -m bench STAGE [DATA]`.
 
 network: a pass, a training step and the machine's own matrix product. comparison: these, also with Keras's
-layers, and from files to a label map, beside MONAI's and nnU-Net's networks; in float32, and in bfloat16 where
-the processor has it. growth: time and memory over 1, 10 and 100 cases. windows: preset albunet3d beside its twin in
-PyTorch and MONAI's sliding window. training: step, memory and loss in each precision, with and without
-rematerialisation. data: preprocessing with one worker and two, streaming, memory over 1,000 steps, and each
-augmentation beside batchgenerators and MONAI. backbones: the table of `brats-tf backbones`. all: the first six.
+normalisation and plain convolutions, and from files to a label map, beside MONAI's and nnU-Net's networks; in
+float32, and in bfloat16 where the processor has it. growth: time and memory over 1, 10 and 100 cases. windows: preset
+albunet3d beside its twin in PyTorch and MONAI's sliding window. training: step, memory and loss in each precision,
+with and without rematerialisation. data: preprocessing with one worker and two, streaming, memory over 1,000 steps,
+and each augmentation beside batchgenerators and MONAI. backbones: the table of `brats-tf backbones`. all: the first
+six.
 
 Other libraries are optional: pip install -e .[bench]. Writes RESULTS/bench*.json and RESULTS/backbones.json.
 """

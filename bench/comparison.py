@@ -89,16 +89,8 @@ def _planned(config, case, folder, there):
     formats = precisions()
     ours = [("matrix", "matrix", one, matrix_product, (one,)) for one in formats]
     ours += [("forward", "forward", one, _forward, (config, one, False)) for one in formats]
-    ours += [
-        (
-            "forward, Keras's normalisation, plain convolutions",
-            "forward",
-            "float32",
-            _forward,
-            (config, "float32", True),
-        )
-    ]
-    ours += [("step, Keras's normalisation, plain convolutions", "step", "float32", _step, (config, "float32", True))]
+    ours += [(f"forward, {PLAIN}", "forward", "float32", _forward, (config, "float32", True))]
+    ours += [(f"step, {PLAIN}", "step", "float32", _step, (config, "float32", True))]
     ours += [("step", "step", one, _step, (config, one, False)) for one in formats]
     peers = [
         (f"forward, {name}, {format_shape(size)}", "forward", "float32", torch_networks.forward, (name, size))

@@ -102,8 +102,7 @@ def tune_postprocessing(given):
     from brats_tf.evaluation.tune import Fold
     from brats_tf.evaluation.tune import tune_postprocessing as tune
 
-    folds = []
-    found = {}
+    folds, found = [], {}
     for folder in given.folders or [Path(options.FOLDERS["out"])]:
         maps = LabelMaps(folder, convention_given(given))
         runs = runs_of(given, maps)

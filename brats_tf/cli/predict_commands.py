@@ -1,7 +1,5 @@
 """The commands that use trained networks on cases: predict, and the papers' figures; see `commands`."""
 
-import logging
-
 from brats_tf.cli import options
 from brats_tf.cli.arguments import (
     cases_in,
@@ -16,8 +14,6 @@ from brats_tf.cli.commands import FAILED_CASES, Command, add_checkpoint
 from brats_tf.config.config import CONFIG_FILE, Config
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionEngine, PredictionOptions
 from brats_tf.errors import InputError
-
-log = logging.getLogger(__name__)
 
 
 def predict(given):
@@ -37,7 +33,7 @@ def predict(given):
     import_tensorflow()
     from brats_tf.inference.ensemble import load_ensemble
     from brats_tf.inference.predict import check_possible, predict_cases
-    from brats_tf.inference.recording import check_target, finished_before
+    from brats_tf.inference.recording import check_target, finished_in, still_wanted
     from brats_tf.inference.shards import Shard, agree_on_cases
 
     runs = runs_given(given)
@@ -51,14 +47,12 @@ def predict(given):
     if given.shard:
         check_possible(predictors, section_given(given, PredictionOptions))  # Before the folder is written to.
         shard = Shard(*given.shard)
-        check_target(out, predictors, postprocessing)
-        finished = finished_before(out, cases, section_given(given, PredictionOptions))
-        wanted = set(agree_on_cases(out, [case.id for case in cases], finished))
-        if len(wanted) < len(cases):
-            log.info(f"{len(cases) - len(wanted)} of {len(cases)} label maps are in {out} already.")
-        if not wanted:
+        record = check_target(out, predictors, postprocessing)
+        finished = finished_in(record, out, cases, section_given(given, PredictionOptions))
+        cases = still_wanted(cases, agree_on_cases(out, [case.id for case in cases], finished), out)
+        if not cases:
             return 0
-        cases, out = shard.of([case for case in cases if case.id in wanted]), shard.folder(out)
+        cases, out = shard.of(cases), shard.folder(out)
     failures = predict_cases(
         predictors,
         cases,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from brats_tf.clinical.series import Series, of_one_person
 from brats_tf.clinical.words import (
     MAY_BE_A_NAME,
+    NO_IMAGES,
     OTHERS,
     agent_in,
     just_before,
@@ -156,7 +157,7 @@ def _by_file_name(series):
     _, part, _ = parse(path.name, path.parent.name)
     words = words_of(_BIDS.sub("", path.name))
     if part in MODALITIES:
-        others = [word for word in words if word in ("seg", "mask", "label", *OTHERS) and word not in MAY_BE_A_NAME]
+        others = [word for word in words if word in NO_IMAGES and word not in MAY_BE_A_NAME]
         if others:
             return Choice(series, None, f"its name says both {others[0]!r} and {part!r}")
         before = just_before(words, part) if part in words else []
@@ -170,7 +171,7 @@ def _by_file_name(series):
             return Choice(series, None, f"its name says {denied!r}, but also {given!r}")
         said = f" after {given!r}" if given else ""
         return Choice(series, "t1ce" if said else part, f"its name ends as BraTS names {part}{said}")
-    if any(word in ("seg", "mask", "brain", "label", *OTHERS) for word in words):
+    if any(word in ("brain", *NO_IMAGES) for word in words):
         return Choice(series, None, "its name is of none of the four modalities")
     kind, reason = kind_of(words)
     return Choice(series, kind and _with_contrast(kind, words, ""), reason or "its name tells no modality")

@@ -29,6 +29,7 @@ OTHERS = (
     "loc localizer localiser scout survey aahead calib calibration fieldmap bold fmri mrs spectro sub subtraction "
     "t2star t2* hemo haemo flash2d medic rbv cbv cbf mtt ttp fa screenshot phase pd"
 ).split()
+NO_IMAGES = ("seg", "mask", "label", *OTHERS)  # In a file's name.
 # Of `OTHERS`, those that are also words of a study or a person: "sub_01_t1", "phase_2_P01_t1".
 MAY_BE_A_NAME = "sub phase trace survey scout medic pd fa hemo loc".split()
 # How an agent begins that was not given, or is not known.

@@ -1,7 +1,6 @@
 """Scores predicted label maps against the truth: one row per case and region, and the papers' tables."""
 
 import csv
-import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -25,7 +24,7 @@ from brats_tf.inference.prediction_record import chosen_on, uncertainties
 from brats_tf.regions import REGIONS, Convention
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.console import cell, console, track
-from brats_tf.runtime.files import atomic, sha256_of
+from brats_tf.runtime.files import atomic, json_text, sha256_of
 from brats_tf.runtime.lock import lock
 from brats_tf.runtime.system import available_cores, machine
 
@@ -210,4 +209,4 @@ def write_scores(folder, scored, summary):
                 for region, values in regions.items():
                     writer.writerow((case, region, *(f"{values[metric]:.6f}" for metric in METRICS)))
         summary["cases_sha256"] = sha256_of(temporary)
-        summary_file.write_text(json.dumps(summary, indent=2) + "\n")
+        summary_file.write_text(json_text(summary))

@@ -1,6 +1,5 @@
 """Finds the volume of enhancing tumour below which dropping it scores best."""
 
-import json
 import logging
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from brats_tf.inference.postprocessing import TUNED, volume_ml
 from brats_tf.inference.prediction_record import check_weights, chosen_on
 from brats_tf.runs.files import POSTPROCESSING_FILE
 from brats_tf.runtime.console import console, track
-from brats_tf.runtime.files import atomic
+from brats_tf.runtime.files import atomic, json_text
 
 log = logging.getLogger(__name__)
 # Of enhancing tumour below which it is relabelled as necrosis; 0 drops nothing.
@@ -139,7 +138,7 @@ def save_tuned(tuned, runs, steps, weights):
     with ExitStack() as files:  # Each gets its name when all are complete.
         for run in runs:
             path = files.enter_context(atomic(Path(run) / POSTPROCESSING_FILE))
-            path.write_text(json.dumps(content, indent=2) + "\n")
+            path.write_text(json_text(content))
 
 
 def _show(tuned):

@@ -23,6 +23,7 @@ from brats_tf.runtime.files import atomic, read_json
 from brats_tf.runtime.tensorflow import as_os_error, free_graphs, resolved_precision
 
 log = logging.getLogger(__name__)
+LEFT_BY_OTHERS = {".DS_Store"}  # By a file browser.
 # By the format: the module that writes and runs it, and what it is called.
 FORMATS = {
     "savedmodel": ("saved_model", "A SavedModel"),
@@ -114,9 +115,6 @@ def _loaded(run, checkpoint, precision):
     config = Config.load(run)
     network = build_network(config, precision=precision)
     return (config, network), load_weights(network, run, checkpoint)
-
-
-LEFT_BY_OTHERS = {".DS_Store"}  # By a file browser.
 
 
 def _check_replaceable(folder):

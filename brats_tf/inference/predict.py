@@ -22,7 +22,7 @@ from brats_tf.inference.ensemble import predict_case, read_case
 from brats_tf.inference.postprocessing import postprocess
 from brats_tf.inference.prediction_record import FOLDERS, PROBABILITIES_FOLDER, UNCERTAINTY_FOLDER
 from brats_tf.inference.predictor import MIRRORED, Predictor
-from brats_tf.inference.recording import PredictionRecord
+from brats_tf.inference.recording import PredictionRecord, still_wanted
 from brats_tf.models.cost import prediction_bytes
 from brats_tf.models.outputs import to_classes
 from brats_tf.regions import classes_to_labels
@@ -66,10 +66,7 @@ def predict_cases(
         for folder in FOLDERS:
             remove_partial(Path(out) / folder)
         record = PredictionRecord(out, predictors, postprocessing, cases, data=data, options=options)
-        if len(record.wanted) < len(cases):
-            log.info(f"{len(cases) - len(record.wanted)} of {len(cases)} label maps are in {out} already.")
-        wanted = set(record.wanted)
-        cases = [case for case in cases if case.id in wanted]
+        cases = still_wanted(cases, record.wanted, out)
         log.info(first_line(predictors, cases))
         save = partial(write_prediction, record=record, postprocessing=postprocessing, options=options)
         failures, notes = _predict_all(predictors, cases, record, save)

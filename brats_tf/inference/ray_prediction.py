@@ -17,7 +17,7 @@ from brats_tf.data.notes import log_notes
 from brats_tf.errors import InputError, WriteError
 from brats_tf.inference.ensemble import load_ensemble, predict_case, read_case
 from brats_tf.inference.predict import check_possible, first_line, write_prediction
-from brats_tf.inference.recording import PredictionRecord
+from brats_tf.inference.recording import PredictionRecord, still_wanted
 from brats_tf.inference.shards import Shard, check_count, merge_shards
 from brats_tf.runtime.console import track
 from brats_tf.runtime.lock import LOCK_FILE, lock
@@ -137,11 +137,8 @@ def predict_on_ray(cases, prediction, *, out, address=None, workers=None):
             wanted, line = ray.get(pool[0].begin.remote(cases, out))
         except Exception as error:
             raise plain_error(error) from None
-        if len(wanted) < len(cases):
-            log.info(f"{len(cases) - len(wanted)} of {len(cases)} label maps are in {out} already.")
+        cases = still_wanted(cases, wanted, out)
         log.info(f"{line.removesuffix('.')}, in each of {len(pool)} processes of Ray.")
-        wanted = set(wanted)
-        cases = [case for case in cases if case.id in wanted]
         check_count(out, len(cases))
         shards = [Shard(number, len(cases)) for number in range(1, len(cases) + 1)]
         tasks = [(case, shard.folder(out)) for case, shard in zip(cases, shards, strict=True)]

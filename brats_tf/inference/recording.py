@@ -4,6 +4,7 @@ It is true at every moment: a map's SHA-256 is in the record before the map is i
 the map in the folder is not the recorded one, and whoever reads it notices.
 """
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from brats_tf.inference.prediction_record import (
 )
 from brats_tf.runs.record import git_commit
 from brats_tf.runtime.files import sha256_of, write_json
+
+log = logging.getLogger(__name__)
 
 
 class PredictionRecord:
@@ -61,7 +64,7 @@ class PredictionRecord:
                 f"with --out, or replace it with --replace. Received {len(foreign)} such label maps."
             )
         settled = {name: kept.get(name, {}) for name in ("cases", "left_out")}
-        done = _finished(kept, out, cases, options)
+        done = finished_in(kept, out, cases, options)
         self.wanted = [case.id for case in cases if case.id not in done]
         folders = [*kept.get("data", []), *([str(Path(data).resolve())] if data else [])]
         self.content = {
@@ -108,21 +111,29 @@ class PredictionRecord:
 
 
 def check_target(out, predictors, postprocessing):
-    """Raises `InputError` where shards would be merged into a folder of other networks or steps, before they begin."""
+    """The record of a folder that shards will be merged into, {} without one.
+
+    Raises `InputError` where it is of other networks or steps, before they begin.
+    """
     record = read_prediction_record(out)
     if record:
         remedy = "shards join those of the same, whatever --replace says; name another folder with --out"
         check_same(record, how_made(predictors, postprocessing), out, remedy)
+    return record
 
 
-def finished_before(out, cases, options):
+def finished_in(record, out, cases, options):
     """The ids of the `Case`s that stay as they are in a folder of predictions, as `PredictionOptions` say."""
-    return _finished(read_prediction_record(out), out, cases, options)
-
-
-def _finished(record, out, cases, options):
     finished = finished_cases(record, out, options) if options.resume else ()
     return {case.id for case in cases if case.id in finished and _is_of(case, record["cases"][case.id])}
+
+
+def still_wanted(cases, wanted, out):
+    """The `Case`s with these ids; says how many of the others lie in a folder of predictions already."""
+    if len(wanted) < len(cases):
+        log.info(f"{len(cases) - len(wanted)} of {len(cases)} label maps are in {out} already.")
+    wanted = set(wanted)
+    return [case for case in cases if case.id in wanted]
 
 
 def how_made(predictors, postprocessing):

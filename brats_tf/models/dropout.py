@@ -3,17 +3,18 @@
 import keras
 
 
-@keras.saving.register_keras_serializable("brats_tf")
-class SpatialDropout2D(keras.layers.SpatialDropout2D):
-    """Keras's layer, whose configuration says float32 whatever its precision is."""
+class _KeepsPrecision:
+    """What Keras's layers lack, whose configuration says float32 whatever their precision is."""
 
     def get_config(self):
         return super().get_config() | {"dtype": keras.dtype_policies.serialize(self.dtype_policy)}
 
 
 @keras.saving.register_keras_serializable("brats_tf")
-class SpatialDropout3D(keras.layers.SpatialDropout3D):
-    """As `SpatialDropout2D`, for volumes."""
+class SpatialDropout2D(_KeepsPrecision, keras.layers.SpatialDropout2D):
+    """Keras's layer of images."""
 
-    def get_config(self):
-        return super().get_config() | {"dtype": keras.dtype_policies.serialize(self.dtype_policy)}
+
+@keras.saving.register_keras_serializable("brats_tf")
+class SpatialDropout3D(_KeepsPrecision, keras.layers.SpatialDropout3D):
+    """Keras's layer of volumes."""

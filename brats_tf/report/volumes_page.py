@@ -25,7 +25,7 @@ def write_volumes_page(path, cases, restored, failures=()):
     """
     record = read_json(restored / RESTORED_FILE)
     head = ("patient", *(f"{region}, ml" for region in REGIONS), "measured on", "missing series")
-    rows, sections = [], []
+    rows, sections, failed = [], [], {case_id for case_id, _ in failures}
     for case_id, volumes in record["cases"].items():
         try:
             conformed = read_conform(cases / case_id)
@@ -34,7 +34,7 @@ def write_volumes_page(path, cases, restored, failures=()):
             continue
         name = conformed["reference"] if conformed["reference"] in volumes else next(iter(volumes))
         missing = ", ".join(conformed["missing"]) or "–"
-        marked = f"{case_id} (see Left out)" if case_id in dict(failures) else case_id
+        marked = f"{case_id} (see Left out)" if case_id in failed else case_id
         rows.append((marked, *(_ml(volumes[name], region) for region in REGIONS), name, missing))
         if len(sections) < PICTURES:
             sections.append((marked, _patient(restored / case_id, volumes, conformed)))

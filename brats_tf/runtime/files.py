@@ -195,7 +195,12 @@ def write_json(path: str | Path, value: Any, *, indent: int | None = 2, durable:
     Without `indent`, in one line, it takes a quarter of the time.
     """
     with atomic(path, durable=durable) as temporary:
-        temporary.write_text(json.dumps(value, indent=indent) + "\n")
+        temporary.write_text(json_text(value, indent))
+
+
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """The content of a JSON file of this package."""
+    return json.dumps(value, indent=indent) + "\n"
 
 
 def sha256_of(*paths: str | Path) -> str:

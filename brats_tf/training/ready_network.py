@@ -49,26 +49,28 @@ def make_ready(config, strategy, before=None, *, keep_start=True, begun=False):
             variable.assign(value)
         return before
     keras.utils.clear_session()
-    lacking = None
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
-        if config.training.start_from:  # Which `_train` fills in.
-            network = build_network(config, precision=config.compute.precision)
-            origin = f"the weights of {config.training.start_from}"
-        else:
-            try:
-                network, origin = build_with_weights(config)
-            except InputError as error:
-                if not begun:
-                    raise
-                network, origin = build_network(config, precision=config.compute.precision), "weights of before"
-                lacking = error
+        network, origin, lacking = _initial(config, begun)
         check_gradients(network)
         trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
     trainer.prepare(strategy, jit=config.compute.jit)
     start = [keras.ops.convert_to_numpy(variable) for variable in trainer.state] if keep_start else []
     forward, planes_of = between_steps(config, network)
     return ReadyNetwork(config, network, trainer, origin, classifier_hash(network), lacking, start, forward, planes_of)
+
+
+def _initial(config, begun):
+    """(network, origin of its weights, why it has no initial ones: only of a training that has `begun`)."""
+    origin, lacking = f"the weights of {config.training.start_from}", None  # Which `train` fills in.
+    if not config.training.start_from:
+        try:
+            return *build_with_weights(config), None
+        except InputError as error:
+            if not begun:
+                raise
+            origin, lacking = "weights of before", error
+    return build_network(config, precision=config.compute.precision), origin, lacking
 
 
 def between_steps(config, network):
