@@ -21,6 +21,7 @@ LAYERS = (
 )
 TENSORFLOW = {
     "models.normalisation",
+    "models.one_pass",
     "models.activations",
     "models.random_weights",
     "models.winograd",
@@ -55,6 +56,7 @@ ONLY_IN = {
 KERAS_ALONE_BUT_FOR = {
     "models.backbones": {"segmentation_models", "efficientnet"},
     "models.normalisation": {"tensorflow"},
+    "models.one_pass": {"tensorflow"},
     "models.activations": {"tensorflow"},
     "models.precision": {"torch"},
     "models.random_weights": {"tensorflow"},

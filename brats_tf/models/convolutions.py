@@ -9,7 +9,7 @@ import keras
 from keras import layers, ops
 
 from brats_tf.models import winograd
-from brats_tf.models.normalisation import scale_and_shift
+from brats_tf.models.one_pass import scale_and_shift
 from brats_tf.models.precision import on_gpu
 from brats_tf.models.sums import bias_gradient
 

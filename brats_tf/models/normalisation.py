@@ -11,11 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from brats_tf.models.forms import is_one_form
-from brats_tf.models.sums import mean_squares, means_of_products, means_over_space
+from brats_tf.models.one_pass import about_the_mean, has_one_pass, scale_and_shift, sums_around
 
-# Mean square over variance, up to which a variance as their difference keeps its digits.
-MOST_SQUARE = {"float32": 100.0, "bfloat16": 4.0}
+MOST_SQUARE = 100.0  # Squared mean over variance, up to which float32 keeps the digits of a variance.
 
 
 @keras.saving.register_keras_serializable("brats_tf")
@@ -71,12 +69,11 @@ class GroupNormalization(keras.layers.GroupNormalization):
             def gradient(*args, upstream=None):
                 g = args[0] if upstream is None else upstream
                 g = _relu_gradient(g, y) if self.relu else g
-                g_mean = means_over_space(g)
-                gx_mean = (means_of_products(_wide(g), _wide(x)) - mean * g_mean) * inverse  # Of g x̂.
+                g_mean, products, scaled = sums_around(g, x, mean, slope)
+                gx_mean = products * inverse  # Of g x̂.
                 along = -inverse * inverse * over_group(gamma * gx_mean)
-                # Each term has a mean near 0, so that in half precision little is rounded away.
                 constant = -inverse * over_group(gamma * g_mean)
-                dx = scale_and_shift(g, slope, constant) + scale_and_shift(x, along, -along * mean)
+                dx = scaled + scale_and_shift(x, along, constant - along * mean)
                 size = ops.cast(ops.shape(x)[1], "float32")
                 return dx, size * ops.sum(gx_mean, axis=0), size * ops.sum(g_mean, axis=0)
 
@@ -97,60 +94,28 @@ def _relu_gradient(g, y):
 def _moments(x, over_group, *, training):
     """Mean and variance of each group, in each of its channels: (B, N, C) -> (B, C) twice.
 
-    A chunk's variance is its mean square less its squared mean. Where that would cost digits, because a mean is much
-    larger than the deviation, and where there are no chunks, a further pass subtracts the mean before it squares. A
+    Both are those of differences from a value near the mean. In bfloat16 they are taken of `x` as it is. In float32
+    that costs digits where a mean is much larger than the deviation; then a further pass subtracts the value first. A
     training always takes that pass: with a `cond` for each layer, TensorFlow's graph optimiser (Grappler, which this
     package's own training turns off on a CPU) ran for ten minutes, up to its time limit, before the first step.
     """
+    near = over_group(about_the_mean(x))
 
-    def around(mean):
-        centred = _wide(scale_and_shift(x, ops.ones_like(mean), -mean))
-        rest = over_group(means_over_space(centred))  # What rounding has left of the mean.
-        return mean + rest, over_group(means_of_products(centred, centred)) - ops.square(rest)
+    def of(values, near):
+        sums = sums_around(values, values, near)
+        rest = sums.means - near
+        variance = over_group(sums.products - near * rest) - ops.square(over_group(rest))
+        return near + over_group(rest), ops.maximum(variance, 0.0)
 
-    chunks = None if training or is_one_form() else mean_squares(x)
-    if chunks is None:
-        return around(over_group(means_over_space(x)))
-    means, squares, dtype = chunks
-    mean = over_group(ops.mean(means, axis=1))
-    variance = over_group(ops.mean(squares - ops.square(means) + ops.square(means - mean[:, None]), axis=1))
-    exact = ops.all(over_group(ops.mean(squares, axis=1)) <= MOST_SQUARE[dtype] * variance)
-    return ops.cond(exact, lambda: (mean, variance), lambda: around(mean))
+    def centred():
+        mean, variance = of(scale_and_shift(x, ops.ones_like(near), -near), ops.zeros_like(near))
+        return near + mean, variance
 
-
-def _wide(x):
-    """float16 as float32, because squares and products of float16 overflow."""
-    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) == "float16" else x
-
-
-def scale_and_shift(x, slope, offset, *, relu=False):
-    """x slope + offset for (B, N, C) and (B, C), computed in float32, then ReLU if `relu`: the shape and type of `x`.
-
-    In TensorFlow and for one volume it is a batch normalisation with given statistics, whose one pass takes a quarter
-    of the time of the two (a sixth in bfloat16). Other backends compile two passes to one themselves.
-    """
-    if keras.backend.backend() != "tensorflow" or is_one_form():
-        return _two_passes(x, slope, offset, relu)
-    import tensorflow as tf
-
-    def fused():
-        scale, shift = (tf.reshape(values, (-1,)) for values in (slope, offset))
-        if relu:  # oneDNN's pass makes 0 of what is not a number, but leaves infinity, of which the next sum makes NaN.
-            finite = tf.math.is_finite(scale + shift)
-            scale, shift = tf.where(finite, scale, 0.0), tf.where(finite, shift, math.inf)
-        # TensorFlow takes the operation apart where scale or variance is constant. This is one, and it cannot know.
-        one = tf.sign(1.0 + tf.abs(scale) + tf.math.minimum(tf.abs(shift), 1.0))
-        settings = {"scale": scale * one, "offset": shift, "mean": tf.zeros_like(one), "variance": one}
-        flat = tf.reshape(x, (1, 1, -1, x.shape[-1]))
-        y = tf.raw_ops.FusedBatchNormV3(x=flat, **settings, epsilon=0.0, is_training=False).y
-        y = tf.nn.relu(y) if relu else y  # Before the new shape, so that TensorFlow makes one operation of both.
-        return tf.reshape(y, ops.shape(x))
-
-    if x.shape[0] is None:
-        return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset, relu))
-    return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset, relu)
-
-
-def _two_passes(x, slope, offset, relu):
-    y = ops.cast(ops.cast(x, "float32") * slope[:, None] + offset[:, None], x.dtype)
-    return ops.relu(y) if relu else y
+    if not has_one_pass(x):
+        return centred()
+    if keras.backend.standardize_dtype(x.dtype) == "bfloat16":
+        return of(x, near)
+    if training:
+        return centred()
+    mean, variance = of(x, near)
+    return ops.cond(ops.all(ops.square(near) <= MOST_SQUARE * variance), lambda: (mean, variance), centred)

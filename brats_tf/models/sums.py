@@ -48,21 +48,6 @@ def means_of_products(x, y):
     return ops.mean(_mean_of_chunks(_sums_of_products(x_values, y_values, rows), rows, x), axis=1)
 
 
-def mean_squares(x):
-    """Means and mean squares of the chunks of (B, N, C), float32: (B, K, C) twice, and the type they are taken in.
-
-    None where there are no chunks, or no reason for them.
-    """
-    if on_gpu():
-        return None
-    values, rows = _cast_and_rows(x)
-    if rows is None:
-        return None
-    found = _sums(values, rows), _sums_of_products(values, values, rows)
-    means, squares = (_mean_of_chunks(sums, rows, x) for sums in found)
-    return means, squares, keras.backend.standardize_dtype(values.dtype)
-
-
 def _cast_and_rows(x):
     """(B, N, C) in the type that its sums are taken in, and the rows of a chunk, or None where there are no chunks.
 

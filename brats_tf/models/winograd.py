@@ -1,12 +1,13 @@
-"""3x3x3 convolutions with half of the multiplications, for volumes in float32 on a CPU.
+"""3x3x3 convolutions with less than half of the multiplications, for volumes in float32 on a CPU.
 
-A section is a slice of a volume across its first axis. A plain convolution makes four neighbouring sections of the
-output with twelve 3x3 convolutions, three for each. Winograd's algorithm F(4, 3) (Lavin and Gray 2016) makes them of
-six sections of the input with six: of sums of these sections, and sums of what comes out are the output.
+A section is a slice of a volume across its first axis. A plain convolution makes six neighbouring sections of the
+output with eighteen 3x3 convolutions, three for each. Winograd's algorithm F(6, 3) (Lavin and Gray 2016) makes them of
+eight sections of the input with eight: of sums of these sections, and sums of what comes out are the output. F(4, 3)
+takes six instead of twelve.
 
 Its rounding differs: the error is about twice that of a plain convolution, see `experiments/fewer_products.py`, and
-relative to the largest value within six sections. A value that is not finite spreads to all of these. In bfloat16, sums
-would lose too many digits, so that layers in half precision do not use it.
+relative to the largest value within eight sections. A value that is not finite spreads to all of these. In bfloat16,
+sums would lose too many digits, so that layers in half precision do not use it.
 """
 
 import math
@@ -23,10 +24,10 @@ from brats_tf.models.precision import on_gpu
 from brats_tf.models.sums import bias_gradient
 
 WIDTH = 3  # Of the kernel.
-TILE = 4  # Sections that are computed of `PRODUCTS` 2D convolutions.
-PRODUCTS = TILE + WIDTH - 1
-POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)  # And infinity. Of the sets with a 1, one of those that round least.
-ONE = POINTS.index(1.0)
+# Sections that are computed of two more 2D convolutions, and points of the algorithm, besides infinity: of the sets
+# with a 1, one of those that round least.
+POINTS = {6: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0), 4: (0.0, 1.0, -1.0, 0.5, -2.0)}
+ONE = 1  # The place of the 1.
 SAME = {"padding": "same", "data_format": "channels_last"}
 # Sections that are computed at once, at most and as a part of all: with more, their sums take memory and time.
 CHUNK, LEAST_CHUNKS = 12, 3
@@ -57,14 +58,16 @@ def suits(layer, inputs):
     batch, sections, height, width, channels = inputs.shape
     usual = layer.kernel_size == (WIDTH,) * 3 and layer.padding == "same" and layer.groups == 1
     usual = usual and layer.strides == layer.dilation_rate == (1, 1, 1) and layer.data_format == "channels_last"
-    if not usual or layer.compute_dtype != "float32" or None in inputs.shape or not batch or sections % TILE:
+    if not usual or layer.compute_dtype != "float32" or None in inputs.shape or not batch or _tile(sections) is None:
         return False
     products = channels * layer.filters
     return products >= LEAST_CHANNELS and sections * height * width * WIDTH**3 * products >= LEAST_MULTIPLY_ADDS
 
 
 def convolve(x, kernel, bias):
-    """(B, A, H, W, C), (3, 3, 3, C, F) and (F,), float32 -> (B, A, H, W, F), padded with zeros; A a multiple of 4.
+    """(B, A, H, W, C), (3, 3, 3, C, F) and (F,), float32 -> (B, A, H, W, F), padded with zeros.
+
+    A is a multiple of 4 or 6.
 
     The backward pass keeps `x`.
     """
@@ -90,7 +93,7 @@ def _volumes(x):
 
 def _of_volumes(x, kernel, bias=None):
     """As `convolve`, without a gradient of its own."""
-    kernels = ops.unstack(_sums_of_sections(_factors().kernel, kernel))
+    kernels = ops.unstack(_sums_of_sections(_factors(_tile(x.shape[1])).kernel, kernel))
     return _joined([_of_volume(one, kernels, bias)[None] for one in _volumes(x)])
 
 
@@ -98,7 +101,7 @@ def _of_volume(x, kernels, bias):
     """(A, H, W, C), the kernels (3, 3, C, F) of the products, (F,) or None -> (A, H, W, F)."""
     parts = []
     for chunk in _chunks(x.shape[0]):
-        sums = ops.split(_sums_of_sections(chunk.before, _after(parts[-1:], x[chunk.inputs])), PRODUCTS)
+        sums = ops.split(_sums_of_sections(chunk.before, _after(parts[-1:], x[chunk.inputs])), len(kernels))
         products = [ops.conv(one, kernel, **SAME) for one, kernel in zip(sums, kernels, strict=True)]
         if bias is not None:  # Of this point's product, every section of a tile contains one.
             products[ONE] = ops.add(products[ONE], ops.reshape(bias, (1, 1, 1, -1)))
@@ -110,16 +113,17 @@ def _kernel_gradient(x, g, before):
     """(A, H, W, C), and (A, H, W, F) from behind -> the gradient of the kernel, (3, 3, 3, C, F), after `before`."""
     import tensorflow as tf
 
-    found = [[] for _ in range(PRODUCTS)]
+    factors = _factors(_tile(x.shape[0]))
+    found = [[] for _ in factors.kernel]
     shape = (WIDTH, WIDTH, x.shape[-1], g.shape[-1])
     for chunk in _chunks(x.shape[0]):
         done = [products[-1] for products in found if products] or [before]
-        sums = ops.split(_sums_of_sections(chunk.before, _after(done, x[chunk.inputs])), PRODUCTS)
-        behind = ops.split(_sums_of_sections(chunk.after.T, _after(done, g[chunk.outputs])), PRODUCTS)
+        sums = ops.split(_sums_of_sections(chunk.before, _after(done, x[chunk.inputs])), len(found))
+        behind = ops.split(_sums_of_sections(chunk.after.T, _after(done, g[chunk.outputs])), len(found))
         for product, one, gradient in zip(found, sums, behind, strict=True):
             settings = {"filter_sizes": shape, "strides": [1, 1, 1, 1], "padding": "SAME"}
             product.append(tf.raw_ops.Conv2DBackpropFilter(input=one, out_backprop=gradient, **settings))
-    return _sums_of_sections(_factors().kernel.T, tf.stack([tf.add_n(products) for products in found]))
+    return _sums_of_sections(factors.kernel.T, tf.stack([tf.add_n(products) for products in found]))
 
 
 def _after(done, x):
@@ -141,43 +145,58 @@ def _joined(parts):
 
 
 class Factors(NamedTuple):
-    """Those of one tile: of its input sections (6, 6), of the sections of the kernel (6, 3), of the products (4, 6)."""
+    """Those of a tile of m sections and p = m + 2 products.
+
+    Attributes:
+        inputs: of its input sections, (p, p).
+        kernel: of the sections of the kernel, (p, 3).
+        outputs: of the products, (m, p).
+    """
 
     inputs: np.ndarray
     kernel: np.ndarray
     outputs: np.ndarray
 
 
+def _tile(sections):
+    """How many sections a tile has, or None where no number divides them."""
+    return next((tile for tile in POINTS if sections % tile == 0), None)
+
+
 @cache
-def _factors():
-    """The factors for `POINTS` (Toom-Cook): a kernel and sections as polynomials, multiplied by their values there."""
-    others = [[other for other in POINTS if other != point] for point in POINTS]
-    inputs, kernel = np.zeros((PRODUCTS, PRODUCTS)), np.zeros((PRODUCTS, WIDTH))
-    for row, (point, rest) in enumerate(zip(POINTS, others, strict=True)):
+def _factors(tile):
+    """The factors for its `POINTS` (Toom-Cook): a kernel and sections as polynomials, multiplied by their values."""
+    points, products = POINTS[tile], tile + WIDTH - 1
+    others = [[other for other in points if other != point] for point in points]
+    inputs, kernel = np.zeros((products, products)), np.zeros((products, WIDTH))
+    for row, (point, rest) in enumerate(zip(points, others, strict=True)):
         inputs[row, :-1] = polynomial.polyfromroots(rest)
         kernel[row] = point ** np.arange(WIDTH) / math.prod(point - other for other in rest)
-    inputs[-1], kernel[-1, -1] = polynomial.polyfromroots(POINTS), 1
-    outputs = np.vander([*POINTS, 0], TILE, increasing=True).T
-    outputs[:, -1] = np.arange(TILE) == TILE - 1  # Of infinity.
+    inputs[-1], kernel[-1, -1] = polynomial.polyfromroots(points), 1
+    outputs = np.vander([*points, 0], tile, increasing=True).T
+    outputs[:, -1] = np.arange(tile) == tile - 1  # Of infinity.
     return Factors(inputs, kernel, outputs)
 
 
 @cache
 def _chunks(sections):
     """The `Chunk`s of so many sections."""
-    size = min(CHUNK, max(TILE, sections // LEAST_CHUNKS // TILE * TILE))
+    tile = _tile(sections)
+    size = min(CHUNK, max(tile, sections // LEAST_CHUNKS // tile * tile))
     return [_chunk(first, min(first + size, sections), sections) for first in range(0, sections, size)]
 
 
 def _chunk(first, last, sections):
     """The `Chunk` of the output sections from `first` to before `last`."""
     lowest, highest = max(first - 1, 0), min(last + 1, sections)
-    tiles = (last - first) // TILE
-    before = np.zeros((PRODUCTS, tiles, sections + 2))  # With the sections of zeros before and after the others.
-    after = np.zeros((last - first, PRODUCTS, tiles))
-    for tile in range(tiles):
-        start = first + tile * TILE
-        before[:, tile, start : start + PRODUCTS] = _factors().inputs
-        after[tile * TILE : (tile + 1) * TILE, :, tile] = _factors().outputs
-    before = before[:, :, 1:-1][:, :, lowest:highest].reshape(PRODUCTS * tiles, -1)
+    tile = _tile(sections)
+    factors, tiles = _factors(tile), (last - first) // tile
+    products = tile + WIDTH - 1
+    before = np.zeros((products, tiles, sections + 2))  # With the sections of zeros before and after the others.
+    after = np.zeros((last - first, products, tiles))
+    for number in range(tiles):
+        start = number * tile
+        before[:, number, first + start : first + start + products] = factors.inputs
+        after[start : start + tile, :, number] = factors.outputs
+    before = before[:, :, 1:-1][:, :, lowest:highest].reshape(products * tiles, -1)
     return Chunk(slice(first, last), slice(lowest, highest), before, after.reshape(last - first, -1))

@@ -9,7 +9,8 @@ from tensorflow.python.grappler import tf_optimizer
 from weights_files import check_loads_what_was_saved
 
 from brats_tf.models import normalisation, sums
-from brats_tf.models.normalisation import GroupNormalization, scale_and_shift
+from brats_tf.models.normalisation import GroupNormalization
+from brats_tf.models.one_pass import scale_and_shift
 from brats_tf.models.sums import _rows_of_chunks, means_over_space
 from brats_tf.runtime.system import cpu_has_bfloat16
 
@@ -102,24 +103,22 @@ def test_relu_is_part_of_the_config():
     assert layer(x).numpy().min() == 0 > GroupNormalization(2)(x).numpy().min()
 
 
-@pytest.mark.parametrize(("mean", "passes"), [(1, 1), (100, 2)])
-def test_chunks_save_the_pass_for_the_variance(mean, passes, monkeypatch):
-    counted = []
-    real = normalisation.scale_and_shift
-    monkeypatch.setattr(
-        normalisation, "scale_and_shift", lambda *given, **settings: counted.append(1) or real(*given, **settings)
-    )
-    GroupNormalization(8)(tf.constant(np.random.default_rng(0).normal(mean, 1, (1, 32, 32, 16, 16)), "float32"))
-    assert len(counted) == passes
-
-
-def test_a_mean_far_from_zero_costs_no_digits(monkeypatch):
-    """A chunk's variance as a difference would be wrong here: the test of its size chooses the second pass."""
+@pytest.mark.parametrize("training", [False, True])
+def test_a_mean_far_from_zero_costs_no_digits(training, monkeypatch):
+    """In one pass the variance would be wrong here: its size chooses the pass that subtracts first."""
     x = tf.constant(np.random.default_rng(0).normal(1000, 1, (1, 32, 32, 16, 16)), "float32")
     right = layers.GroupNormalization(8, dtype="float64")(tf.cast(x, "float64"))
-    np.testing.assert_allclose(GroupNormalization(8)(x), right, atol=1e-4)
-    monkeypatch.setitem(normalisation.MOST_SQUARE, "float32", np.inf)
-    assert np.abs(GroupNormalization(8)(x) - tf.cast(right, "float32")).max() > 1e-2
+    np.testing.assert_allclose(GroupNormalization(8)(x, training=training), right, atol=1e-4)
+    monkeypatch.setattr(normalisation, "MOST_SQUARE", np.inf)
+    wrong = np.abs(GroupNormalization(8)(x, training=training) - tf.cast(right, "float32")).max() > 1e-2
+    assert wrong != training
+
+
+@pytest.mark.parametrize("value", [0.0, 3.7, -100.0])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_volume_of_one_value_becomes_the_offset(value, dtype):
+    layer = GroupNormalization(8, dtype=dtype)
+    np.testing.assert_allclose(layer(tf.fill((1, 32, 32, 16, 16), tf.cast(value, dtype))), 0, atol=0.01)
 
 
 def test_without_scale_and_centre_it_standardises_each_channel():
@@ -191,7 +190,8 @@ def optimised(layer, shape):
 def test_tensorflow_keeps_the_one_pass():
     """Grappler takes a batch normalisation with a constant scale or variance apart; that costs three times as much."""
     nodes = optimised(GroupNormalization(4), (1, 60, 8)).node
-    assert [node.op for node in nodes].count("FusedBatchNormV3") == 2
+    kinds = [node.op for node in nodes]  # The second of each in the branch for means far from 0.
+    assert kinds.count("FusedBatchNormV3") == kinds.count("FusedBatchNormGradV3") == 2
 
 
 def test_onednn_makes_one_operation_of_the_pass_and_the_relu():

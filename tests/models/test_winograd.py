@@ -15,8 +15,15 @@ from brats_tf.models.plus import plus_network
 from brats_tf.models.precision import dtype_policy
 from brats_tf.models.remat import rematerialised
 
-# (B, A, H, W, C) and filters: one tile, chunks of one, of several and a rest, two volumes.
-SHAPES = [((1, 4, 5, 6, 16), 32), ((1, 12, 7, 6, 32), 32), ((1, 44, 5, 4, 32), 48), ((2, 16, 6, 5, 48), 16)]
+# (B, A, H, W, C) and filters: one tile of four and of six, chunks of one, of several and a rest, two volumes.
+SHAPES = [
+    ((1, 4, 5, 6, 16), 32),
+    ((1, 6, 5, 6, 16), 32),
+    ((1, 12, 7, 6, 32), 32),
+    ((1, 44, 5, 4, 32), 48),
+    ((1, 42, 5, 4, 32), 48),
+    ((2, 16, 6, 5, 48), 16),
+]
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def test_output_and_gradients_are_those_of_the_plain_convolution(kind, shape, fi
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_layer_may_have_no_bias_and_an_activation(training, monkeypatch):
-    shape, upstream = SHAPES[1][0], volume((*SHAPES[1][0][:-1], 32), seed=1)
+    shape, upstream = SHAPES[2][0], volume((*SHAPES[2][0][:-1], 32), seed=1)
     layer = built(convolutions.Conv3D, shape, 32, use_bias=False, activation="relu")
     expected = outputs_and_gradients(layer, volume(shape), upstream, training=training)
     monkeypatch.setattr(winograd, "LEAST_MULTIPLY_ADDS", 0)
@@ -85,11 +92,12 @@ def test_it_is_right_to_a_few_units_in_the_last_digit(at_any_size):
     assert np.abs(found - exact).max() < 4e-6 * np.abs(exact).max()
 
 
-def test_the_factors_are_exact():
-    """Four values of a correlation of six with three, by six products."""
+@pytest.mark.parametrize("tile", [4, 6])
+def test_the_factors_are_exact(tile):
+    """So many values of a correlation with three, by two products more."""
     random = np.random.default_rng(0)
-    x, kernel = random.normal(size=6), random.normal(size=3)
-    factors = winograd._factors()
+    x, kernel = random.normal(size=tile + 2), random.normal(size=3)
+    factors = winograd._factors(tile)
     products = (factors.kernel @ kernel) * (factors.inputs @ x)
     np.testing.assert_allclose(factors.outputs @ products, np.correlate(x, kernel), atol=1e-13)
     np.testing.assert_array_equal(factors.outputs[:, winograd.ONE], 1)  # Where the bias is added.
@@ -163,10 +171,11 @@ def test_which_layers_of_the_networks_it_is_for():
         assert halved(embedding_network((192, 160, 108, 1), backbone="tiny")) == set()
 
 
+@pytest.mark.parametrize("sections", [16, 18])  # Tiles of four, and of six.
 @pytest.mark.parametrize("keep", ["all", "step", "block"])
-def test_a_training_step_has_the_same_gradients(keep, monkeypatch):
+def test_a_training_step_has_the_same_gradients(keep, sections, monkeypatch):
     keras.utils.set_random_seed(0)
-    x = keras.Input((12, 16, 16, 32))
+    x = keras.Input((sections, 16, 16, 32))
     y = slices_first.residual_block(layers.UpSampling3D((1, 1, 1))(x), 32, name="first")
     network = rematerialised(keras.Model(x, slices_first.residual_block(y, 32, name="second")), keep)
 
@@ -175,7 +184,7 @@ def test_a_training_step_has_the_same_gradients(keep, monkeypatch):
             loss = tf.reduce_mean(network(x, training=True) ** 2)
         return tape.gradient(loss, [weight.value for weight in network.trainable_variables])
 
-    x = tf.constant(volume((1, 12, 16, 16, 32)))
+    x = tf.constant(volume((1, sections, 16, 16, 32)))
     expected = step(x)
     monkeypatch.setattr(winograd, "LEAST_MULTIPLY_ADDS", 0)
     assert "Conv2DBackpropFilter" in operations(step, x.shape)
