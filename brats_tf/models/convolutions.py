@@ -1,30 +1,33 @@
-"""Keras's convolutions with a bias whose gradient is right in bfloat16, and takes a third of the time.
+"""Keras's convolutions whose gradients are right in bfloat16 on a CPU, and take half of the time.
 
 On a CPU, TensorFlow sums the gradient of a bias in the format of the layer. In bfloat16 such a sum stops growing once a
 value is smaller than its last digit: of 100,000 voxels 80 % of it are lost, of 192x160x108 voxels 99 %. Here it is a
-sum of chunks, see `sums`, and a training adds the bias as a normalisation does its offset.
+sum of chunks, see `sums`, and a training adds the bias as a normalisation does its offset. For the gradient of a 3D
+kernel see `kernel_gradients`.
 """
 
 import keras
 from keras import layers, ops
 
-from brats_tf.models import winograd
+from brats_tf.models import kernel_gradients, winograd
 from brats_tf.models.one_pass import scale_and_shift
 from brats_tf.models.precision import on_gpu
 from brats_tf.models.sums import bias_gradient
 
 
 class _WithBias:
-    """A convolution of Keras whose training adds the bias by `_add_bias`, where no GPU computes.
+    """A convolution of Keras whose training has gradients of its own, where no GPU computes.
 
     A prediction leaves it to TensorFlow's graph optimiser, which makes one operation of convolution and bias.
     """
 
     def call(self, inputs, training=None):
-        if not (training and self.use_bias) or on_gpu():
+        if not training or on_gpu():
             return super().call(inputs)
-        # Times one, because a gradient of our own must be given values, not variables.
-        outputs = _add_bias(self.without_bias(inputs), 1.0 * ops.cast(self.bias, "float32"))
+        outputs = self.without_bias(inputs)
+        if self.use_bias:
+            # Times one, because a gradient of our own must be given values, not variables.
+            outputs = _add_bias(outputs, 1.0 * ops.cast(self.bias, "float32"))
         return outputs if self.activation is None else self.activation(outputs)
 
     def without_bias(self, inputs):
@@ -45,7 +48,7 @@ class Conv2D(_WithBias, layers.Conv2D):
 
 @keras.saving.register_keras_serializable("brats_tf")
 class Conv3D(_WithBias, layers.Conv3D):
-    """(B, H, W, D, C) -> (B, h, w, d, filters), with half of the multiplications where that is faster."""
+    """(B, H, W, D, C) -> (B, h, w, d, filters), with less than half of the multiplications where that is faster."""
 
     def call(self, inputs, training=None):
         if not winograd.suits(self, inputs):
@@ -54,6 +57,12 @@ class Conv3D(_WithBias, layers.Conv3D):
         bias = 1.0 * self.bias if self.use_bias else ops.zeros(self.filters)
         outputs = winograd.convolve(inputs, 1.0 * self.in_order(self.kernel), bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def without_bias(self, inputs):
+        if not kernel_gradients.suits(self, inputs):
+            return super().without_bias(inputs)
+        settings = {"strides": self.strides, "padding": self.padding}
+        return kernel_gradients.convolve(inputs, 1.0 * self.in_order(self.kernel), **settings)
 
     def convolution_op(self, inputs, kernel):
         return super().convolution_op(inputs, self.in_order(kernel))

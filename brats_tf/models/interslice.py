@@ -1,7 +1,7 @@
 """The inter-slice encoder and decoder: between the slices of a volume and the three planes of an image.
 
 The embedding paper, Section 2.2 and Table 1 (the squeeze) and Section 2.3 (the way back). H and W are never touched
-here. Volumes have their slices first, (B, D, H, W, C), or last, see `slices_first`.
+here.
 """
 
 import math
@@ -11,7 +11,7 @@ from keras import layers
 from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
 from brats_tf.models.dropout import SpatialDropout3D
-from brats_tf.models.slices_first import along_slices, conv, residual_block, slices_first, slices_last
+from brats_tf.models.slices_first import conv, residual_block, slices_first, slices_last
 
 PLANES_LAYER = "planes"  # What the encoder hands to the classifier.
 PLANES = EmbeddingSettings().planes  # What a 2D classifier takes: one image with three channels.
@@ -79,7 +79,7 @@ def pooled_encoder(volume, *, depth_factors):
     for level, (filters, factor) in enumerate(zip(FILTERS, depth_factors, strict=False), start=1):
         x = residual_block(x, filters, name=f"squeeze{level}")
         skips.append(x)
-        x = layers.MaxPooling3D(along_slices(factor), name=f"squeeze{level}_pool")(x)
+        x = layers.MaxPooling3D((factor, 1, 1), name=f"squeeze{level}_pool")(x)
     x = residual_block(x, FILTERS[-1], name=LAST_BLOCK)
     # Table 1 calls the row with one filter a block, and Section 2.2 says what a block is. It ends in a sum, not in a
     # ReLU, so that no plane can stay at 0 for ever.
@@ -98,7 +98,7 @@ def strided_encoder(volume, *, depth_factors):
     for level, factor in enumerate(depth_factors, start=1):
         x = residual_block(x, FILTERS[level - 1], name=f"squeeze{level}")
         skips.append(x)
-        x = conv(x, FILTERS[level], kernel=3, name=f"squeeze{level}_stride", strides=along_slices(factor))
+        x = conv(x, FILTERS[level], kernel=3, name=f"squeeze{level}_stride", strides=(factor, 1, 1))
     x = residual_block(x, FILTERS[-1], name=LAST_BLOCK)
     return _as_image(conv(x, 1, kernel=1, name="planes_conv", activation="relu")), skips
 
@@ -115,7 +115,7 @@ def decoder(planes, skips, *, depth_factors):
     for level in range(len(skips), 0, -1):
         skip, name = skips[level - 1], f"spread{level}"
         x = conv(x, skip.shape[-1], kernel=1, name=f"{name}_reduce")
-        x = layers.UpSampling3D(along_slices(depth_factors[level - 1]), name=f"{name}_up")(x)
+        x = layers.UpSampling3D((depth_factors[level - 1], 1, 1), name=f"{name}_up")(x)
         x = layers.Add(name=f"{name}_skip")([x, skip])
         x = residual_block(x, skip.shape[-1], name=name)
     return x

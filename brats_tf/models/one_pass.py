@@ -16,6 +16,7 @@ from brats_tf.models.sums import means_of_products, means_over_space
 
 # Values of a row, whose sums are taken apart and added up afterwards: with more rows, the last digits are lost.
 LEAST_WIDTH, WIDTH = 256, 4096
+LANES = 16  # Float32 numbers that a processor computes at once.
 SAMPLE = 1024  # Voxels that a mean is about that of.
 
 
@@ -111,7 +112,9 @@ def scale_and_shift(x, slope, offset, *, relu=False):
         # TensorFlow takes the operation apart where scale or variance is constant. This is one, and it cannot know.
         one = tf.sign(1.0 + tf.abs(scale) + tf.math.minimum(tf.abs(shift), 1.0))
         settings = {"scale": scale * one, "offset": shift, "mean": tf.zeros_like(one), "variance": one}
-        flat = tf.reshape(x, (1, 1, -1, x.shape[-1]))
+        count = _to_fill_lanes(*x.shape[1:])
+        settings = {name: tf.tile(values, [count]) for name, values in settings.items()} if count > 1 else settings
+        flat = tf.reshape(x, (1, 1, -1, count * x.shape[-1]))
         y = tf.raw_ops.FusedBatchNormV3(x=flat, **settings, epsilon=0.0, is_training=False).y
         y = tf.nn.relu(y) if relu else y  # Before the new shape, so that TensorFlow makes one operation of both.
         return tf.reshape(y, ops.shape(x))
@@ -119,6 +122,12 @@ def scale_and_shift(x, slope, offset, *, relu=False):
     if x.shape[0] is None:
         return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset, relu))
     return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset, relu)
+
+
+def _to_fill_lanes(size, channels):
+    """How many voxels to put side by side: with fewer channels than lanes, a pass takes ten times as long."""
+    count = LANES // math.gcd(channels, LANES)
+    return count if size is not None and size % count == 0 else 1
 
 
 def _two_passes(x, slope, offset, relu):

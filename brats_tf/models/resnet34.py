@@ -6,6 +6,8 @@ strided convolutions pad the same on every side (Keras's "same" does not), and b
 
 from keras import initializers, layers
 
+from brats_tf.models.convolutions import Conv2D, Conv3D
+
 STAGES = {"layer1": (3, 64), "layer2": (4, 128), "layer3": (6, 256), "layer4": (3, 512)}  # Blocks, filters.
 SCALES = {"layer1": "P2", "layer2": "P3", "layer3": "P4", "layer4": "P5"}
 STEM_FILTERS, STEM_KERNEL = 64, 7
@@ -67,7 +69,7 @@ def _convolve(x, filters, *, kernel, strides, name):
         pad = layers.ZeroPadding3D if three else layers.ZeroPadding2D
         x = pad(in_plane(x, kernel // 2, rest=0), name=f"{name}_pad")(x)
         padding = "valid"
-    convolution = layers.Conv3D if three else layers.Conv2D
+    convolution = Conv3D if three else Conv2D
     return convolution(
         filters,
         in_plane(x, kernel, rest=1),

@@ -55,13 +55,17 @@ def suits(layer, inputs):
     """Whether the Keras layer `layer` convolves `inputs` (B, A, H, W, C) faster, and as well, by `convolve`."""
     if keras.backend.backend() != "tensorflow" or on_gpu() or has_plain_convolutions():
         return False
-    batch, sections, height, width, channels = inputs.shape
     usual = layer.kernel_size == (WIDTH,) * 3 and layer.padding == "same" and layer.groups == 1
     usual = usual and layer.strides == layer.dilation_rate == (1, 1, 1) and layer.data_format == "channels_last"
-    if not usual or layer.compute_dtype != "float32" or None in inputs.shape or not batch or _tile(sections) is None:
+    return usual and layer.compute_dtype == "float32" and pays(inputs.shape, layer.filters)
+
+
+def pays(shape, filters, least_channels=LEAST_CHANNELS):
+    """Whether a 3x3x3 convolution of volumes of `shape` (B, A, H, W, C), each known or None, is worth the sums."""
+    if None in shape or not shape[0] or _tile(shape[1]) is None:
         return False
-    products = channels * layer.filters
-    return products >= LEAST_CHANNELS and sections * height * width * WIDTH**3 * products >= LEAST_MULTIPLY_ADDS
+    products = shape[-1] * filters
+    return products >= least_channels and math.prod(shape[1:-1]) * WIDTH**3 * products >= LEAST_MULTIPLY_ADDS
 
 
 def convolve(x, kernel, bias):
@@ -78,8 +82,7 @@ def convolve(x, kernel, bias):
             g = args[0] if upstream is None else upstream
             mirrored = ops.transpose(ops.flip(kernel, (0, 1, 2)), (0, 1, 2, 4, 3))
             dx = _of_volumes(g, mirrored)
-            kernels = [_kernel_gradient(*both, dx) for both in zip(_volumes(x), _volumes(g), strict=True)]
-            return dx, sum(kernels[1:], kernels[0]), bias_gradient(g)
+            return dx, kernel_gradient(x, g, after=[dx]), bias_gradient(g)
 
         return _of_volumes(x, kernel, bias), gradient
 
@@ -109,21 +112,31 @@ def _of_volume(x, kernels, bias):
     return _joined(parts)
 
 
-def _kernel_gradient(x, g, before):
-    """(A, H, W, C), and (A, H, W, F) from behind -> the gradient of the kernel, (3, 3, 3, C, F), after `before`."""
+def kernel_gradient(x, g, after=()):
+    """(B, A, H, W, C), and (B, A, H, W, F) from behind -> the gradient of the kernel, (3, 3, 3, C, F), float32.
+
+    It is computed once the tensors `after` are.
+    """
+    kernels = [_kernel_gradient(*both, after) for both in zip(_volumes(x), _volumes(g), strict=True)]
+    return sum(kernels[1:], kernels[0])
+
+
+def _kernel_gradient(x, g, after):
+    """As `kernel_gradient` of one volume, (A, H, W, C) and (A, H, W, F)."""
     import tensorflow as tf
 
     factors = _factors(_tile(x.shape[0]))
     found = [[] for _ in factors.kernel]
     shape = (WIDTH, WIDTH, x.shape[-1], g.shape[-1])
     for chunk in _chunks(x.shape[0]):
-        done = [products[-1] for products in found if products] or [before]
+        done = [products[-1] for products in found if products] or list(after)
         sums = ops.split(_sums_of_sections(chunk.before, _after(done, x[chunk.inputs])), len(found))
         behind = ops.split(_sums_of_sections(chunk.after.T, _after(done, g[chunk.outputs])), len(found))
         for product, one, gradient in zip(found, sums, behind, strict=True):
             settings = {"filter_sizes": shape, "strides": [1, 1, 1, 1], "padding": "SAME"}
             product.append(tf.raw_ops.Conv2DBackpropFilter(input=one, out_backprop=gradient, **settings))
-    return _sums_of_sections(factors.kernel.T, tf.stack([tf.add_n(products) for products in found]))
+    total = tf.stack([tf.add_n([tf.cast(one, "float32") for one in products]) for products in found])
+    return _sums_of_sections(factors.kernel.T, total)
 
 
 def _after(done, x):

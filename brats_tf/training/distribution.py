@@ -3,14 +3,11 @@
 import json
 import os
 
-import keras
 import tensorflow as tf
 
-from brats_tf.errors import InputError, format_shape
-from brats_tf.models.cost import all_layers
+from brats_tf.errors import InputError
 from brats_tf.runtime.tensorflow import has_gpu
 
-WRONG_SIZE, WRONG_BELOW, WRONG_ABOVE = 2, 8, 32  # See `check_gradients`.
 PORT = 29400  # Of the first task on a Slurm node; the others count on.
 
 
@@ -92,27 +89,6 @@ def _cluster():
     mine = f"{os.environ.get('SLURMD_NODENAME')}:{PORT + int(os.environ.get('SLURM_LOCALID', 0))}"
     index = workers.index(mine) if mine in workers else int(os.environ["SLURM_PROCID"])
     return {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-
-
-def check_gradients(network):
-    """Raises `InputError` where the devices compute a wrong gradient of one of the network's layers.
-
-    On a CPU with bfloat16, TensorFlow 2.21's gradient of the kernel of a 3D convolution is that of uninitialised memory
-    where the first axis of a volume has two voxels and the kernel three, and where the first has fewer than eight and
-    the second more than 32 (up to NaN and crashes, on a processor with AMX).
-    """
-    if has_gpu():
-        return
-    for layer in all_layers(network):
-        if isinstance(layer, keras.layers.Conv3D) and layer.compute_dtype == "bfloat16":
-            volume = layer.input.shape[1:4]
-            short = volume[0] == WRONG_SIZE and layer.kernel_size[0] > volume[0]
-            if short or (volume[0] < WRONG_BELOW and volume[1] > WRONG_ABOVE and layer.kernel_size[0] > 1):
-                raise InputError(
-                    f"`precision` must be float32 here without a GPU: in bfloat16, TensorFlow's gradient of "
-                    f"{layer.name}, which sees {format_shape(volume)} voxels of a volume, is wrong. Larger crops or "
-                    "patches may train. Received: bfloat16."
-                )
 
 
 def check_devices(configs, devices):

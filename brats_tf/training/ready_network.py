@@ -10,7 +10,6 @@ from brats_tf.errors import InputError
 from brats_tf.inference.predictor import compiled_forward, compiled_planes
 from brats_tf.models.build import build_network, build_with_weights, classifier_hash
 from brats_tf.models.planes import has_planes, with_planes
-from brats_tf.training.distribution import check_gradients
 from brats_tf.training.loop import Trainer, make_trainer
 
 
@@ -52,7 +51,6 @@ def make_ready(config, strategy, before=None, *, keep_start=True, begun=False):
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
         network, origin, lacking = _initial(config, begun)
-        check_gradients(network)
         trainer = make_trainer(with_planes(network, keep=config.compute.keep), config)
     trainer.prepare(strategy, jit=config.compute.jit)
     start = [keras.ops.convert_to_numpy(variable) for variable in trainer.state] if keep_start else []

@@ -24,6 +24,7 @@ SHAPES = [
     ((1, 42, 5, 4, 32), 48),
     ((2, 16, 6, 5, 48), 16),
 ]
+ROUNDING = {4: 5e-6, 6: 1e-5}  # Of the largest value, by the sections of a tile.
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_output_and_gradients_are_those_of_the_plain_convolution(kind, shape, fi
     found = outputs_and_gradients(layer, x, upstream, training=training)
     assert len(found) == 4
     for mine, plain in zip(found, expected, strict=True):
-        np.testing.assert_allclose(mine, plain, rtol=0, atol=5e-6 * np.abs(plain).max())
+        np.testing.assert_allclose(mine, plain, rtol=0, atol=ROUNDING[winograd._tile(shape[1])] * np.abs(plain).max())
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,0 +1,89 @@
+"""The gradient of a 3D convolution's kernel on a CPU, as those of 2D convolutions of sections, see `winograd`.
+
+In bfloat16, oneDNN's own takes twice the time of the convolution, and is wrong where the first axis of a volume is
+short: from errors of 8 % to NaN and crashes (TensorFlow 2.21; processors with AMX and with AVX-512; 2 to 12 sections of
+up to 192x160 voxels). Those of 2D convolutions are right. Where sums of sections pay, there are less than half of the
+multiplications. In bfloat16 these sums are rounded, each on its own, which a gradient averages out:
+`experiments/fewer_products.py` measures what is left.
+"""
+
+import keras
+from keras import ops
+
+from brats_tf.models import winograd
+from brats_tf.models.forms import has_plain_convolutions
+from brats_tf.models.precision import on_gpu
+
+ALONG_ALL = (1, 1, 1)  # Strides and dilations.
+SHORT = 16  # Sections, below which bfloat16 always comes here.
+LEAST_CHANNELS = 256  # Input times output channels, below which `winograd.kernel_gradient` does not pay.
+
+
+def suits(layer, inputs):
+    """Whether a training of the Keras layer `layer`, a `Conv3D` of `inputs`, takes the gradient of its kernel here."""
+    if keras.backend.backend() != "tensorflow" or on_gpu() or has_plain_convolutions():
+        return False
+    if layer.dilation_rate != ALONG_ALL or layer.groups != 1 or layer.data_format != "channels_last":
+        return False
+    if layer.compute_dtype == "bfloat16" and (inputs.shape[1] is None or inputs.shape[1] < SHORT):
+        return True
+    if layer.compute_dtype not in ("float32", "bfloat16"):
+        return False
+    settings = {"strides": layer.strides, "padding": layer.padding}
+    return _has_sums(inputs.shape, layer.filters, layer.kernel_size, **settings)
+
+
+def convolve(x, kernel, *, strides, padding):
+    """(B, A, H, W, C) and (a, h, w, C, F), padding "same" or "valid" -> (B, A', H', W', F)."""
+    import tensorflow as tf
+
+    settings = {"strides": (1, *strides, 1), "padding": padding.upper()}
+
+    @tf.custom_gradient
+    def function(x, kernel):
+        def gradient(g):
+            sizes = tf.shape(x)
+            dx = tf.raw_ops.Conv3DBackpropInputV2(input_sizes=sizes, filter=kernel, out_backprop=g, **settings)
+            return dx, kernel_gradient(x, g, kernel.shape[:3], strides=strides, padding=padding)
+
+        return tf.nn.conv3d(x, kernel, **settings), gradient
+
+    return function(x, kernel)
+
+
+def kernel_gradient(x, g, size, *, strides, padding):
+    """(B, A, H, W, C), and (B, A', H', W', F) from behind -> the gradient of a kernel of `size`, (a, h, w, C, F)."""
+    if _has_sums(x.shape, g.shape[-1], tuple(size), strides=strides, padding=padding):
+        return ops.cast(winograd.kernel_gradient(x, g), x.dtype)
+    return _of_taps(x, g, size, strides, padding)
+
+
+def _has_sums(shape, filters, size, *, strides, padding):
+    """Whether `winograd.kernel_gradient` is of such a convolution, and pays."""
+    usual = size == (winograd.WIDTH,) * 3 and tuple(strides) == ALONG_ALL and padding == "same"
+    return usual and winograd.pays(shape, filters, LEAST_CHANNELS)
+
+
+def _of_taps(x, g, size, strides, padding):
+    """As above: of each section of the kernel by a convolution of the sections that it meets."""
+    import tensorflow as tf
+
+    sections, outputs = x.shape[1], g.shape[1]
+    before = max((outputs - 1) * strides[0] + size[0] - sections, 0) // 2 if padding == "same" else 0
+    settings = {"filter_sizes": (*size[1:], x.shape[-1], g.shape[-1]), "padding": padding.upper()}
+    settings["strides"] = (1, *strides[1:], 1)
+    found = []
+    for tap in range(size[0]):
+        # Output o meets input o times the stride, plus `shift`.
+        shift = tap - before
+        first = max(0, -(shift // strides[0]))
+        last = min(outputs - 1, (sections - 1 - shift) // strides[0])
+        if last < first:
+            found.append(tf.zeros(settings["filter_sizes"], x.dtype))
+            continue
+        start = first * strides[0] + shift
+        stop = last * strides[0] + shift + 1
+        met, behind = x[:, start : stop : strides[0]], g[:, first : last + 1]
+        images = {"input": tf.reshape(met, (-1, *x.shape[2:])), "out_backprop": tf.reshape(behind, (-1, *g.shape[2:]))}
+        found.append(tf.raw_ops.Conv2DBackpropFilter(**images, **settings))
+    return tf.stack(found)
