@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from brats_tf.models.one_pass import about_the_mean, has_one_pass, scale_and_shift, sums_around
+from brats_tf.models.one_pass import about_the_mean, has_one_pass, relu_gradient, scale_and_shift, sums_around
 
 MOST_SQUARE = 100.0  # Squared mean over variance, up to which float32 keeps the digits of a variance.
 
@@ -37,58 +37,61 @@ class GroupNormalization(keras.layers.GroupNormalization):
             raise ValueError(f"Channels must be the last axis. Received: axis={self.axis}.")
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
+    def statistics(self, inputs, training=None):
+        """What `call` may be given, so that it is computed once: mean and 1 / deviation, both (B, C) float32."""
+        mean, variance = _moments(_flat(ops.stop_gradient(inputs)), self.over_group, training=bool(training))
+        return mean, ops.rsqrt(variance + self.epsilon)
+
+    def call(self, inputs, training=None, statistics=None):
         channels = inputs.shape[-1]
         # Times one, because a gradient of our own must be given values, not variables.
         gamma = ops.ones(channels) if self.gamma is None else 1.0 * ops.cast(self.gamma, "float32")
         beta = ops.zeros(channels) if self.beta is None else 1.0 * ops.cast(self.beta, "float32")
-        shape = ops.shape(inputs)
-        flat = ops.reshape(inputs, (shape[0], math.prod(shape[1:-1]), channels))
-        return ops.reshape(self._group_normalise(flat, gamma, beta, training=bool(training)), shape)
+        statistics = statistics or self.statistics(inputs, training)
+        normalise = self._normalisation(training=bool(training))
+        return ops.reshape(normalise(_flat(inputs), gamma, beta, *statistics), ops.shape(inputs))
 
-    def _group_normalise(self, x, gamma, beta, *, training):
-        """(B, N, C) -> the same shape and type, normalised over N and each group of channels, times gamma, plus beta.
+    def over_group(self, values):
+        """The mean of a group in each of its channels: (B, C) -> (B, C)."""
+        grouped = ops.reshape(values, (-1, self.groups, values.shape[-1] // self.groups))
+        share = np.ones((1, 1, grouped.shape[-1]), "float32") / grouped.shape[-1]
+        return ops.reshape(ops.sum(grouped, axis=-1, keepdims=True) * share, (-1, values.shape[-1]))
 
+    def _normalisation(self, *, training):
+        """A function (B, N, C) -> the same shape and type, normalised over N and each group, times gamma, plus beta.
+
+        It takes gamma and beta, (C,), and the `statistics`.
         With x̂ = (x - mean) / deviation and g the gradient behind it, dx = (γ g - mean(γ g) - x̂ mean(γ g x̂)) /
         deviation, means over a group (Wu and He 2018). What the backward pass keeps is `x`, and with `relu` the output.
         """
-        channels, grouped = x.shape[-1], (-1, self.groups, x.shape[-1] // self.groups)
-        share = np.ones((1, 1, grouped[-1]), "float32") / grouped[-1]
-
-        def over_group(values):
-            """The mean of a group in each of its channels: (B, C) -> (B, C)."""
-            return ops.reshape(ops.sum(ops.reshape(values, grouped), axis=-1, keepdims=True) * share, (-1, channels))
 
         @ops.custom_gradient
-        def function(x, gamma, beta):
-            mean, variance = _moments(x, over_group, training=training)
-            inverse = ops.rsqrt(variance + self.epsilon)
+        def function(x, gamma, beta, mean, inverse):
             slope = gamma * inverse
-            y = scale_and_shift(x, slope, beta - mean * slope, relu=self.relu)
+            y = scale_and_shift(x, slope, beta - mean * slope, relu=self.relu, training=training)
 
             def gradient(*args, upstream=None):
                 g = args[0] if upstream is None else upstream
-                g = _relu_gradient(g, y) if self.relu else g
+                g = relu_gradient(g, y) if self.relu else g
                 g_mean, products, scaled = sums_around(g, x, mean, slope)
                 gx_mean = products * inverse  # Of g x̂.
-                along = -inverse * inverse * over_group(gamma * gx_mean)
-                constant = -inverse * over_group(gamma * g_mean)
+                along = -inverse * inverse * self.over_group(gamma * gx_mean)
+                constant = -inverse * self.over_group(gamma * g_mean)
                 dx = scaled + scale_and_shift(x, along, constant - along * mean)
                 size = ops.cast(ops.shape(x)[1], "float32")
-                return dx, size * ops.sum(gx_mean, axis=0), size * ops.sum(g_mean, axis=0)
+                # `dx` is the whole gradient, that by way of the statistics included.
+                weights = size * ops.sum(gx_mean, axis=0), size * ops.sum(g_mean, axis=0)
+                return dx, *weights, ops.zeros_like(mean), ops.zeros_like(inverse)
 
             return y, gradient
 
-        return function(x, gamma, beta)
+        return function
 
 
-def _relu_gradient(g, y):
-    """The gradient before a ReLU, from that behind it and the output."""
-    if keras.backend.backend() != "tensorflow":
-        return ops.where(y > 0, g, ops.zeros_like(g))
-    import tensorflow as tf
-
-    return tf.raw_ops.ReluGrad(gradients=g, features=y)
+def _flat(x):
+    """(B, ..., C) -> (B, N, C)."""
+    shape = ops.shape(x)
+    return ops.reshape(x, (shape[0], math.prod(shape[1:-1]), x.shape[-1]))
 
 
 def _moments(x, over_group, *, training):

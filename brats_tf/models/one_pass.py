@@ -94,11 +94,13 @@ def _sums_of_one(g, x, values, slope):
     return means, products, tf.reshape(found.x_backprop, x.shape)
 
 
-def scale_and_shift(x, slope, offset, *, relu=False):
+def scale_and_shift(x, slope, offset, *, relu=False, training=False):
     """x slope + offset for (B, N, C) and (B, C), computed in float32, then ReLU if `relu`: the shape and type of `x`.
 
     In TensorFlow and for one volume it is a batch normalisation with given statistics, whose one pass takes a quarter
-    of the time of the two (a sixth in bfloat16). Other backends compile two passes to one themselves.
+    of the time of the two (a sixth in bfloat16). Other backends compile two passes to one themselves. Of pass
+    and ReLU, TensorFlow's graph optimiser (Grappler) makes one operation; a `training` on a CPU, where it is off, asks
+    for that operation.
     """
     if keras.backend.backend() != "tensorflow" or is_one_form():
         return _two_passes(x, slope, offset, relu)
@@ -115,6 +117,8 @@ def scale_and_shift(x, slope, offset, *, relu=False):
         count = _to_fill_lanes(*x.shape[1:])
         settings = {name: tf.tile(values, [count]) for name, values in settings.items()} if count > 1 else settings
         flat = tf.reshape(x, (1, 1, -1, count * x.shape[-1]))
+        if relu and training and not tf.executing_eagerly() and not on_gpu():
+            return tf.reshape(_with_relu(flat, settings), ops.shape(x))
         y = tf.raw_ops.FusedBatchNormV3(x=flat, **settings, epsilon=0.0, is_training=False).y
         y = tf.nn.relu(y) if relu else y  # Before the new shape, so that TensorFlow makes one operation of both.
         return tf.reshape(y, ops.shape(x))
@@ -122,6 +126,36 @@ def scale_and_shift(x, slope, offset, *, relu=False):
     if x.shape[0] is None:
         return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset, relu))
     return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset, relu)
+
+
+def _with_relu(x, settings):
+    """The operation that Grappler makes of a batch normalisation and a ReLU; `tf.raw_ops` does not list it."""
+    import tensorflow as tf
+
+    value = tf.compat.v1.AttrValue
+    kinds = {"T": value(type=x.dtype.as_datatype_enum), "U": value(type=tf.float32.as_datatype_enum)}
+    numbers = {"epsilon": value(f=0.0), "exponential_avg_factor": value(f=1.0), "num_side_inputs": value(i=0)}
+    names = {"activation_mode": value(s=b"Relu"), "data_format": value(s=b"NHWC"), "is_training": value(b=False)}
+    return (
+        tf.compat.v1.get_default_graph()
+        .create_op(
+            "_FusedBatchNormEx",
+            [x, *(settings[name] for name in ("scale", "offset", "mean", "variance"))],
+            [x.dtype] + [tf.float32] * 5,
+            name="scale_and_shift",
+            attrs=kinds | numbers | names,
+        )
+        .outputs[0]
+    )
+
+
+def relu_gradient(g, y):
+    """The gradient before a ReLU, from that behind it and the output."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.where(y > 0, g, ops.zeros_like(g))
+    import tensorflow as tf
+
+    return tf.raw_ops.ReluGrad(gradients=g, features=y)
 
 
 def _to_fill_lanes(size, channels):

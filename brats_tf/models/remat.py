@@ -99,12 +99,12 @@ class Block(keras.layers.Layer):
 
     def call(self, kept, training=None):
         # Each step once more within the block, so that of all steps the inputs of one convolution are there at a time.
-        steps = [keras.remat(partial(_through, step, training)) for step in self.steps]
+        steps = [(norm, keras.remat(partial(_step, norm, conv, training))) for norm, conv in self.steps]
 
         def block(*kept):
             x = y = self.before(kept, training)
-            for step in steps:
-                y = step(y)
+            for norm, step in steps:
+                y = step(y, *norm.statistics(y, training))
             return self.shortcut(x, training=training) + y
 
         return (keras.remat(block) if self.keep == "block" else block)(*kept)
@@ -146,8 +146,6 @@ def repeats_itself(classifier):
     return True
 
 
-def _through(layers, training, x):
+def _step(norm, conv, training, x, *statistics):
     """What is computed again is so outside the call that knows of the training."""
-    for layer in layers:
-        x = layer(x, training=training)
-    return x
+    return conv(norm(x, training=training, statistics=statistics), training=training)

@@ -5,16 +5,19 @@ and loses less; what it gives for chunks of at most 4,096 rows is added up after
 """
 
 import math
+import os
 
 import keras
 import numpy as np
 from keras import ops
 
+from brats_tf.models.forms import is_one_form
 from brats_tf.models.precision import on_gpu
 from brats_tf.runtime.system import cpu_has_bfloat16
 
 # Sizes of chunks. More chunks average out the rounding of each.
 WIDTH, LEAST_ROWS, MOST_ROWS, LEAST_CHUNKS = 16, 256, 4096, 64
+ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 WIDEST_PRODUCT = 32  # Up to this many channels, the full C x C product is cheaper than multiplying first.
 
 
@@ -26,11 +29,37 @@ def means_over_space(x):
     """
     if on_gpu():
         return ops.mean(ops.cast(x, "float32"), axis=1)
+    if _pools(x):
+        return _mean_of_pools(x)
     values, rows = _cast_and_rows(x)
     if rows is None:
         size = ops.shape(x)[1]
         return _sums_with_a_rest(values, size) / ops.cast(size, "float32")
     return ops.mean(_mean_of_chunks(_sums(values, rows), rows, x), axis=1)
+
+
+def _pools(x):
+    """Whether oneDNN's pooling of (B, N, C), which takes a fifth of the time, is at hand.
+
+    It sums in float32, and rounds once for each pool. TensorFlow's own would round after each addition.
+    """
+    wanted = keras.backend.backend() == "tensorflow" and keras.backend.standardize_dtype(x.dtype) == "bfloat16"
+    able = cpu_has_bfloat16() and os.environ.get(ONEDNN_VARIABLE) != "0"
+    return wanted and able and not is_one_form() and _pool(x.shape[1]) is not None
+
+
+def _pool(size):
+    """How many voxels a pool has, or None where no good number divides them."""
+    if not isinstance(size, int):
+        return None
+    most = min(MOST_ROWS, size // LEAST_CHUNKS)
+    return next((count for count in range(most, LEAST_ROWS - 1, -1) if size % count == 0), None)
+
+
+def _mean_of_pools(x):
+    rows = _pool(x.shape[1])
+    pools = ops.reshape(x, (-1, x.shape[1] // rows, rows, x.shape[-1]))
+    return ops.mean(ops.cast(ops.average_pool(pools, (1, rows), data_format="channels_last"), "float32"), axis=(1, 2))
 
 
 def bias_gradient(g):

@@ -100,6 +100,11 @@ def check_devices(configs, devices):
                 "`precision` must be float32 or bfloat16 without a GPU: on a CPU, TensorFlow pools no float16 volumes. "
                 "Received: float16."
             )
+        if config.compute.jit and config.compute.precision == "bfloat16" and not has_gpu():
+            raise InputError(
+                "`jit` must be off in bfloat16 without a GPU: on a CPU, XLA cannot compile all of its gradients. "
+                "Received: jit=True, precision=bfloat16."
+            )
         if devices > 1 and training.gradient_accumulation_steps > 1:
             raise InputError(
                 "`gradient_accumulation_steps` must be 1 on several devices, because Keras accumulates on one alone; "

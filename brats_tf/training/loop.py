@@ -3,12 +3,16 @@
 The loop is our own because Keras's `fit` begins at whole epochs, and no longer trains on several machines.
 """
 
+from contextlib import nullcontext
+
 import keras
 import tensorflow as tf
 
+from brats_tf.models.forms import one_form
 from brats_tf.models.registry import get_network
 from brats_tf.models.remat import classifiers
 from brats_tf.pipeline.stream import augment_and_encode
+from brats_tf.runtime.tensorflow import has_gpu
 from brats_tf.training.optimisation import compile_network
 from brats_tf.training.pulse import Pulse
 
@@ -45,6 +49,11 @@ class Trainer(keras.Model):
         if self.pulse:
             self.pulse.update(planes[0], gradients, scale)
 
+    def _learn_by_xla(self, *batch):
+        """XLA does not know all operations of the forms that are fastest on a CPU without it."""
+        with nullcontext() if has_gpu() else one_form():
+            self.learn(*batch)
+
     def prepare(self, strategy, *, jit):
         """Makes the step function, and the variables of the metrics before several devices ask for them.
 
@@ -55,7 +64,7 @@ class Trainer(keras.Model):
             self.compute_loss(y=example, y_pred=example)
             self.compute_metrics(None, example, example)
             self.reset_metrics()
-        learn = tf.function(self.learn, jit_compile=True, autograph=False) if jit else self.learn
+        learn = tf.function(self._learn_by_xla, jit_compile=True, autograph=False) if jit else self.learn
         several = strategy.num_replicas_in_sync > 1
 
         def on_one(batch):

@@ -21,6 +21,8 @@ def refused_for(combination):
     """What the sentence says of the reason; None for a combination that trains."""
     if combination["--precision"] == "float16":
         return "without a GPU"  # As these tests run.
+    if combination["--jit"] and combination["--precision"] == "bfloat16":
+        return "in bfloat16 without a GPU"
     accumulates = combination["--gradient-accumulation-steps"] > 1
     return "on several devices" if combination["--devices"] > 1 and (accumulates or combination["--jit"]) else None
 

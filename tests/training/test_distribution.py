@@ -116,6 +116,16 @@ def test_what_several_devices_cannot_share_is_refused(changes, sentence, monkeyp
         devices.check_devices([config], 2)
 
 
+def test_xla_and_bfloat16_are_refused_without_a_gpu(monkeypatch):
+    """XLA fails there with "mixed precision is disallowed", on batches of one volume at least."""
+    config = Config.from_preset("embedding", modalities=("t1",), precision="bfloat16", jit=True)
+    monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    with pytest.raises(InputError, match="`jit` must be off in bfloat16 without a GPU"):
+        devices.check_devices([config], 1)
+    monkeypatch.setattr(devices, "has_gpu", lambda: True)
+    devices.check_devices([config], 1)
+
+
 def test_float16_is_refused_without_a_gpu(monkeypatch):
     config = Config.from_preset("embedding", modalities=("t1",), precision="float16")
     monkeypatch.setattr(devices, "has_gpu", lambda: False)
