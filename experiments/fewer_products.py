@@ -1,14 +1,18 @@
-"""What do convolutions with half of the multiplications save, and lose? Plain ones and ours against float64.
+"""What do convolutions with fewer multiplications save, and lose? Plain ones and ours against float64.
 
-The convolutions of preset `embedding` at 192x160x108 and of `embedding-plus` at 192x160x144 that compute with half of
-the multiplications (`brats_tf/models/winograd.py`), and one with so few channels that it does not pay. Measured: the
-largest error of the output, of the gradient of the input and of that of the kernel, each as a share of its largest
-value, against TensorFlow in float64; and the seconds of a prediction and of a training step of each, in turn, the least
-of three. Values as after a ReLU, kernels of Glorot's.
+The convolutions of preset `embedding` at 192x160x108 and of `embedding-plus` at 192x160x144 that compute with less than
+half of the multiplications (`brats_tf/models/winograd.py`), and one with so few channels that it does not pay.
+Measured: the largest error of the output, of the gradient of the input and of that of the kernel, each as a share of
+its largest value, against TensorFlow in float64; and the seconds of a prediction and of a training step of each, in
+turn, the least of three. Values as after a ReLU, kernels of Glorot's.
+
+The gradient of a kernel alone (`brats_tf/models/kernel_gradients.py`), in float32 and, where the processor computes in
+it, in bfloat16: seconds, and the norm of the error as a share of that of the gradient, which is one of noise.
 
 Command:  python experiments/fewer_products.py
 Time:     about a minute on two CPU cores.
-Expected: two thirds of the time with 64 channels, no gain with 16; errors about twice those of the plain convolution.
+Expected: 60 % of the time with 64 channels, no gain with 16; errors three to five times those of the plain
+          convolution; 40 to 60 % of the time for the gradient of a kernel in bfloat16, with errors of 1 %.
 
 Writes RESULTS/fewer_products.json.
 """
@@ -30,8 +34,10 @@ from rich.table import Table
 
 from brats_tf.errors import format_shape
 from brats_tf.models import winograd
+from brats_tf.models.kernel_gradients import kernel_gradient
 from brats_tf.runtime.files import write_json
 from brats_tf.runtime.program import run_program
+from brats_tf.runtime.system import cpu_has_bfloat16
 
 # (A, H, W), input channels, output channels.
 SIZES = (
@@ -57,13 +63,20 @@ def main(arguments=None):
 def run(results, sizes):
     """Measures every size and writes the table."""
     rows = [measure(*size) for size in track(sizes, "Measuring")]
-    write_json(results / f"{Path(__file__).stem}.json", provenance() | {"rows": rows})
+    formats = ["float32", *(["bfloat16"] if cpu_has_bfloat16() else [])]
+    gradients = [measure_gradient(*size, one) for size in track(sizes, "Measuring gradients") for one in formats]
+    write_json(results / f"{Path(__file__).stem}.json", provenance() | {"rows": rows, "gradients": gradients})
     table = Table(
         "volume", "channels", "prediction, s, plain", "ours", "step, s, plain", "ours", "error, plain", "ours"
     )
     for row in rows:
         cells = [f"{row[kind][what]:.2g}" for what in ("prediction_s", "step_s", "output") for kind in KINDS]
         table.add_row(row["size"], row["channels"], *cells)
+    console.print(table)
+    table = Table("volume", "channels", "precision", "kernel gradient, s, TensorFlow", "ours", "error", "ours")
+    for row in gradients:
+        cells = [str(row[kind][what])[:8] for what in ("seconds", "error") for kind in GRADIENTS]
+        table.add_row(row["size"], row["channels"], row["precision"], *cells)
     console.print(table)
 
 
@@ -100,6 +113,41 @@ def measure(size, channels, filters):
                 error = np.abs(mine.numpy() - right.numpy()).max() / np.abs(right.numpy()).max()
                 found[kind][what] = float(error)
     return {"size": format_shape(size), "channels": f"{channels} to {filters}", **found}
+
+
+def measure_gradient(size, channels, filters, precision):
+    """{"size", "channels", "precision", "tensorflow": {"seconds", "error"}, "ours": likewise} of one volume.
+
+    An error is None where the gradient is not finite.
+    """
+    random = np.random.default_rng(0)
+    x = tf.cast(np.maximum(random.normal(0, 1, (1, *size, channels)), 0), precision)
+    upstream = tf.cast(random.normal(0, 1, (1, *size, filters)), precision)
+    exact = gradient_of_tensorflow(tf.cast(x, "float64"), tf.cast(upstream, "float64")).numpy()
+    row = {"size": format_shape(size), "channels": f"{channels} to {filters}", "precision": precision}
+    for kind, gradient in GRADIENTS.items():
+        compiled = tf.function(lambda x, g, gradient=gradient: (gradient(x, g),))
+        runs = [timed(compiled, x, upstream) for _ in range(ROUNDS + 1)]
+        error = np.linalg.norm(tf.cast(runs[0][1][0], "float64").numpy() - exact) / np.linalg.norm(exact)
+        seconds = min(one for one, _ in runs[1:])  # The first traces.
+        row[kind] = {"seconds": seconds, "error": float(error) if np.isfinite(error) else None}
+    return row
+
+
+def gradient_of_tensorflow(x, upstream):
+    """Of a 3x3x3 kernel, padded with zeros."""
+    shape = (3, 3, 3, x.shape[-1], upstream.shape[-1])
+    return tf.raw_ops.Conv3DBackpropFilterV2(
+        input=x, filter_sizes=shape, out_backprop=upstream, strides=[1] * 5, padding="SAME"
+    )
+
+
+def gradient_of_ours(x, upstream):
+    """The same."""
+    return kernel_gradient(x, upstream, (3, 3, 3), strides=(1, 1, 1), padding="same")
+
+
+GRADIENTS = {"tensorflow": gradient_of_tensorflow, "ours": gradient_of_ours}
 
 
 def timed(function, *values):

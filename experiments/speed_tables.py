@@ -211,7 +211,7 @@ def biases():
 
 
 def fewer_products():
-    """Error and time of convolutions with half of the multiplications, and of plain ones."""
+    """Error and time of convolutions with fewer multiplications, and of plain ones."""
     run = read("fewer_products")
     lines = [
         f"Measured on {run['machine']}, TensorFlow {run['versions']['tensorflow']}, commit {run['commit']}.",
@@ -225,6 +225,24 @@ def fewer_products():
         cells = [f"{one[what]:.2g}" for what in ("prediction_s", "step_s", "output") for one in both]
         cells += [f"{max(one['input_gradient'], one['kernel_gradient']):.2g}" for one in both]
         lines.append(f"| {row['size']} | {row['channels']} | {' | '.join(cells)} |")
+    return lines
+
+
+def kernel_gradients():
+    """Error and time of the gradient of a kernel, TensorFlow's and ours."""
+    run = read("fewer_products")
+    lines = [
+        f"Measured on {run['machine']}, TensorFlow {run['versions']['tensorflow']}, commit {run['commit']}.",
+        "",
+        "| precision | volume | channels | seconds, TensorFlow | ours | error, as a share of the gradient: TensorFlow "
+        "| ours |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
+    for row in sorted(run["gradients"], key=lambda row: row["precision"], reverse=True):
+        both = [row[kind] for kind in ("tensorflow", "ours")]
+        cells = [f"{one['seconds']:.2g}" for one in both]
+        cells += ["not finite" if one["error"] is None else f"{one['error']:.1g}" for one in both]
+        lines.append(f"| `{row['precision']}` | {row['size']} | {row['channels']} | {' | '.join(cells)} |")
     return lines
 
 

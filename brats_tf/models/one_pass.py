@@ -17,7 +17,7 @@ from brats_tf.models.sums import means_of_products, means_over_space
 # Values of a row, whose sums are taken apart and added up afterwards: with more rows, the last digits are lost.
 LEAST_WIDTH, WIDTH = 256, 4096
 LANES = 16  # Float32 numbers that a processor computes at once.
-SAMPLE = 1024  # Voxels that a mean is about that of.
+SAMPLE = 256  # Voxels that a mean is about that of.
 
 
 class Sums(NamedTuple):

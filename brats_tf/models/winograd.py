@@ -5,9 +5,10 @@ output with eighteen 3x3 convolutions, three for each. Winograd's algorithm F(6,
 eight sections of the input with eight: of sums of these sections, and sums of what comes out are the output. F(4, 3)
 takes six instead of twelve.
 
-Its rounding differs: the error is about twice that of a plain convolution, see `experiments/fewer_products.py`, and
-relative to the largest value within eight sections. A value that is not finite spreads to all of these. In bfloat16,
-sums would lose too many digits, so that layers in half precision do not use it.
+Its rounding differs: the error is three to five times that of a plain convolution, see
+`experiments/fewer_products.py`, and relative to the largest value within eight sections. A value that is not finite
+spreads to all of these. In bfloat16, sums would lose too many digits, so that layers in half precision do not use it
+but for the gradients of their kernels, see `kernel_gradients`.
 """
 
 import math
