@@ -51,6 +51,7 @@ SIZES = (
 )
 ROUNDS = 3
 WHAT = ("output", "input_gradient", "kernel_gradient")
+WHAT_OF_A_KERNEL = ("seconds", "error")
 
 
 def main(arguments=None):
@@ -75,7 +76,7 @@ def run(results, sizes):
     console.print(table)
     table = Table("volume", "channels", "precision", "kernel gradient, s, TensorFlow", "ours", "error", "ours")
     for row in gradients:
-        cells = [str(row[kind][what])[:8] for what in ("seconds", "error") for kind in GRADIENTS]
+        cells = [f"{row[kind][what]:.2g}" if row[kind][what] else "" for what in WHAT_OF_A_KERNEL for kind in GRADIENTS]
         table.add_row(row["size"], row["channels"], row["precision"], *cells)
     console.print(table)
 

@@ -15,7 +15,8 @@ from brats_tf.models.precision import on_gpu
 from brats_tf.models.sums import means_of_products, means_over_space
 
 # Values of a row, whose sums are taken apart and added up afterwards: with more rows, the last digits are lost.
-LEAST_WIDTH, WIDTH = 256, 4096
+LEAST_WIDTH, WIDTH = 256, 65536
+ADDENDS = 64
 LANES = 16  # Float32 numbers that a processor computes at once.
 SAMPLE = 256  # Voxels that a mean is about that of.
 
@@ -89,8 +90,10 @@ def _sums_of_one(g, x, values, slope):
         epsilon=0.0,
         is_training=False,
     )
-    sums = (found.offset_backprop, found.scale_backprop)
-    means, products = (tf.reduce_sum(tf.reshape(one, (count, channels)), axis=0) / size for one in sums)
+    # Added up in two steps, each of few addends, so that the last digits remain.
+    steps = (math.gcd(count, ADDENDS), -1, channels)
+    sums = (tf.reduce_sum(tf.reshape(one, steps), axis=1) for one in (found.offset_backprop, found.scale_backprop))
+    means, products = (tf.reduce_sum(one, axis=0) / size for one in sums)
     return means, products, tf.reshape(found.x_backprop, x.shape)
 
 
