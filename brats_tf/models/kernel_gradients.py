@@ -68,22 +68,20 @@ def _of_taps(x, g, size, strides, padding):
     """As above: of each section of the kernel by a convolution of the sections that it meets."""
     import tensorflow as tf
 
-    sections, outputs = x.shape[1], g.shape[1]
-    before = max((outputs - 1) * strides[0] + size[0] - sections, 0) // 2 if padding == "same" else 0
+    outputs = g.shape[1] or tf.shape(g)[1]
+    reach = (outputs - 1) * strides[0] + 1  # Sections from the first to the last that one of the kernel meets.
+    if padding == "same":
+        missing = tf.maximum(reach - 1 + size[0] - (x.shape[1] or tf.shape(x)[1]), 0)
+        x = tf.pad(x, [(0, 0), (missing // 2, missing - missing // 2), (0, 0), (0, 0), (0, 0)])
     settings = {"filter_sizes": (*size[1:], x.shape[-1], g.shape[-1]), "padding": padding.upper()}
     settings["strides"] = (1, *strides[1:], 1)
-    found = []
-    for tap in range(size[0]):
-        # Output o meets input o times the stride, plus `shift`.
-        shift = tap - before
-        first = max(0, -(shift // strides[0]))
-        last = min(outputs - 1, (sections - 1 - shift) // strides[0])
-        if last < first:
-            found.append(tf.zeros(settings["filter_sizes"], x.dtype))
-            continue
-        start = first * strides[0] + shift
-        stop = last * strides[0] + shift + 1
-        met, behind = x[:, start : stop : strides[0]], g[:, first : last + 1]
-        images = {"input": tf.reshape(met, (-1, *x.shape[2:])), "out_backprop": tf.reshape(behind, (-1, *g.shape[2:]))}
-        found.append(tf.raw_ops.Conv2DBackpropFilter(**images, **settings))
-    return tf.stack(found)
+    images = (_images(x[:, tap : tap + reach : strides[0]]) for tap in range(size[0]))
+    behind = _images(g)
+    return tf.stack([tf.raw_ops.Conv2DBackpropFilter(input=one, out_backprop=behind, **settings) for one in images])
+
+
+def _images(x):
+    """(B, A, H, W, C) -> (B A, H, W, C)."""
+    import tensorflow as tf
+
+    return tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], axis=0))

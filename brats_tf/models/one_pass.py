@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from brats_tf.models.forms import is_one_form
+from brats_tf.models.onednn import has_onednn, pass_with_relu
 from brats_tf.models.precision import on_gpu
 from brats_tf.models.sums import means_of_products, means_over_space
 
@@ -110,7 +111,7 @@ def scale_and_shift(x, slope, offset, *, relu=False, training=False):
     import tensorflow as tf
 
     def fused():
-        scale, shift = (tf.reshape(values, (-1,)) for values in (slope, offset))
+        scale, shift = (tf.reshape(values[:1], (-1,)) for values in (slope, offset))
         if relu:  # oneDNN's pass makes 0 of what is not a number, but leaves infinity, of which the next sum makes NaN.
             finite = tf.math.is_finite(scale + shift)
             scale, shift = tf.where(finite, scale, 0.0), tf.where(finite, shift, math.inf)
@@ -120,8 +121,8 @@ def scale_and_shift(x, slope, offset, *, relu=False, training=False):
         count = _to_fill_lanes(*x.shape[1:])
         settings = {name: tf.tile(values, [count]) for name, values in settings.items()} if count > 1 else settings
         flat = tf.reshape(x, (1, 1, -1, count * x.shape[-1]))
-        if relu and training and not tf.executing_eagerly() and not on_gpu():
-            return tf.reshape(_with_relu(flat, settings), ops.shape(x))
+        if relu and training and _may_ask_for_both(flat):
+            return tf.reshape(pass_with_relu(flat, settings), ops.shape(x))
         y = tf.raw_ops.FusedBatchNormV3(x=flat, **settings, epsilon=0.0, is_training=False).y
         y = tf.nn.relu(y) if relu else y  # Before the new shape, so that TensorFlow makes one operation of both.
         return tf.reshape(y, ops.shape(x))
@@ -131,25 +132,12 @@ def scale_and_shift(x, slope, offset, *, relu=False, training=False):
     return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset, relu)
 
 
-def _with_relu(x, settings):
-    """The operation that Grappler makes of a batch normalisation and a ReLU; `tf.raw_ops` does not list it."""
+def _may_ask_for_both(x):
+    """Whether the graph that is traced may have `pass_with_relu` of `x`."""
     import tensorflow as tf
 
-    value = tf.compat.v1.AttrValue
-    kinds = {"T": value(type=x.dtype.as_datatype_enum), "U": value(type=tf.float32.as_datatype_enum)}
-    numbers = {"epsilon": value(f=0.0), "exponential_avg_factor": value(f=1.0), "num_side_inputs": value(i=0)}
-    names = {"activation_mode": value(s=b"Relu"), "data_format": value(s=b"NHWC"), "is_training": value(b=False)}
-    return (
-        tf.compat.v1.get_default_graph()
-        .create_op(
-            "_FusedBatchNormEx",
-            [x, *(settings[name] for name in ("scale", "offset", "mean", "variance"))],
-            [x.dtype] + [tf.float32] * 5,
-            name="scale_and_shift",
-            attrs=kinds | numbers | names,
-        )
-        .outputs[0]
-    )
+    suits = not tf.executing_eagerly() and x.dtype in (tf.float32, tf.bfloat16) and x.shape[-1] % 4 == 0
+    return suits and not on_gpu() and has_onednn(x.dtype.name)
 
 
 def relu_gradient(g, y):

@@ -5,19 +5,18 @@ and loses less; what it gives for chunks of at most 4,096 rows is added up after
 """
 
 import math
-import os
 
 import keras
 import numpy as np
 from keras import ops
 
 from brats_tf.models.forms import is_one_form
+from brats_tf.models.onednn import has_onednn
 from brats_tf.models.precision import on_gpu
 from brats_tf.runtime.system import cpu_has_bfloat16
 
 # Sizes of chunks. More chunks average out the rounding of each.
 WIDTH, LEAST_ROWS, MOST_ROWS, LEAST_CHUNKS = 16, 256, 4096, 64
-ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 WIDEST_PRODUCT = 32  # Up to this many channels, the full C x C product is cheaper than multiplying first.
 
 
@@ -44,8 +43,8 @@ def _pools(x):
     It sums in float32, and rounds once for each pool. TensorFlow's own would round after each addition.
     """
     wanted = keras.backend.backend() == "tensorflow" and keras.backend.standardize_dtype(x.dtype) == "bfloat16"
-    able = cpu_has_bfloat16() and os.environ.get(ONEDNN_VARIABLE) != "0"
-    return wanted and able and not is_one_form() and _pool(x.shape[1]) is not None
+    able = wanted and not is_one_form() and _pool(x.shape[1]) is not None
+    return able and has_onednn("bfloat16")
 
 
 def _pool(size):
@@ -66,7 +65,7 @@ def bias_gradient(g):
     """The float32 sums of (B, ..., C) over all but the channels: (C,)."""
     shape = ops.shape(g)
     size = math.prod(shape[1:-1])
-    return ops.sum(size * means_over_space(ops.reshape(g, (shape[0], size, shape[-1]))), axis=0)
+    return ops.sum(ops.cast(size, "float32") * means_over_space(ops.reshape(g, (shape[0], size, shape[-1]))), axis=0)
 
 
 def means_of_products(x, y):

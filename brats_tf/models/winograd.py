@@ -30,7 +30,7 @@ WIDTH = 3  # Of the kernel.
 POINTS = {6: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0), 4: (0.0, 1.0, -1.0, 0.5, -2.0)}
 ONE = 1  # The place of the 1.
 SAME = {"padding": "same", "data_format": "channels_last"}
-# Sections that are computed at once, at most and as a part of all: with more, their sums take memory and time.
+# Sections that are computed at once, and the least number of such chunks: with more, sums take memory and time.
 CHUNK, LEAST_CHUNKS = 12, 3
 # Input times output channels, and multiply-adds, below which the sums take longer than the convolutions save.
 LEAST_CHANNELS, LEAST_MULTIPLY_ADDS = 512, 1e9

@@ -59,6 +59,23 @@ def test_gradients_in_bfloat16_are_those_of_float64(settings, shape):
         np.testing.assert_allclose(tf.cast(mine, "float64"), right, rtol=0, atol=2**-8 * np.abs(right).max())
 
 
+@pytest.mark.parametrize("spec", [(1, None, 8, 8, 4), (1, 6, None, 8, 4), (None, None, None, None, 4)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_sizes_may_be_known_later(spec, bias):
+    layer = convolutions.Conv3D(6, 3, strides=(2, 1, 1), padding="same", dtype="mixed_bfloat16", use_bias=bias)
+    layer.build((1, 6, 8, 8, 4))
+    x = tf.cast(np.random.default_rng(0).normal(size=(1, 6, 8, 8, 4)), "bfloat16")
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x, training=True) ** 2)
+        return tape.gradient(loss, [weight.value for weight in layer.trainable_variables])
+
+    traced = tf.function(step, input_signature=[tf.TensorSpec(spec, "bfloat16")], autograph=False)
+    for found, right in zip(traced(x), step(x), strict=True):
+        np.testing.assert_allclose(found, right, rtol=0, atol=2**-7 * np.abs(right).max())
+
+
 @pytest.mark.parametrize("kind", [convolutions.Conv3D, slices_first.Conv3D])
 @pytest.mark.parametrize("sections", [12, 16])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

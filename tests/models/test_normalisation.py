@@ -162,6 +162,7 @@ def test_means_are_float32_in_any_precision(size, tolerance, dtype, able, monkey
     if able and not cpu_has_bfloat16():
         pytest.skip("this processor does not multiply in bfloat16")
     monkeypatch.setattr(sums, "cpu_has_bfloat16", lambda: able)
+    monkeypatch.setattr(sums, "has_onednn", lambda dtype: able)
     x = tf.cast(np.random.default_rng(0).uniform(0, 2, (2, size, 16)), dtype)
     means = means_over_space(x)
     assert means.dtype == "float32"

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -77,6 +81,64 @@ def test_a_training_asks_for_the_pass_with_relu(dtype):
     kinds = operations(lambda x: layer(x, training=True), x.shape)
     assert "_FusedBatchNormEx" in kinds and "Relu" not in kinds
     assert "_FusedBatchNormEx" not in operations(lambda x: layer(x, training=False), x.shape)
+
+
+# Rows that the operation refuses, sizes that are not known before, a type without oneDNN's kernel.
+@pytest.mark.parametrize("spec", [(1, 5, 7, 3, 3), (1, 5, 7, 3, 1), (None, None, None, None, 6), (1, 5, 7, 3, 8)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_traced_training_is_right_for_any_channels_and_sizes(spec, dtype):
+    layer = GroupNormalization(-1, relu=True, dtype=dtype)  # One group for each channel.
+    x = drawn((1, 5, 7, 3, spec[-1]), 3, dtype)
+    layer.build(x.shape)
+    traced = tf.function(lambda x: layer(x, training=True), input_signature=[tf.TensorSpec(spec, dtype)])
+    right = tf.nn.relu(layers.GroupNormalization(-1, dtype="float64")(tf.cast(x, "float64")))
+    tolerance = {"float32": 1e-5, "bfloat16": 2**-6, "float16": 2**-8}[dtype]
+    np.testing.assert_allclose(tf.cast(traced(x), "float64"), right, atol=tolerance)
+
+
+def test_a_volume_whose_batch_is_known_in_the_gradient_alone():
+    layer = GroupNormalization(8)
+    layer.build((None, 8, 8, 8, 16))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 8, 16))])
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return tape.gradient(y, x, output_gradients=tf.ones((2, 8, 8, 8, 16)))
+
+    np.testing.assert_allclose(gradient(drawn((2, 8, 8, 8, 16), 0, "float32")), 0, atol=1e-4)
+
+
+WITHOUT_ONEDNN = """
+import numpy as np, tensorflow as tf
+from brats_tf.models.convolutions import Conv3D
+from brats_tf.models.normalisation import GroupNormalization
+from brats_tf.models.onednn import has_onednn
+
+assert not has_onednn("float32") and not has_onednn("bfloat16")
+for dtype in ("float32", "bfloat16"):
+    layers = [GroupNormalization(4, relu=True, dtype=dtype), Conv3D(16, 3, padding="same", dtype=dtype)]
+
+    @tf.function(autograph=False)
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            y = layers[1](layers[0](x, training=True), training=True)
+        return tape.gradient(y, [weight.value for layer in layers for weight in layer.trainable_variables])
+
+    x = tf.cast(np.random.default_rng(0).normal(size=(1, 32, 32, 32, 16)), dtype)
+    found = gradients(x)
+    assert all(np.isfinite(tf.cast(one, "float32")).all() for one in found)
+    np.testing.assert_allclose(tf.cast(found[-1], "float32"), 32**3, rtol=0.01)
+"""
+
+
+@pytest.mark.slow
+def test_it_trains_without_onednn_too():
+    """Whose kernels are then missing, and whose average pooling would round after each addition."""
+    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_ONEDNN], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_gradient_of_a_relu():
