@@ -17,7 +17,7 @@ from brats_tf.models.sums import means_of_products, means_over_space
 
 # Values of a row, whose sums are taken apart and added up afterwards: with more rows, the last digits are lost.
 LEAST_WIDTH, WIDTH = 256, 65536
-ADDENDS = 64
+ADDENDS = 64  # Of the last step of these.
 LANES = 16  # Float32 numbers that a processor computes at once.
 SAMPLE = 256  # Voxels that a mean is about that of.
 
@@ -64,7 +64,8 @@ def has_one_pass(x):
     """Whether `sums_around` of (B, N, C) takes one pass here."""
     if keras.backend.backend() != "tensorflow" or is_one_form() or on_gpu() or None in x.shape or not x.shape[0]:
         return False
-    return keras.backend.standardize_dtype(x.dtype) != "float16" and _side_by_side(*x.shape[1:]) is not None
+    suits = keras.backend.standardize_dtype(x.dtype) in ("float32", "bfloat16")
+    return suits and _side_by_side(*x.shape[1:]) is not None
 
 
 def _side_by_side(size, channels):

@@ -50,7 +50,8 @@ def test_the_sums_of_a_compiled_function_of_any_size_are_the_same():
 
 def test_other_backends_forms_and_a_gpu_take_other_sums(monkeypatch):
     x = tf.zeros((1, 4096, 16))
-    assert has_one_pass(x) and not has_one_pass(tf.cast(x, "float16"))
+    assert has_one_pass(x) and has_one_pass(tf.cast(x, "bfloat16"))
+    assert not has_one_pass(tf.cast(x, "float16")) and not has_one_pass(tf.cast(x, "float64"))
     with one_form():
         assert not has_one_pass(x)
     monkeypatch.setattr(one_pass, "on_gpu", lambda: True)
