@@ -58,10 +58,10 @@ def suits(layer, inputs):
         return False
     usual = layer.kernel_size == (WIDTH,) * 3 and layer.padding == "same" and layer.groups == 1
     usual = usual and layer.strides == layer.dilation_rate == (1, 1, 1) and layer.data_format == "channels_last"
-    return usual and layer.compute_dtype == "float32" and pays(inputs.shape, layer.filters)
+    return usual and layer.compute_dtype == "float32" and pays(inputs.shape, layer.filters, LEAST_CHANNELS)
 
 
-def pays(shape, filters, least_channels=LEAST_CHANNELS):
+def pays(shape, filters, least_channels):
     """Whether a 3x3x3 convolution of volumes of `shape` (B, A, H, W, C), each known or None, is worth the sums."""
     if None in shape or not shape[0] or _tile(shape[1]) is None:
         return False
