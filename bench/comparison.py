@@ -133,12 +133,12 @@ def with_ratios(rows):
 
 def _network(config, precision, of_keras):
     import_tensorflow()
-    from brats_tf.models import blocks, kernel_gradients, winograd
+    from brats_tf.models import blocks, winograd
     from brats_tf.models.build import build_network
 
     if of_keras:
         blocks.GroupNormalization = _keras_normalisation
-        winograd.suits = kernel_gradients.suits = lambda *_: False
+        winograd.may_take_sections = lambda _: False
     return build_network(config, precision=precision)
 
 

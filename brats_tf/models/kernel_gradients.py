@@ -7,30 +7,22 @@ multiplications. In bfloat16 these sums are rounded, each on its own, which a gr
 `experiments/fewer_products.py` measures what is left.
 """
 
-import keras
 from keras import ops
 
 from brats_tf.models import winograd
-from brats_tf.models.forms import has_plain_convolutions
-from brats_tf.models.precision import on_gpu
 
-ALONG_ALL = (1, 1, 1)  # Strides and dilations.
 SHORT = 16  # Sections, below which bfloat16 always comes here.
 LEAST_CHANNELS = 256  # Input times output channels, below which `winograd.kernel_gradient` does not pay.
 
 
 def suits(layer, inputs):
     """Whether a training of the Keras layer `layer`, a `Conv3D` of `inputs`, takes the gradient of its kernel here."""
-    if keras.backend.backend() != "tensorflow" or on_gpu() or has_plain_convolutions():
-        return False
-    if layer.dilation_rate != ALONG_ALL or layer.groups != 1 or layer.data_format != "channels_last":
+    if not winograd.may_take_sections(layer) or layer.compute_dtype not in ("float32", "bfloat16"):
         return False
     if layer.compute_dtype == "bfloat16" and (inputs.shape[1] is None or inputs.shape[1] < SHORT):
         return True
-    if layer.compute_dtype not in ("float32", "bfloat16"):
-        return False
-    settings = {"strides": layer.strides, "padding": layer.padding}
-    return _has_sums(inputs.shape, layer.filters, layer.kernel_size, **settings)
+    kind = layer.kernel_size, layer.strides, layer.padding
+    return winograd.pays(kind, inputs.shape, layer.filters, LEAST_CHANNELS)
 
 
 def convolve(x, kernel, *, strides, padding):
@@ -53,15 +45,9 @@ def convolve(x, kernel, *, strides, padding):
 
 def kernel_gradient(x, g, size, *, strides, padding):
     """(B, A, H, W, C), and (B, A', H', W', F) from behind -> the gradient of a kernel of `size`, (a, h, w, C, F)."""
-    if _has_sums(x.shape, g.shape[-1], tuple(size), strides=strides, padding=padding):
+    if winograd.pays((tuple(size), tuple(strides), padding), x.shape, g.shape[-1], LEAST_CHANNELS):
         return ops.cast(winograd.kernel_gradient(x, g), x.dtype)
     return _of_taps(x, g, size, strides, padding)
-
-
-def _has_sums(shape, filters, size, *, strides, padding):
-    """Whether `winograd.kernel_gradient` is of such a convolution, and pays."""
-    usual = size == (winograd.WIDTH,) * 3 and tuple(strides) == ALONG_ALL and padding == "same"
-    return usual and winograd.pays(shape, filters, LEAST_CHANNELS)
 
 
 def _of_taps(x, g, size, strides, padding):

@@ -13,7 +13,7 @@ from keras import ops
 from brats_tf.models.forms import is_one_form
 from brats_tf.models.onednn import has_onednn, pass_with_relu
 from brats_tf.models.precision import on_gpu
-from brats_tf.models.sums import means_of_products, means_over_space
+from brats_tf.models.sums import largest_divisor, means_of_products, means_over_space
 
 # Values of a row, whose sums are taken apart and added up afterwards: with more rows, the last digits are lost.
 LEAST_WIDTH, WIDTH = 256, 65536
@@ -43,8 +43,8 @@ def sums_around(g, x, values, slope=None):
     """
     if not has_one_pass(x):
         centred = ops.cast(x, "float32") - values[:, None]
-        scaled = None if slope is None else scale_and_shift(g, slope, ops.zeros_like(slope))
-        return Sums(means_over_space(g), means_of_products(ops.cast(g, "float32"), centred), scaled)
+        by_slope = None if slope is None else scaled(g, slope)
+        return Sums(means_over_space(g), means_of_products(ops.cast(g, "float32"), centred), by_slope)
     import tensorflow as tf
 
     given = (g, x, values, ops.ones_like(values) if slope is None else slope)
@@ -70,8 +70,7 @@ def has_one_pass(x):
 
 def _side_by_side(size, channels):
     """How many voxels make a row, or None where no number divides them."""
-    least, most = -(-LEAST_WIDTH // channels), WIDTH // channels
-    return next((count for count in range(most, least - 1, -1) if size % count == 0), None)
+    return largest_divisor(size, -(-LEAST_WIDTH // channels), WIDTH // channels)
 
 
 def _sums_of_one(g, x, values, slope):
@@ -103,8 +102,8 @@ def scale_and_shift(x, slope, offset, *, relu=False, training=False):
     """x slope + offset for (B, N, C) and (B, C), computed in float32, then ReLU if `relu`: the shape and type of `x`.
 
     In TensorFlow and for one volume it is a batch normalisation with given statistics, whose one pass takes a quarter
-    of the time of the two (a sixth in bfloat16). Other backends compile two passes to one themselves. Of pass
-    and ReLU, TensorFlow's graph optimiser (Grappler) makes one operation; a `training` on a CPU, where it is off, asks
+    of the time of the two (a sixth in bfloat16). Other backends compile two passes to one themselves. Of the pass and
+    the ReLU, TensorFlow's graph optimiser (Grappler) makes one operation; a `training` on a CPU, where it is off, asks
     for that operation.
     """
     if keras.backend.backend() != "tensorflow" or is_one_form():
@@ -131,6 +130,11 @@ def scale_and_shift(x, slope, offset, *, relu=False, training=False):
     if x.shape[0] is None:
         return tf.cond(tf.shape(x)[0] == 1, fused, lambda: _two_passes(x, slope, offset, relu))
     return fused() if x.shape[0] == 1 else _two_passes(x, slope, offset, relu)
+
+
+def scaled(x, slope):
+    """(B, N, C) times (B, C): by lanes of all channels, where TensorFlow's broadcast takes four times as long."""
+    return scale_and_shift(x, slope, ops.zeros_like(slope))
 
 
 def _may_ask_for_both(x):

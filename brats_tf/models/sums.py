@@ -43,20 +43,12 @@ def _pools(x):
     It sums in float32, and rounds once for each pool. TensorFlow's own would round after each addition.
     """
     wanted = keras.backend.backend() == "tensorflow" and keras.backend.standardize_dtype(x.dtype) == "bfloat16"
-    able = wanted and not is_one_form() and _pool(x.shape[1]) is not None
+    able = wanted and not is_one_form() and _rows_of_chunks(x.shape[1], WIDTH) is not None
     return able and has_onednn("bfloat16")
 
 
-def _pool(size):
-    """How many voxels a pool has, or None where no good number divides them."""
-    if not isinstance(size, int):
-        return None
-    most = min(MOST_ROWS, size // LEAST_CHUNKS)
-    return next((count for count in range(most, LEAST_ROWS - 1, -1) if size % count == 0), None)
-
-
 def _mean_of_pools(x):
-    rows = _pool(x.shape[1])
+    rows = _rows_of_chunks(x.shape[1], WIDTH)  # Of one voxel each.
     pools = ops.reshape(x, (-1, x.shape[1] // rows, rows, x.shape[-1]))
     return ops.mean(ops.cast(ops.average_pool(pools, (1, rows), data_format="channels_last"), "float32"), axis=(1, 2))
 
@@ -138,5 +130,9 @@ def _rows_of_chunks(size, channels):
     if not isinstance(size, int) or size * channels % width:
         return None
     rows = size * channels // width
-    most = min(MOST_ROWS, rows // LEAST_CHUNKS)
-    return next((count for count in range(most, LEAST_ROWS - 1, -1) if rows % count == 0), None)
+    return largest_divisor(rows, LEAST_ROWS, min(MOST_ROWS, rows // LEAST_CHUNKS))
+
+
+def largest_divisor(size, least, most):
+    """The largest number from `least` to `most` that divides `size`, or None."""
+    return next((count for count in range(most, least - 1, -1) if size % count == 0), None)

@@ -25,6 +25,8 @@ from brats_tf.models.precision import on_gpu
 from brats_tf.models.sums import bias_gradient
 
 WIDTH = 3  # Of the kernel.
+ALONG_ALL = (1, 1, 1)  # Strides and dilations.
+KIND = (WIDTH,) * 3, ALONG_ALL, "same"  # See `pays`.
 # Sections that are computed of two more 2D convolutions, and points of the algorithm, besides infinity: of the sets
 # with a 1, one of those that round least.
 POINTS = {6: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0), 4: (0.0, 1.0, -1.0, 0.5, -2.0)}
@@ -54,16 +56,24 @@ class Chunk(NamedTuple):
 
 def suits(layer, inputs):
     """Whether the Keras layer `layer` convolves `inputs` (B, A, H, W, C) faster, and as well, by `convolve`."""
+    usual = may_take_sections(layer) and layer.compute_dtype == "float32"
+    kind = layer.kernel_size, layer.strides, layer.padding
+    return usual and pays(kind, inputs.shape, layer.filters, LEAST_CHANNELS)
+
+
+def may_take_sections(layer):
+    """Whether convolutions of sections may replace the Keras layer `layer`, a `Conv3D`, or its gradients, here."""
     if keras.backend.backend() != "tensorflow" or on_gpu() or has_plain_convolutions():
         return False
-    usual = layer.kernel_size == (WIDTH,) * 3 and layer.padding == "same" and layer.groups == 1
-    usual = usual and layer.strides == layer.dilation_rate == (1, 1, 1) and layer.data_format == "channels_last"
-    return usual and layer.compute_dtype == "float32" and pays(inputs.shape, layer.filters, LEAST_CHANNELS)
+    return layer.dilation_rate == ALONG_ALL and layer.groups == 1 and layer.data_format == "channels_last"
 
 
-def pays(shape, filters, least_channels):
-    """Whether a 3x3x3 convolution of volumes of `shape` (B, A, H, W, C), each known or None, is worth the sums."""
-    if None in shape or not shape[0] or _tile(shape[1]) is None:
+def pays(kind, shape, filters, least_channels):
+    """Whether a convolution is worth the sums.
+
+    `kind` is its (size of the kernel, strides, padding), `shape` the volumes' (B, A, H, W, C), each known or None.
+    """
+    if kind != KIND or None in shape or not shape[0] or _tile(shape[1]) is None:
         return False
     products = shape[-1] * filters
     return products >= least_channels and math.prod(shape[1:-1]) * WIDTH**3 * products >= LEAST_MULTIPLY_ADDS

@@ -127,7 +127,7 @@ def test_what_is_left_to_tensorflow(monkeypatch):
     for form in (one_form, plain_convolutions):
         with form():
             assert not suits()
-    monkeypatch.setattr(kernel_gradients, "on_gpu", lambda: True)
+    monkeypatch.setattr(winograd, "on_gpu", lambda: True)
     assert not suits()
     monkeypatch.undo()
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
