@@ -11,9 +11,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from brats_tf.models.one_pass import about_the_mean, has_one_pass, relu_gradient, scale_and_shift, sums_around
+from brats_tf.models.one_pass import has_one_pass, relu_gradient, sample, scale_and_shift, sums_around
+from brats_tf.models.sums import means_over_space
 
 MOST_SQUARE = 100.0  # Squared mean over variance, up to which float32 keeps the digits of a variance.
+SMALL = 2**20  # Values up to which one more pass takes less time than a graph with a branch takes to trace.
 
 
 @keras.saving.register_keras_serializable("brats_tf")
@@ -97,28 +99,32 @@ def _flat(x):
 def _moments(x, over_group, *, training):
     """Mean and variance of each group, in each of its channels: (B, N, C) -> (B, C) twice.
 
-    Both are those of differences from a value near the mean. In bfloat16 they are taken of `x` as it is. In float32
-    that costs digits where a mean is much larger than the deviation; then a further pass subtracts the value first. A
-    training always takes that pass: with a `cond` for each layer, TensorFlow's graph optimiser (Grappler, which this
-    package's own training turns off on a CPU) ran for ten minutes, up to its time limit, before the first step.
+    Both are those of differences from a value near the mean.
     """
-    near = over_group(about_the_mean(x))
+    near = over_group(ops.mean(sample(x), axis=1) if has_one_pass(x) else means_over_space(x))
+    values, around = _to_sum(x, near, over_group, training=training)
+    sums = sums_around(values, values, around)
+    rest = sums.means - around
+    variance, rest = over_group(sums.products - around * rest), over_group(rest)
+    return near + rest, ops.maximum(variance - ops.square(rest), 0.0)
 
-    def of(values, near):
-        sums = sums_around(values, values, near)
-        rest = sums.means - near
-        variance = over_group(sums.products - near * rest) - ops.square(over_group(rest))
-        return near + over_group(rest), ops.maximum(variance, 0.0)
 
-    def centred():
-        mean, variance = of(scale_and_shift(x, ops.ones_like(near), -near), ops.zeros_like(near))
-        return near + mean, variance
+def _to_sum(x, near, over_group, *, training):
+    """What of (B, N, C) is summed, and around what, (B, C).
 
-    if not has_one_pass(x):
-        return centred()
-    if keras.backend.standardize_dtype(x.dtype) == "bfloat16":
-        return of(x, near)
-    if training:
-        return centred()
-    mean, variance = of(x, near)
-    return ops.cond(ops.all(ops.square(near) <= MOST_SQUARE * variance), lambda: (mean, variance), centred)
+    In bfloat16 it is `x` as it is. In float32 that costs digits where a mean is much larger than the deviation; where a
+    sample has it so, a further pass subtracts the value first. A training always takes that pass: with a `cond` for
+    each layer, TensorFlow's graph optimiser (Grappler, which this package's own training turns off on a CPU) ran for
+    ten minutes, up to its time limit, before the first step.
+    """
+    nothing = ops.zeros_like(near)
+    if has_one_pass(x):
+        if keras.backend.standardize_dtype(x.dtype) == "bfloat16":
+            return x, near
+        if math.prod(x.shape[1:]) <= SMALL:
+            return x - near[:, None], nothing
+        if not training:
+            spread = over_group(ops.mean(ops.square(sample(x) - near[:, None]), axis=1))
+            as_it_is = ops.all(ops.square(near) <= MOST_SQUARE * spread)
+            return ops.cond(as_it_is, lambda: x, lambda: x - near[:, None]), ops.where(as_it_is, near, nothing)
+    return scale_and_shift(x, ops.ones_like(near), -near), nothing

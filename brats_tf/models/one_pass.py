@@ -45,19 +45,17 @@ def sums_around(g, x, values, slope=None):
         centred = ops.cast(x, "float32") - values[:, None]
         by_slope = None if slope is None else scaled(g, slope)
         return Sums(means_over_space(g), means_of_products(ops.cast(g, "float32"), centred), by_slope)
-    import tensorflow as tf
+    given = (g, x, values) if slope is None else (g, x, values, slope)
+    if x.shape[0] == 1:
+        return _sums_of_one(*given)
+    found = [_sums_of_one(*one) for one in zip(*(ops.split(each, x.shape[0]) for each in given), strict=True)]
+    return Sums(*(None if parts[0] is None else ops.concatenate(parts) for parts in zip(*found, strict=True)))
 
-    given = (g, x, values, ops.ones_like(values) if slope is None else slope)
-    found = [_sums_of_one(*one) for one in zip(*(tf.unstack(each) for each in given), strict=True)]
-    return Sums(*(tf.stack(parts) if len(parts) > 1 else parts[0][None] for parts in zip(*found, strict=True)))
 
-
-def about_the_mean(x):
-    """Means of (B, N, C) over N, or where `sums_around` is exact anyway, values near to them: (B, C), float32."""
-    if not has_one_pass(x):
-        return means_over_space(x)
+def sample(x):
+    """Some voxels of (B, N, C): (B, n, C), float32."""
     step = max(1, x.shape[1] // SAMPLE) | 1  # Odd, so that it meets all places of a row.
-    return ops.mean(ops.cast(x[:, ::step], "float32"), axis=1)
+    return ops.cast(x[:, ::step], "float32")
 
 
 def has_one_pass(x):
@@ -65,37 +63,44 @@ def has_one_pass(x):
     if keras.backend.backend() != "tensorflow" or is_one_form() or on_gpu() or None in x.shape or not x.shape[0]:
         return False
     suits = keras.backend.standardize_dtype(x.dtype) in ("float32", "bfloat16")
-    return suits and _side_by_side(*x.shape[1:]) is not None
+    return suits and _row(*x.shape[1:]) is not None
 
 
-def _side_by_side(size, channels):
+def _row(size, channels):
     """How many voxels make a row, or None where no number divides them."""
     return largest_divisor(size, -(-LEAST_WIDTH // channels), WIDTH // channels)
 
 
-def _sums_of_one(g, x, values, slope):
-    """`Sums` of one volume: (N, C) twice and (C,) twice -> (C,), (C,), (N, C)."""
+def _sums_of_one(g, x, values, slope=None):
+    """`Sums` of one volume, as there, with B of 1."""
     import tensorflow as tf
 
-    size, channels = x.shape
-    count = _side_by_side(size, channels)
+    _, size, channels = x.shape
+    count = _row(size, channels)
     rows = (1, 1, size // count, count * channels)
-    ones = tf.ones(count * channels)
+    around = tf.reshape(values, (-1,))
+    # These are ones, and it cannot know: TensorFlow would keep constants of this size in each copy of a graph.
+    ones = _side_by_side(tf.sign(1.0 + tf.abs(around)), count)
     found = tf.raw_ops.FusedBatchNormGradV3(
         y_backprop=tf.reshape(g, rows),
         x=tf.reshape(x, rows),
-        scale=tf.tile(slope, [count]),
-        reserve_space_1=tf.tile(values, [count]),  # The mean, and the variance, of which it takes the root.
+        scale=ones if slope is None else _side_by_side(tf.reshape(slope, (-1,)), count),
+        reserve_space_1=_side_by_side(around, count),  # The mean, and the variance, of which it takes the root.
         reserve_space_2=ones,
         reserve_space_3=ones,
         epsilon=0.0,
         is_training=False,
     )
     # Added up in two steps, each of few addends, so that the last digits remain.
-    steps = (math.gcd(count, ADDENDS), -1, channels)
-    sums = (tf.reduce_sum(tf.reshape(one, steps), axis=1) for one in (found.offset_backprop, found.scale_backprop))
-    means, products = (tf.reduce_sum(one, axis=0) / size for one in sums)
-    return means, products, tf.reshape(found.x_backprop, x.shape)
+    steps = (2, 1, math.gcd(count, ADDENDS), -1, channels)
+    sums = tf.reshape(tf.stack([found.offset_backprop, found.scale_backprop]), steps)
+    means, products = tf.unstack(tf.reduce_sum(tf.reduce_sum(sums, axis=3), axis=2) / size)
+    return Sums(means, products, None if slope is None else tf.reshape(found.x_backprop, x.shape))
+
+
+def _side_by_side(values, count):
+    """(C,) so many times: (count C,)."""
+    return ops.tile(values, count) if count > 1 else values
 
 
 def scale_and_shift(x, slope, offset, *, relu=False, training=False):
@@ -111,7 +116,7 @@ def scale_and_shift(x, slope, offset, *, relu=False, training=False):
     import tensorflow as tf
 
     def fused():
-        scale, shift = (tf.reshape(values[:1], (-1,)) for values in (slope, offset))
+        scale, shift = (tf.reshape(values if values.shape[0] == 1 else values[:1], (-1,)) for values in (slope, offset))
         if relu:  # oneDNN's pass makes 0 of what is not a number, but leaves infinity, of which the next sum makes NaN.
             finite = tf.math.is_finite(scale + shift)
             scale, shift = tf.where(finite, scale, 0.0), tf.where(finite, shift, math.inf)
@@ -119,7 +124,7 @@ def scale_and_shift(x, slope, offset, *, relu=False, training=False):
         one = tf.sign(1.0 + tf.abs(scale) + tf.math.minimum(tf.abs(shift), 1.0))
         settings = {"scale": scale * one, "offset": shift, "mean": tf.zeros_like(one), "variance": one}
         count = _to_fill_lanes(*x.shape[1:])
-        settings = {name: tf.tile(values, [count]) for name, values in settings.items()} if count > 1 else settings
+        settings = {name: _side_by_side(values, count) for name, values in settings.items()}
         flat = tf.reshape(x, (1, 1, -1, count * x.shape[-1]))
         if relu and training and _may_ask_for_both(flat):
             return tf.reshape(pass_with_relu(flat, settings), ops.shape(x))

@@ -12,7 +12,7 @@ from traced_graphs import operations
 from brats_tf.models import blocks, one_pass
 from brats_tf.models.forms import one_form
 from brats_tf.models.normalisation import GroupNormalization
-from brats_tf.models.one_pass import about_the_mean, has_one_pass, relu_gradient, scale_and_shift, sums_around
+from brats_tf.models.one_pass import has_one_pass, relu_gradient, sample, scale_and_shift, sums_around
 from brats_tf.models.remat import rematerialised
 
 # In one pass, for two volumes as well; sizes that no row divides, or unknown, are summed otherwise.
@@ -62,10 +62,19 @@ def test_other_backends_forms_and_a_gpu_take_other_sums(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [5, 4096, 192 * 160 * 12])
-def test_a_value_near_the_mean_is_one_of_a_sample(size):
+def test_a_sample_has_about_the_mean_and_the_deviation(size):
     """Of a ramp, so that a sample of its beginning would be far away."""
     x = tf.cast(np.linspace(0, 1, size), "float32")[None, :, None] * tf.ones(16)
-    np.testing.assert_allclose(about_the_mean(x), 0.5, atol=0.01)
+    drawn = sample(x).numpy()
+    assert drawn.shape == (1, min(size, drawn.shape[1]), 16) and drawn.shape[1] <= 2 * one_pass.SAMPLE
+    np.testing.assert_allclose(drawn.mean(axis=1), 0.5, atol=0.01)
+    np.testing.assert_allclose(drawn.std(axis=1), x.numpy().std(axis=1), atol=0.01)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_without_a_slope_nothing_is_scaled(batch):
+    x = drawn((batch, 4096, 16), 0, "float32")
+    assert sums_around(x, x, tf.zeros((batch, 16))).scaled is None
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8, 24])
