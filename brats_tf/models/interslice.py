@@ -11,7 +11,7 @@ from keras import layers
 from brats_tf.config.settings import EmbeddingSettings
 from brats_tf.errors import InputError
 from brats_tf.models.dropout import SpatialDropout3D
-from brats_tf.models.slices_first import conv, residual_block, slices_first, slices_last
+from brats_tf.models.slices_first import RepeatedSlices, conv, residual_block, slices_first, slices_last
 
 PLANES_LAYER = "planes"  # What the encoder hands to the classifier.
 PLANES = EmbeddingSettings().planes  # What a 2D classifier takes: one image with three channels.
@@ -115,7 +115,7 @@ def decoder(planes, skips, *, depth_factors):
     for level in range(len(skips), 0, -1):
         skip, name = skips[level - 1], f"spread{level}"
         x = conv(x, skip.shape[-1], kernel=1, name=f"{name}_reduce")
-        x = layers.UpSampling3D((depth_factors[level - 1], 1, 1), name=f"{name}_up")(x)
+        x = RepeatedSlices((depth_factors[level - 1], 1, 1), name=f"{name}_up")(x)
         x = layers.Add(name=f"{name}_skip")([x, skip])
         x = residual_block(x, skip.shape[-1], name=name)
     return x
