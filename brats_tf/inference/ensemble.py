@@ -24,13 +24,14 @@ from brats_tf.runs.files import CHECKPOINT_FILES
 from brats_tf.runs.network import explain_lack_of_memory, load_weights
 from brats_tf.runs.record import read_run_record
 from brats_tf.runs.stored_weights import StoredWeights
-from brats_tf.runtime.tensorflow import free_graphs, resolved_precision
+from brats_tf.runtime.tensorflow import free_graphs, no_garbage_collection, resolved_precision
 
 DEFAULT_FORWARD = ForwardOptions()
 SUBSTITUTE = {"t1": "t1ce"}  # AlbuNet paper, Section 3.2: T1c in place of a missing T1.
 
 
 @free_graphs()
+@no_garbage_collection()
 def load_ensemble(
     runs: Sequence[str | Path],
     checkpoint: str = "last",
@@ -63,10 +64,14 @@ def load_ensemble(
         key = (config.network.name, *config.network_settings().values())
         if key not in shared:
             network = build_network(config, precision=precision)
-            shared[key] = (network, compiled_forward(network, blind=blind))
-        network, run_network = shared[key]
-        sha256 = load_weights(network, run, checkpoint)
-        weights = StoredWeights(network, Path(run) / CHECKPOINT_FILES[checkpoint])
+            shared[key] = [network, compiled_forward(network, blind=blind), None]
+        network, run_network, others = shared[key]
+        path = Path(run) / CHECKPOINT_FILES[checkpoint]
+        if (found := others and others.in_another(path)) is not None:
+            weights, sha256 = found
+        else:
+            sha256 = load_weights(network, run, checkpoint)
+            weights = shared[key][-1] = StoredWeights(network, path)
         record = read_run_record(run) or {}
         origin = record.get("initial_weights", {}).get("origin", "unknown")
         chosen = checkpoint == "best" or config.training.plateau_monitor == "validation"

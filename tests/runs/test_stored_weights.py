@@ -7,6 +7,7 @@ import pytest
 from brats_tf.errors import InputError
 from brats_tf.runs import stored_weights
 from brats_tf.runs.stored_weights import StoredWeights
+from brats_tf.runtime.files import sha256_of
 
 
 def network(seed):
@@ -49,3 +50,58 @@ def test_they_are_kept_in_memory_where_the_file_is_no_longer_theirs(system, tmp_
     stored.assign_to(other)
     for received, expected in zip(other.get_weights(), first.get_weights(), strict=True):
         np.testing.assert_array_equal(received, expected)
+
+
+def trained(seed):
+    """As `network`, with weights that differ everywhere but in one: biases of one gradient stay the same."""
+    one = network(seed)
+    random = np.random.default_rng(seed)
+    weights = [random.uniform(1, 2, array.shape).astype("float32") for array in one.get_weights()]
+    one.set_weights([*weights[:2], weights[1], *weights[3:]])
+    return one
+
+
+def test_those_of_the_same_network_in_another_file_are_found_by_their_names(tmp_path):
+    first, second, other = trained(1), trained(2), network(3)
+    for name, one in (("first", first), ("second", second)):
+        one.save_weights(tmp_path / f"{name}.weights.h5")
+    stored, sha256 = StoredWeights(first, tmp_path / "first.weights.h5").in_another(tmp_path / "second.weights.h5")
+    assert stored.path == tmp_path / "second.weights.h5" and stored.in_memory == 0
+    assert sha256 == sha256_of(stored.path)
+    stored.assign_to(other)
+    for received, expected in zip(other.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(received, expected)
+
+
+def test_keras_finds_them_where_names_or_the_file_tell_too_little(tmp_path):
+    path = tmp_path / "network.weights.h5"
+    trained(1).save_weights(path)
+    known = StoredWeights(trained(1), path)
+    assert known.in_another(path)
+    alike = keras.Sequential([keras.Input((4, 2)), *(keras.layers.BatchNormalization() for _ in range(2))])
+    alike.save_weights(tmp_path / "alike.weights.h5")
+    file = tmp_path / "alike.weights.h5"
+    assert StoredWeights(alike, file).in_another(file) is None
+    assert known.in_another(tmp_path / "missing.weights.h5") is None
+    (tmp_path / "broken.weights.h5").write_bytes(path.read_bytes()[:2000])
+    assert known.in_another(tmp_path / "broken.weights.h5") is None
+    bad = trained(2)
+    bad.layers[0].kernel.assign(np.full(bad.layers[0].kernel.shape, np.nan))
+    bad.save_weights(tmp_path / "bad.weights.h5")
+    assert known.in_another(tmp_path / "bad.weights.h5") is None
+    wider = keras.Sequential([keras.Input((4, 4, 4, 1)), keras.layers.Conv3D(3, 1), keras.layers.BatchNormalization()])
+    wider.save_weights(tmp_path / "wider.weights.h5")
+    assert known.in_another(tmp_path / "wider.weights.h5") is None
+
+
+def test_a_file_that_is_replaced_meanwhile_is_left_to_keras(tmp_path, monkeypatch):
+    for name, one in (("network", trained(1)), ("other", trained(2)), ("next", trained(3))):
+        one.save_weights(tmp_path / f"{name}.weights.h5")
+    known = StoredWeights(trained(1), tmp_path / "network.weights.h5")
+
+    def replaced(path):
+        (tmp_path / "next.weights.h5").replace(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(stored_weights, "sha256_of", replaced)
+    assert known.in_another(tmp_path / "other.weights.h5") is None
