@@ -8,6 +8,7 @@ PlainConvUNet has the plans of BraTS (patch 128x128x128). PyTorch, MONAI and dyn
 import logging
 import shutil
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,6 +38,7 @@ REFERENCES = {
     "forward": ("forward", "float32"),
     "step": (f"step, {PLAIN}", "float32"),
     "files": ("files to label map, MONAI's bundle", "float32"),
+    "start": ("start of four networks", "float32"),
     "step of four modalities": ("step, SegResNet", "float32"),
 }
 PLUS = "embedding-plus"
@@ -99,6 +101,7 @@ def _planned(config, case, folder, there):
     bundle = [("files to label map, MONAI's bundle", "files", "float32", torch_networks.files, (case, folder))]
     one_each = one_of_each(config)
     files = [("files to label map", "files", one, _files, (one_each, case, folder, one)) for one in formats]
+    ours += [("start of four networks", "start", one, _start, (one_each, folder, one)) for one in formats]
     crop = None if config.data.crop == CROP else config.data.crop  # The preset's own beside the paper's.
     plus = Config.from_preset(PLUS, modalities=MODALITIES, augmentation="none", crop=crop)
     for one in formats:
@@ -186,6 +189,21 @@ def _files(configs, case, folder, precision):
     return {"seconds": median_seconds(predict, repeats=2), "peak_gb": peak_gb()}
 
 
+def _start(configs, folder, precision):
+    """Of networks with random weights, until the first predicts: to import TensorFlow, to build, to load, to trace."""
+    runs = random_runs(configs, folder)
+    started = time.perf_counter()
+    import_tensorflow()
+    from brats_tf.inference.ensemble import load_ensemble
+
+    first = load_ensemble(runs, forward=ForwardOptions(precision=precision))[0]
+    volume = np.zeros(configs[0].input_shape, np.float32)
+    first.predict(volume)
+    until_then = time.perf_counter() - started
+    one_pass = median_seconds(lambda: first.predict(volume), warm_up=False)
+    return {"seconds": until_then - one_pass, "peak_gb": peak_gb()}
+
+
 def one_of_each(config):
     """The config of a network of one modality, for each modality."""
     return [config.replace(modalities=(modality,)) for modality in MODALITIES]
@@ -204,7 +222,11 @@ def _save_random_runs(configs, folder):
     from brats_tf.models.build import build_network
     from brats_tf.runs.network import save_as_runs
 
-    return save_as_runs(build_network(configs[0]), configs, Path(folder) / "runs")
+    network, random = build_network(configs[0]), np.random.default_rng(0)
+    # All of them, as a training changes all of them: `StoredWeights` knows them apart.
+    drawn = [one + random.uniform(0, 0.01, one.shape).astype(one.dtype) for one in network.get_weights()]
+    network.set_weights(drawn)
+    return save_as_runs(network, configs, Path(folder) / "runs")
 
 
 def _show(figures, rows):

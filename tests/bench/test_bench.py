@@ -109,11 +109,13 @@ def test_windows_are_measured_beside_pytorch(phantoms, tmp_path):
 @pytest.mark.large
 def test_our_networks_are_compared_in_one_run(phantoms, tmp_path):
     config = Config.from_preset("embedding", modalities=("flair",), crop=(32, 32, 24), weights="none")
-    figures = bench_comparison(config, phantoms[0], results=tmp_path / "results", rows=("matrix", "forward", "files"))
+    figures = bench_comparison(
+        config, phantoms[0], results=tmp_path / "results", rows=("matrix", "forward", "start", "files")
+    )
     name = "bench_comparison.json" if figures["bfloat16"] else "bench_comparison-float32.json"
     assert json.loads((tmp_path / "results" / name).read_text()) == json.loads(json.dumps(figures))
     assert {row["precision"] for row in figures["rows"]} == set(precisions())
-    assert {row["kind"] for row in figures["rows"]} == {"matrix", "forward", "files"}
+    assert {row["kind"] for row in figures["rows"]} == {"matrix", "forward", "start", "files"}
     assert all(row["seconds"] > 0 for row in figures["rows"])
     assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Runs and maps are gone.
 
