@@ -18,7 +18,7 @@ TRAINED_COPIES = 5
 KEPT_BY_CLASSIFIER = {False: 0.92, True: 0.61}
 # By (half precision, rematerialisation): of all other layers.
 KEPT_ACTIVATIONS = {(False, False): 0.55, (False, True): 0.461, (True, False): 0.4556, (True, True): 0.402}
-LIVE_ACTIVATIONS = 5
+LIVE_ACTIVATIONS = 5.7
 CASE_COPIES = 4
 VOXEL_BYTES = 30  # Of a case's file, while it is read and its label map is written.
 IMAGE_RANK = 4  # (B, H, W, C).
