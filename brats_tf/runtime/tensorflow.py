@@ -102,6 +102,8 @@ def no_garbage_collection(*, keep: bool = False) -> Iterator[None]:
 
     With `keep` it never looks at what there is at the end: modules, which stay.
     """
+    if keep:
+        gc.collect()  # What is garbage already does not stay.
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -8,7 +8,13 @@ import weakref
 import pytest
 
 from brats_tf.runtime import system, tensorflow
-from brats_tf.runtime.tensorflow import as_os_error, free_graphs, import_tensorflow, resolved_precision
+from brats_tf.runtime.tensorflow import (
+    as_os_error,
+    free_graphs,
+    import_tensorflow,
+    no_garbage_collection,
+    resolved_precision,
+)
 
 tf = import_tensorflow()
 
@@ -76,6 +82,23 @@ def test_a_graph_is_freed_with_its_gradients_and_others_are_kept():
     with tf.GradientTape() as tape:
         value = kept()
     assert tape.gradient(value, variable).numpy() == 2
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_garbage_is_not_collected_meanwhile(enabled, keep, monkeypatch):
+    done = []
+    for name in ("collect", "freeze"):
+        monkeypatch.setattr(gc, name, lambda name=name: done.append((name, gc.isenabled())))
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(ValueError, match="inside"), no_garbage_collection(keep=keep):
+            assert not gc.isenabled()
+            raise ValueError("inside")
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+    assert done == ([("collect", enabled), ("freeze", False)] if keep else [])
 
 
 @pytest.mark.slow
