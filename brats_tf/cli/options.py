@@ -221,11 +221,9 @@ def parse_shard(words: str) -> tuple[int, int]:
 def parse_names(words: str) -> tuple[str, ...]:
     """Different names separated by commas."""
     names = tuple(words.split(","))
-    if (
-        not all(names)
-        or any(Path(name).name != name or name == ".." for name in names)
-        or len(set(names)) != len(names)
-    ):
+    if any(Path(name).name != name or name == ".." for name in names if name):
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, not paths, received {words!r}")
+    if not all(names) or len(set(names)) != len(names):
         raise argparse.ArgumentTypeError(f"expected different names separated by commas, received {words!r}")
     return names
 
