@@ -71,7 +71,8 @@ def load_ensemble(
             weights, sha256 = found
         else:
             sha256 = load_weights(network, run, checkpoint)
-            weights = shared[key][-1] = StoredWeights(network, path)
+            weights = StoredWeights(network, path)
+            shared[key][-1] = others if others and others.names_are_known else weights
         record = read_run_record(run) or {}
         origin = record.get("initial_weights", {}).get("origin", "unknown")
         chosen = checkpoint == "best" or config.training.plateau_monitor == "validation"

@@ -14,8 +14,8 @@ from keras import ops
 from brats_tf.models.one_pass import has_one_pass, relu_gradient, sample, scale_and_shift, sums_around
 from brats_tf.models.sums import means_over_space
 
-MOST_SQUARE = 100.0  # Squared mean over variance, up to which float32 keeps the digits of a variance.
-SMALL = 2**20  # Values up to which one more pass takes less time than a graph with a branch takes to trace.
+MOST_DISTANCES = 10.0  # Mean over mean distance from it, up to which float32 keeps the digits of a variance.
+SMALL = 2**20  # Values up to which a hundred more passes take less time than to trace a branch.
 
 
 @keras.saving.register_keras_serializable("brats_tf")
@@ -101,30 +101,32 @@ def _moments(x, over_group, *, training):
 
     Both are those of differences from a value near the mean.
     """
-    near = over_group(ops.mean(sample(x), axis=1) if has_one_pass(x) else means_over_space(x))
-    values, around = _to_sum(x, near, over_group, training=training)
+    some = sample(x) if has_one_pass(x) else None
+    near = over_group(means_over_space(x) if some is None else ops.mean(some, axis=1))
+    values, around = _to_sum(x, some, near, over_group, training=training)
     sums = sums_around(values, values, around)
     rest = sums.means - around
     variance, rest = over_group(sums.products - around * rest), over_group(rest)
     return near + rest, ops.maximum(variance - ops.square(rest), 0.0)
 
 
-def _to_sum(x, near, over_group, *, training):
-    """What of (B, N, C) is summed, and around what, (B, C).
+def _to_sum(x, some, near, over_group, *, training):
+    """What of (B, N, C) is summed, and around what, (B, C); `some` is its `sample`, None where there is no one pass.
 
-    In bfloat16 it is `x` as it is. In float32 that costs digits where a mean is much larger than the deviation; where a
-    sample has it so, a further pass subtracts the value first. A training always takes that pass: with a `cond` for
-    each layer, TensorFlow's graph optimiser (Grappler, which this package's own training turns off on a CPU) ran for
-    ten minutes, up to its time limit, before the first step.
+    In one pass, bfloat16 is summed as it is. In float32 that costs digits where a mean is much larger than the
+    deviation: there, by what a sample tells, in a training and of small volumes, a further pass subtracts a value near
+    the mean first. In a training, with a `cond` for each layer, TensorFlow's graph optimiser (Grappler, which this
+    package's own training turns off on a CPU) ran for ten minutes, up to its time limit, before the first step.
     """
     nothing = ops.zeros_like(near)
-    if has_one_pass(x):
+    if some is not None:
         if keras.backend.standardize_dtype(x.dtype) == "bfloat16":
             return x, near
         if math.prod(x.shape[1:]) <= SMALL:
             return x - near[:, None], nothing
         if not training:
-            spread = over_group(ops.mean(ops.square(sample(x) - near[:, None]), axis=1))
-            as_it_is = ops.all(ops.square(near) <= MOST_SQUARE * spread)
+            # Not the deviation, which a single voxel can make large.
+            distance = over_group(ops.mean(ops.abs(some - near[:, None]), axis=1))
+            as_it_is = ops.all(ops.abs(near) <= MOST_DISTANCES * distance)
             return ops.cond(as_it_is, lambda: x, lambda: x - near[:, None]), ops.where(as_it_is, near, nothing)
     return scale_and_shift(x, ops.ones_like(near), -near), nothing

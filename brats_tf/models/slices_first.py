@@ -32,6 +32,11 @@ class RepeatedSlices(layers.UpSampling3D):
     As Keras's layer, which takes ten times as many operations to trace.
     """
 
+    def __init__(self, size, **settings):
+        super().__init__(size, **settings)
+        if self.size[1:] != (1, 1) or self.data_format != "channels_last":
+            raise ValueError(f"Slices alone are repeated. Received: size={self.size}, {self.data_format}.")
+
     def call(self, inputs):
         factor = self.size[0]
         batch, depth, *rest = ops.shape(inputs)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from brats_tf.errors import InputError, reason_of
-from brats_tf.runtime.files import sha256_of
+from brats_tf.runtime.files import check_regular, sha256_of
 
 KEEP_OPEN = os.name != "nt"  # Windows does not replace a file that is open.
 
@@ -30,12 +30,17 @@ class StoredWeights:
     def __init__(self, network: keras.Model, path: str | Path) -> None:
         """Finds each weight of `network` in `path`, a `.weights.h5` of Keras, by its content."""
         self._open(path)
-        found = defaultdict(list)
-        self._kinds = {}
-        for one in _datasets(self._file) if self._file else ():
-            found[_content(one[()])].append(one)
-            self._kinds[one.name] = _kind(one)
         arrays = [keras.ops.convert_to_numpy(weight) for weight in network.weights]
+        found = defaultdict(list)
+        try:
+            datasets = list(_datasets(self._file)) if self._file else []
+            shapes = {array.shape for array in arrays}
+            for one in datasets:
+                if one.shape in shapes:
+                    found[_content(one[()])].append(one)
+        except Exception:  # h5py raises whatever damage leads to, here of what Keras does not need.
+            datasets = []
+        self._kinds = _kinds(datasets)
         places = [found[_content(array)] for array in arrays]
         self._stored: list[Any] = [all_[0] if all_ else array for all_, array in zip(places, arrays, strict=True)]
         self._names = _names(network.weights, places)
@@ -43,6 +48,11 @@ class StoredWeights:
     def _open(self, path: str | Path) -> None:
         self.path, self._file = Path(path), h5py.File(path) if KEEP_OPEN else None
         self._before = self._stamp()
+
+    @property
+    def names_are_known(self) -> bool:
+        """Whether `in_another` can find them."""
+        return self._names is not None
 
     def in_another(self, path: str | Path) -> "tuple[StoredWeights, str] | None":
         """Those of the same network in another file, under the names that they have in this one, and its SHA-256.
@@ -54,16 +64,17 @@ class StoredWeights:
             return None
         other = copy.copy(self)
         try:
+            check_regular(path)
             other._open(path)
             sha256 = sha256_of(path)
-            found = {one.name: one for one in _datasets(other._file)}
-            alike = {name: _kind(one) for name, one in found.items()} == self._kinds
-            finite = alike and all(np.isfinite(one[()]).all() for one in found.values())
+            datasets = list(_datasets(other._file))
+            found = {one.name: one for one in datasets}
+            alike = _kinds(datasets) == self._kinds and all(np.isfinite(one[()]).all() for one in datasets)
             same = os.path.samestat(os.stat(path), _status(other._file)) and other._stamp() == other._before
-        except OSError:
+            other._stored = [found[name] for name in self._names] if alike and same else []
+        except Exception:  # h5py raises whatever the damage leads to, and Keras says it in a sentence.
             return None
-        other._stored = [found.get(name) for name in self._names]
-        return (other, sha256) if finite and same else None
+        return (other, sha256) if other._stored else None
 
     @property
     def in_memory(self) -> int:
@@ -98,15 +109,21 @@ def _status(file: h5py.File) -> os.stat_result:
 
 
 def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
-    for item in group.values():
-        yield from _datasets(item) if isinstance(item, h5py.Group) else [item]
+    """Those that lie in this file: what links and external storage lead to is in no hash, and Keras refuses it."""
+    for name in group:
+        if isinstance(group.get(name, getlink=True), h5py.HardLink):
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                yield from _datasets(item)
+            elif isinstance(item, h5py.Dataset) and not item.external and not item.is_virtual:
+                yield item
 
 
 def _names(weights: list[keras.Variable], places: list[list[h5py.Dataset]]) -> list[str] | None:
     """The name of each weight's dataset, of those in `places`, which have its content; None where that leaves a choice.
 
-    Biases that get the same gradient have the same content. But Keras writes the weights of a layer into one group,
-    under their numbers.
+    Biases that start alike and get the same gradients stay alike. But Keras writes the weights of a layer into one
+    group, under their numbers.
     """
     known = []
     for _, layer in groupby(zip(weights, places, strict=True), lambda both: posixpath.dirname(both[0].path)):
@@ -119,8 +136,8 @@ def _names(weights: list[keras.Variable], places: list[list[h5py.Dataset]]) -> l
     return known
 
 
-def _kind(dataset: h5py.Dataset) -> tuple:
-    return dataset.shape, dataset.dtype
+def _kinds(datasets: list[h5py.Dataset]) -> dict[str, tuple]:
+    return {one.name: (one.shape, one.dtype) for one in datasets}
 
 
 def _content(array: np.ndarray) -> tuple:

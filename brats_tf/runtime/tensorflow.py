@@ -50,7 +50,6 @@ def import_tensorflow(*, find_gpus: bool = True, whole: bool = False) -> Any:
         try:
             shared = whole or "IPython" in sys.modules
             with nullcontext() if shared else _hidden(UNUSED), no_garbage_collection(keep=not shared):
-                import keras  # noqa: F401
                 import tensorflow
 
             if find_gpus:
@@ -100,7 +99,7 @@ def make_deterministic(seed: int) -> None:
 def no_garbage_collection(*, keep: bool = False) -> Iterator[None]:
     """Inside it, Python does not look for cycles among what is being made, which takes a fifth of an import's time.
 
-    With `keep` it never looks at what there is at the end: modules, which stay.
+    With `keep` it never looks again at what there is at the end: nearly all of it is modules, which stay.
     """
     if keep:
         gc.collect()  # What is garbage already does not stay.
@@ -108,9 +107,9 @@ def no_garbage_collection(*, keep: bool = False) -> Iterator[None]:
     gc.disable()
     try:
         yield
-    finally:
         if keep:
             gc.freeze()
+    finally:
         if enabled:
             gc.enable()
 

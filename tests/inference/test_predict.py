@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from tiny_networks import TINY_CROP
+from untrained_runs import untrained
 
 from brats_tf.config.config import Config
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
@@ -115,6 +116,31 @@ def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
         nib.load(tmp_path / name / "probabilities" / "no_flair.nii.gz").get_fdata() for name in ("three", "same")
     )
     np.testing.assert_array_equal(first, second)
+
+
+def drawn_anew(network):
+    """Changes all weights of a network, as a training does."""
+    random = np.random.default_rng(int(1e6 * abs(network.weights[0].numpy().sum())))
+    network.set_weights([one + random.uniform(0, 0.01, one.shape).astype(one.dtype) for one in network.get_weights()])
+
+
+def test_keras_loads_the_first_of_networks_of_one_kind_alone(tmp_path, monkeypatch):
+    runs = [untrained(tmp_path / name, modalities=(name,), change=drawn_anew) for name in ("flair", "t1", "t2")]
+    loaded, load_weights = [], ensemble.load_weights
+    monkeypatch.setattr(ensemble, "load_weights", lambda *given: loaded.append(given[1]) or load_weights(*given))
+    members = load_ensemble(runs)
+    assert loaded == runs[:1]
+    for member, run in zip(members, runs, strict=True):
+        assert member.weights_sha256 == sha256_of(run / "network.weights.h5")
+        member.weights.assign_to(member.network)
+        expected = load_network(run)[1].get_weights()
+        assert all(map(np.array_equal, member.network.get_weights(), expected))
+    content = (runs[1] / "network.weights.h5").read_bytes()
+    place = content.index(b"TREE")
+    (tmp_path / "bad").write_bytes(content[:place] + bytes(64) + content[place + 64 :])
+    (tmp_path / "bad").replace(runs[1] / "network.weights.h5")
+    with pytest.raises(InputError, match="t1/network.weights.h5 must hold the weights of the network"):
+        load_ensemble(runs)
 
 
 def test_disagreement_is_the_deviation_of_the_networks(members, phantoms, tmp_path):

@@ -201,7 +201,7 @@ def test_golden_forward_pass(name):
 @pytest.mark.slow
 def test_frozen_batch_norm_makes_training_and_prediction_one_function(monkeypatch):
     # Of a large volume a training subtracts before it squares. So do both here, because that is another rounding.
-    monkeypatch.setattr(normalisation, "MOST_SQUARE", -1.0)
+    monkeypatch.setattr(normalisation, "MOST_DISTANCES", -1.0)
     volume = np.random.default_rng(0).normal(size=(1, *TINY_CROP, 1)).astype("float32")
     frozen = embedding_network((*TINY_CROP, 1), batch_norm="frozen")
     difference = np.abs(np.array(frozen(volume, training=True)) - np.array(frozen(volume, training=False))).max()

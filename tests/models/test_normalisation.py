@@ -50,19 +50,21 @@ def test_values_and_gradients_are_keras_s_in_float64(shape, policy):
         np.testing.assert_allclose(tf.cast(mine, "float64"), right, atol=tolerance)
 
 
-# Two voxels to a row, one to a row, too wide for products; means of 9 and 30 deviations, before and behind the limit.
+# Two voxels to a row, one to a row, too wide for products; means of 7 and 30 deviations, before and behind the limit.
 @pytest.mark.parametrize(
     ("shape", "mean"),
     [
         ((1, 64, 32, 16, 8), 1),
         ((1, 32, 32, 16, 16), 1),
         ((2, 128, 128, 48), 1),
-        ((1, 32, 32, 16, 16), 9),
+        ((1, 32, 32, 16, 16), 7),
         ((1, 32, 32, 16, 16), 30),
     ],
 )
 @pytest.mark.parametrize("policy", ROUNDING)
-def test_chunks_and_relu_change_neither_values_nor_gradients(shape, mean, policy):
+@pytest.mark.parametrize("small", [False, True])
+def test_chunks_and_relu_change_neither_values_nor_gradients(shape, mean, policy, small, monkeypatch):
+    monkeypatch.setattr(normalisation, "SMALL", 10**9 if small else 0)
     ours, exact = make_layers(shape, 4, policy, relu=True)
     assert _rows_of_chunks(np.prod(shape[1:-1]).item(), shape[-1])
     random = np.random.default_rng(1)
@@ -111,9 +113,31 @@ def test_a_mean_far_from_zero_costs_no_digits(small, training, monkeypatch):
     x = tf.constant(np.random.default_rng(0).normal(1000, 1, (1, 32, 32, 16, 16)), "float32")
     right = layers.GroupNormalization(8, dtype="float64")(tf.cast(x, "float64"))
     np.testing.assert_allclose(GroupNormalization(8)(x, training=training), right, atol=1e-4)
-    monkeypatch.setattr(normalisation, "MOST_SQUARE", np.inf)
+    monkeypatch.setattr(normalisation, "MOST_DISTANCES", np.inf)
     wrong = np.abs(GroupNormalization(8)(x, training=training) - tf.cast(right, "float32")).max() > 1e-2
     assert wrong != (training or small)
+
+
+@pytest.mark.parametrize(("mean", "subtracts"), [(7, False), (-7, False), (9, True), (-9, True)])
+def test_a_sample_tells_whether_a_mean_is_far(mean, subtracts, monkeypatch):
+    monkeypatch.setattr(normalisation, "SMALL", 0)
+    summed = []
+    sums_around = normalisation.sums_around
+    record = lambda g, x, around: summed.append(around) or sums_around(g, x, around)  # noqa: E731
+    monkeypatch.setattr(normalisation, "sums_around", record)
+    x = tf.constant(np.random.default_rng(0).normal(mean, 1, (1, 32, 32, 16, 16)), "float32")
+    GroupNormalization(8)(x)
+    assert (not np.any(summed[0])) == subtracts
+
+
+@pytest.mark.parametrize("place", [0, 16384 // 2])
+def test_one_voxel_far_from_all_others_costs_no_digits(place, monkeypatch):
+    """Its distance makes the deviation of a sample large, but not that of the volume."""
+    monkeypatch.setattr(normalisation, "SMALL", 0)
+    x = np.random.default_rng(0).normal(1000, 1, (1, 32, 32, 16, 16)).astype("float32")
+    x.reshape(-1, 16)[place] = 3000
+    right = layers.GroupNormalization(1, dtype="float64")(x.astype("float64"))
+    np.testing.assert_allclose(GroupNormalization(1)(tf.constant(x)), right, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.7, -100.0])

@@ -25,3 +25,15 @@ def test_slices_go_first_and_back():
     first = slices_first.slices_first(volume, name="first")
     np.testing.assert_array_equal(first, volume.transpose(0, 3, 1, 2, 4))
     np.testing.assert_array_equal(slices_first.slices_last(first, name="last"), volume)
+
+
+def test_repeated_slices_are_those_of_keras_s_layer():
+    x = np.random.default_rng(0).normal(size=(2, 4, 3, 2, 5)).astype("float32")
+    ours, keras_s = slices_first.RepeatedSlices((3, 1, 1)), layers.UpSampling3D((3, 1, 1))
+    np.testing.assert_array_equal(ours(x), keras_s(x))
+    assert ours.compute_output_shape(x.shape) == (2, 12, 3, 2, 5)
+    for size in (2, (2, 2, 1)):
+        with pytest.raises(ValueError, match="Slices alone are repeated"):
+            slices_first.RepeatedSlices(size)
+    with pytest.raises(ValueError, match="channels_first"):
+        slices_first.RepeatedSlices((2, 1, 1), data_format="channels_first")

@@ -1,5 +1,7 @@
+import os
 import shutil
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -92,6 +94,55 @@ def test_keras_finds_them_where_names_or_the_file_tell_too_little(tmp_path):
     wider = keras.Sequential([keras.Input((4, 4, 4, 1)), keras.layers.Conv3D(3, 1), keras.layers.BatchNormalization()])
     wider.save_weights(tmp_path / "wider.weights.h5")
     assert known.in_another(tmp_path / "wider.weights.h5") is None
+
+
+def linked(path, tmp_path, kind):
+    """Makes one of the datasets of a weights file one that Keras refuses, or adds a group that leads nowhere."""
+    with h5py.File(path, "r+") as file:
+        group = file["layers/conv3d/vars"]
+        content = group["0"][()]
+        if kind == "cycle":
+            file["layers/conv3d/again"] = file["layers"]
+            return
+        del group["0"]
+        with h5py.File(tmp_path / "elsewhere.h5", "w") as other:
+            other["0"] = content
+        if kind == "external link":
+            group["0"] = h5py.ExternalLink(tmp_path / "elsewhere.h5", "/0")
+        elif kind == "soft link":
+            group["0"] = h5py.SoftLink("/nowhere")
+        elif kind == "external storage":
+            (tmp_path / "elsewhere.bin").write_bytes(content.tobytes())
+            storage = [(tmp_path / "elsewhere.bin", 0, h5py.h5f.UNLIMITED)]
+            group.create_dataset("0", content.shape, content.dtype, external=storage)
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(content.shape, content.dtype)
+            layout[:] = h5py.VirtualSource(tmp_path / "elsewhere.h5", "0", content.shape, content.dtype)
+            group.create_virtual_dataset("0", layout)
+
+
+@pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual", "cycle"])
+def test_nothing_is_read_from_outside_the_file(kind, tmp_path):
+    for name in ("network", "other"):
+        trained(1).save_weights(tmp_path / f"{name}.weights.h5")
+    known = StoredWeights(trained(1), tmp_path / "network.weights.h5")
+    assert known.in_another(tmp_path / "other.weights.h5")
+    linked(tmp_path / "other.weights.h5", tmp_path, kind)
+    assert known.in_another(tmp_path / "other.weights.h5") is None
+    first = StoredWeights(trained(1), tmp_path / "other.weights.h5")
+    assert first.in_memory > 0 and not first.names_are_known
+
+
+def test_a_damaged_file_or_a_pipe_is_left_to_keras(tmp_path):
+    path = tmp_path / "network.weights.h5"
+    trained(1).save_weights(path)
+    known, content = StoredWeights(trained(1), path), path.read_bytes()
+    for block in (b"TREE", b"SNOD", b"HEAP"):
+        place = content.index(block)
+        (tmp_path / "bad.weights.h5").write_bytes(content[:place] + bytes(64) + content[place + 64 :])
+        assert known.in_another(tmp_path / "bad.weights.h5") is None
+    os.mkfifo(tmp_path / "pipe.weights.h5")
+    assert known.in_another(tmp_path / "pipe.weights.h5") is None
 
 
 def test_a_file_that_is_replaced_meanwhile_is_left_to_keras(tmp_path, monkeypatch):

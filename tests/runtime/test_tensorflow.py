@@ -92,13 +92,16 @@ def test_garbage_is_not_collected_meanwhile(enabled, keep, monkeypatch):
         monkeypatch.setattr(gc, name, lambda name=name: done.append((name, gc.isenabled())))
     try:
         (gc.enable if enabled else gc.disable)()
-        with pytest.raises(ValueError, match="inside"), no_garbage_collection(keep=keep):
+        with no_garbage_collection(keep=keep):
             assert not gc.isenabled()
+        assert gc.isenabled() == enabled
+        assert done == ([("collect", enabled), ("freeze", False)] if keep else [])
+        with pytest.raises(ValueError, match="inside"), no_garbage_collection(keep=keep):
             raise ValueError("inside")
         assert gc.isenabled() == enabled
+        assert [name for name, _ in done].count("freeze") == keep  # Not after a failure.
     finally:
         gc.enable()
-    assert done == ([("collect", enabled), ("freeze", False)] if keep else [])
 
 
 @pytest.mark.slow
