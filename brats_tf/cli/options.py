@@ -229,6 +229,8 @@ def parse_names(words: str) -> tuple[str, ...]:
 
 
 def _metavar(setting: Setting) -> str:
+    if setting.path:
+        return "PATH"
     if setting.kind == Size:
         return "HxWxD" if setting.name != "depth_factors" else "AxBxC"
     return {int: "N", float: setting.unit.upper() or "X"}.get(setting.kind, "NAME")

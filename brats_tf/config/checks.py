@@ -93,7 +93,7 @@ def _check_network(config: Any) -> None:
             )
         return
     if config.compute.rematerialise:
-        raise InputError("AlbuNet has no residual blocks to rematerialise. Received: rematerialise=True.")
+        raise InputError("`rematerialise` is not available for AlbuNet. Received: rematerialise=True.")
     if config.data.patch_size is None:
         raise InputError("AlbuNet sees patches: `patch_size` must be H x W x D. Received: none.")
 

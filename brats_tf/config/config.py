@@ -97,13 +97,12 @@ class Config:
     @classmethod
     def load(cls, path: str | Path) -> "Config":
         """Reads a config from its file, or from the folder of a run. Raises `InputError` when it is none."""
-        path = Path(path)
-        if path.suffix != ".json":
-            path = path / CONFIG_FILE
+        of_a_run = Path(path).suffix != ".json"
+        path = Path(path) / CONFIG_FILE if of_a_run else Path(path)
         try:
             content = read_json(path)
         except FileNotFoundError:
-            if path.name == CONFIG_FILE:
+            if of_a_run:
                 raise InputError(
                     f"{path.parent} holds no trained network: {CONFIG_FILE} is missing. Train it first, or "
                     "choose trained networks with --networks."

@@ -57,7 +57,7 @@ class PredictionEngine(EngineOptions):
 
 @dataclass(frozen=True)
 class ForwardOptions(Section):
-    """How trained networks run: `precision` changes the last digits of the probabilities, `mirror` the label maps."""
+    """How trained networks run: both settings change the probabilities, so that some voxels get other labels."""
 
     precision: str = setting(
         "float32",
@@ -128,7 +128,9 @@ class ServeOptions(Section):
 
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0: every network of this machine")
     port: int = setting(8000, "port to listen on", minimum=1, maximum=65535)
-    queue: int = setting(16, "cases that may wait or be predicted at once; more are told to come again", minimum=1)
+    queue: int = setting(
+        16, "cases that may be waiting or in prediction at a time; more are told to come again", minimum=1
+    )
     upload_mb: float = setting(256.0, "the largest case, all its files together", above=0, unit="mb")
     upload_seconds: float = setting(300.0, "the longest that sending a case may take", above=0, unit="s")
     convention: str = setting("brats2017", "numbers of the labels", choices=tuple(CONVENTIONS))

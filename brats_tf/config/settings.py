@@ -118,7 +118,7 @@ class ClassifierSettings(Section):
 
 @dataclass(frozen=True)
 class EmbeddingSettings(ClassifierSettings):
-    """The embedding paper's network: a 2D classifier between an inter-slice encoder and decoder."""
+    """The embedding networks: a 2D classifier between an inter-slice encoder and decoder."""
 
     paper: ClassVar[str] = "embedding"
 

@@ -72,7 +72,7 @@ def package_submission(predictions, archive, *, cases=None, skipped=()):
     for name, sentence in objections:
         log.info(f"{name}: {sentence}")
     if objections:
-        earlier = f"; {archive} is one of before" if Path(archive).exists() else ""
+        earlier = f"; {archive} is from an earlier call" if Path(archive).exists() else ""
         log.info(f"{len(objections)} objections; no archive was written{earlier}.")
         return objections
     with atomic(Path(archive)) as temporary, zipfile.ZipFile(temporary, "w") as file:

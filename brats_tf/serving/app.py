@@ -176,7 +176,7 @@ class Service:
             log.warning(str(error))
             raise HTTPException(503, "The server has too little memory for this case.") from None
         except InputError as error:
-            raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
+            raise HTTPException(422, str(error).replace(f"{folder}/", "").replace(str(folder), "the form")) from None
 
 
 async def _disconnected(request):

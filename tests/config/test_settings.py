@@ -199,7 +199,7 @@ def test_the_presets_of_the_albunet_paper():
         ({"loss": "dice"}, "`loss` must be ce_minus_dice or multiple_dice or .* Received: 'dice'"),
         ({"window_weighting": "hann"}, "`window_weighting` must be uniform or gaussian. Received: 'hann'"),
         ({"backbone": "vgg16"}, "The network albunet has no `backbone`. Received: vgg16"),
-        ({"rematerialise": True}, "AlbuNet has no residual blocks to rematerialise"),
+        ({"rematerialise": True}, "`rematerialise` is not available for AlbuNet"),
     ],
 )
 def test_what_albunet_does_not_take_is_refused(changes, sentence):

@@ -101,7 +101,7 @@ def test_cases_that_were_never_predicted_are_objections(phantom_folder, phantoms
     said = " ".join(capsys.readouterr().out.split())
     assert f"{phantoms[1].id}.nii.gz: is missing: every case needs a prediction." in said
     assert "was skipped, so its prediction may be missing" in said
-    assert f"no archive was written; {tmp_path / 'a.zip'} is one of before" in said
+    assert f"no archive was written; {tmp_path / 'a.zip'} is from an earlier call" in said
 
 
 def test_an_empty_folder_is_refused(tmp_path):

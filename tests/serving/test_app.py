@@ -329,3 +329,9 @@ def test_a_form_that_lacks_its_end_is_refused(serve, phantoms):
     headers["content-type"] += "; charset=undefined"
     answer = httpx.post(address, content=whole, headers=headers, timeout=60)
     assert (answer.status_code, "form in UTF-8" in answer.json()["error"]) == (400, True)
+
+
+def test_a_case_that_fits_no_network_says_nothing_of_the_server_s_folders(serve, phantoms):
+    answer = httpx.post(f"{serve()}/label-map", files=files_of(phantoms[0], "t2"), timeout=60)
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "Case upload: no network fits; expected flair, t1ce in the form, found t2."
