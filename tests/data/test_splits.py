@@ -113,5 +113,8 @@ def test_data_sets_that_share_patients_are_warned_of(capsys):
     assert "in common" not in capsys.readouterr().out
     split(pooled, seed=0, validation_split=0.5)
     assert "BraTS 2021, BraTS 2023 GLI have patients in common under other names" in capsys.readouterr().out
+    for name in ("MSD Task01", "BraTS 2023 GoAT"):
+        warn_of_shared_patients([pooled[0], case("x", layout=replace(UNDERSCORED, name=name))])
+        assert "have patients in common" in capsys.readouterr().out
     warn_of_shared_patients([pooled[0], case("x", layout=UNDERSCORED)])
     assert "BraTS 2017-2021, BraTS 2021 have patients in common" in capsys.readouterr().out

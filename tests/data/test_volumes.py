@@ -133,6 +133,11 @@ def test_files_of_different_shape_or_place_do_not_mix(tmp_path, voxels):
     smaller = read_volume(write(tmp_path / "x_t1.nii.gz", voxels[1:]), case_id="x")
     with pytest.raises(InputError, match="x_t1.nii.gz must have the shape 6x7x5 of x_flair.nii.gz; received 5x7x5"):
         check_same_geometry(first.geometry, smaller.geometry, case_id="x")
+    moved = AFFINE.copy()
+    moved[0, 3] += 0.2
+    beside = read_volume(write(tmp_path / "x_t1ce.nii.gz", voxels, moved), case_id="x")
+    with pytest.raises(InputError, match="x_t1ce.nii.gz must have the affine of x_flair.nii.gz"):
+        check_same_geometry(first.geometry, beside.geometry, case_id="x")
     flipped = read_volume(write(tmp_path / "x_t2.nii.gz", voxels, np.diag([1.0, 1, 1, 1])), case_id="x")
     with pytest.raises(InputError, match=r"x_t2.nii.gz must have the affine of x_flair.*axes RAS, expected LPS"):
         check_same_geometry(first.geometry, flipped.geometry, case_id="x")
@@ -408,7 +413,9 @@ def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
                 read(path, case_id="a")
 
 
-@pytest.mark.parametrize(("value", "received"), [(1.5, "0 to 1.5"), (-0.2, "-0.2 to 0"), (np.nan, "nan")])
+@pytest.mark.parametrize(
+    ("value", "received"), [(1.5, "0 to 1.5"), (1.01, "0 to 1.01"), (-0.2, "-0.2 to 0"), (np.nan, "nan")]
+)
 def test_what_are_no_probabilities_is_refused(tmp_path, value, received):
     voxels = np.zeros((4, 4, 4, 3), np.float32)
     voxels[1, 2, 3, 0] = value

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from prediction_records import write_record
 
+from brats_tf.config.execution import EvaluationOptions
 from brats_tf.data.splits import Split
 from brats_tf.data.truth import find_truth
 from brats_tf.errors import InputError
@@ -54,6 +55,15 @@ def test_the_truth_scores_1_everywhere(phantoms, tmp_path):
             )
         assert summary[region]["volume_error_ml"]["mean"] == 0
     assert (summary["empty_rule"], summary["cases"], summary["left_out"]) == ("brats", 4, {})
+
+
+def test_the_rule_for_empty_regions_is_the_one_asked_for(phantoms, tmp_path):
+    """One of the four has no enhancing tumour."""
+    options = EvaluationOptions(empty_masks="nan")
+    predictions = perfect(phantoms, tmp_path / "p")
+    summary, _ = evaluate(phantoms, predictions=predictions, results=tmp_path / "r", options=options)
+    assert summary["empty_rule"] == "nan"
+    assert (summary["ET"]["dice"]["n"], summary["WT"]["dice"]["n"]) == (3, 4)
 
 
 def test_scores_agree_with_plain_numpy(phantoms, tmp_path):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from brats_tf.evaluation.statistics import summarise
+from brats_tf.evaluation.statistics import spearman, summarise
 
 
 def test_summary_by_hand():
@@ -33,3 +33,14 @@ def test_the_interval_holds_the_mean_and_repeats_and_shrinks_with_more_cases():
     assert summarise(scores) == many
     assert summarise([0.5])["low"] is None
     assert (summarise([0.5, 0.5])["low"], summarise([0.5, 0.5])["high"]) == (0.5, 0.5)
+
+
+def test_a_rank_correlation_has_its_sign_an_exact_p_and_no_pairs_without_a_number():
+    found = spearman([1, 2, 3, 4, np.nan], [9, 7, 5, 3, 1])
+    assert found == {"spearman": pytest.approx(-1), "p": pytest.approx(2 / 24), "n": 4}  # Two of 24 orders.
+    assert spearman([1, 2, 3], [4, 5, 6])["spearman"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("first", "second", "count"), [([1, 2], [2, 1], 2), ([1, 2, 3, 4], [5, 5, 5, 5], 4)])
+def test_two_pairs_or_a_side_that_never_changes_have_no_rank_correlation(first, second, count):
+    assert spearman(first, second) == {"spearman": None, "p": None, "n": count}

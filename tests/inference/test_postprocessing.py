@@ -148,3 +148,19 @@ def test_tuning_and_prediction_agree_on_a_volume_at_the_threshold(voxels, below)
     scores = dict(zip(THRESHOLDS_ML, et_scores(mask, mask, spacing), strict=True))
     kept = (postprocess(3 * mask.astype(np.uint8), spacing, PostProcessing(drop_et_below_ml=below)) == 3).any()
     assert kept == (scores[below] == 1) == (volume_ml(mask, spacing) >= below)
+
+
+def test_small_components_go_before_holes_are_filled():
+    """A shell of 26 voxels, which a filled hole would make 27: what is too small is decided of what was predicted."""
+    shell = np.zeros((9, 9, 9), np.uint8)
+    shell[3:6, 3:6, 3:6] = 2
+    shell[4, 4, 4] = 0
+    assert not postprocess(shell, (1, 1, 1), PostProcessing(remove_below_ml=0.027, fill_holes=True)).any()
+    assert postprocess(shell, (1, 1, 1), PostProcessing(remove_below_ml=0.026)).any()  # Below it, not up to it.
+
+
+def test_a_cavity_that_opens_over_an_edge_alone_is_a_hole():
+    shell = np.zeros((9, 9, 9), np.uint8)
+    shell[3:6, 3:6, 3:6] = 2
+    shell[4, 4, 4] = shell[3, 3, 4] = 0
+    assert postprocess(shell, (1, 1, 1), PostProcessing(fill_holes=True))[4, 4, 4]

@@ -86,3 +86,8 @@ def test_windows_of_the_paper():
 def test_steps_that_leave_gaps_are_refused(step):
     with pytest.raises(ValueError, match="The stride must be from 1 to the window"):
         sliding_window_inference(None, np.ones((4, 4, 4, 1)), Windows((2, 2, 2), step), outside=(0,))
+
+
+def test_the_weights_of_a_window_fall_with_an_eighth_of_its_edge():
+    weights = window_weights(64, "gaussian")
+    assert weights[[0, 31]] == pytest.approx([1e-3, np.exp(-0.5 * (0.5 / 8) ** 2)])

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -7,9 +9,11 @@ import pytest
 from tiny_networks import TINY_CROP
 
 from brats_tf.data.discovery import find_cases
+from brats_tf.data.layouts import ListLayout
 from brats_tf.errors import InputError
 from brats_tf.preprocessing.cache import Cache, CacheSettings, damage, read_cache_record, record_path
 from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.regions import CONVENTIONS
 
 PARTS = ("flair", "t2", "seg")
 SETTINGS = CacheSettings(TINY_CROP)
@@ -93,6 +97,28 @@ def test_another_convention_makes_other_classes(case, folder, tmp_path):
     )
     (listed,), _ = find_cases(tmp_path / "list.csv")
     assert stored(listed, folder).classes != stored(case, folder).classes
+
+
+@pytest.mark.parametrize("what", ["bytes", "time"])
+def test_a_file_of_another_size_or_time_is_read_again(what, case, folder):
+    stored(case, folder)
+    assert Cache(folder).find(case, "flair", SETTINGS)
+    path = case.volumes["flair"]
+    before = path.stat()
+    if what == "bytes":
+        path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + (what == "time")))
+    assert (path.stat().st_size != before.st_size) == (what == "bytes")
+    assert Cache(folder).find(case, "flair", SETTINGS) is None
+
+
+def test_every_channel_and_every_set_of_labels_has_its_own_key(case):
+    channels = [dataclasses.replace(case, channels={"flair": channel}) for channel in (0, 1)]
+    assert len({SETTINGS.key(one, "flair", "0") for one in channels}) == 2
+    labelled = [dataclasses.replace(case, layout=ListLayout(CONVENTIONS[name])) for name in sorted(CONVENTIONS)]
+    assert len({SETTINGS.key(one, "seg", "0") for one in labelled}) == len(
+        {(one.convention.labels, one.convention.others) for one in labelled}
+    )
 
 
 def test_a_file_that_was_only_copied_gives_the_same_entry(case, folder, tmp_path):

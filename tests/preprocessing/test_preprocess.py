@@ -7,9 +7,10 @@ import pytest
 from brats_tf.data.case import Case
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import MsdLayout
-from brats_tf.data.volumes import geometry_notes
+from brats_tf.data.volumes import geometry_notes, read_volume
 from brats_tf.errors import InputError
-from brats_tf.preprocessing.preprocess import prepare_case
+from brats_tf.preprocessing.preprocess import grid_of, prepare_case
+from brats_tf.preprocessing.transforms import LINEAR, brain_statistics, z_score
 from brats_tf.regions import MODALITIES, MSD_TASK01, classes_to_labels, labels_to_classes
 
 
@@ -104,6 +105,15 @@ def test_a_case_in_another_spacing_is_resampled_only_when_asked(case):
     probabilities = finer.to_file_axes(np.full((80, 80, 52, 3), 0.25, np.float32))
     assert probabilities.shape == (40, 40, 26, 3)
     np.testing.assert_allclose(probabilities, 0.25)
+
+
+def test_images_are_scored_then_blended_linearly(case):
+    volume = read_volume(case.volumes["t1"], case_id=case.id)
+    grid = grid_of(volume, (80, 80, 52), 3.0, case_id=case.id)
+    right = grid.to_crop(z_score(volume.voxels, *brain_statistics(volume.voxels)), order=LINEAR)
+    found = prepare_case(case, modalities=("t1",), crop=(80, 80, 52), with_truth=False, spacing_mm=3.0).volume[..., 0]
+    np.testing.assert_array_equal(found, right)
+    assert np.abs(found - grid.to_crop(z_score(volume.voxels, *brain_statistics(volume.voxels)))).max() > 0.1
 
 
 def test_channels_of_one_file_are_one_case(case, tmp_path):

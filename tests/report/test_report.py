@@ -21,8 +21,8 @@ from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
 from brats_tf.inference.prediction_record import settings_sha256
 from brats_tf.report.blocks import Viewer, render_page
-from brats_tf.report.report import CaseView, _about_sheets, _mean_dice, write_report
-from brats_tf.report.sections import left_out_section
+from brats_tf.report.report import CaseView, _about_sheets, _from_both_ends, _mean_dice, write_report
+from brats_tf.report.sections import SUMMARY_METRICS, left_out_section, paper_section, summary_section
 from brats_tf.runs.history import VALIDATION_COLUMNS
 from brats_tf.runtime.files import sha256_of
 from brats_tf.visualisation.sprite_sheet import CLASS_LEVELS, SpriteSheet, make_sprite_sheet
@@ -417,3 +417,34 @@ def test_the_viewer_shows_each_voxel_where_it_is(tmp_path):
     for axis, across, down in (("axial", 28, 12), ("coronal", 28, 48), ("sagittal", 12, 48)):
         width, height = said[f"{axis} size"]
         assert height / width == pytest.approx(down / across, rel=0.01)
+
+
+def summary_of(figures, empty_rule="brats"):
+    regions = {region: dict.fromkeys(SUMMARY_METRICS, figures) for region in ("ET", "WT", "TC")}
+    return regions | {"left_out": {}, "empty_rule": empty_rule}
+
+
+FIGURES = dict(mean=0.1, low=0.2, high=0.3, std=0.4, quartile1=0.5, median=0.6, quartile3=0.7, n=9)  # noqa: C408
+
+
+def test_every_figure_stands_below_its_title():
+    table = summary_section(summary_of(FIGURES), {})[-2]
+    titles = ("", "mean", "95 % interval", "std", "1st quartile", "median", "3rd quartile", "n")
+    row = ("Dice x 100, ET", "10.00", "20.00 to 30.00", "40.00", "50.00", "60.00", "70.00", 9)
+    assert (tuple(table.head), table.rows[0]) == (titles, row)
+
+
+def test_the_paper_s_rows_are_those_of_the_networks_and_another_rule_is_said():
+    note, table = paper_section(summary_of(FIGURES), {})
+    assert "Unlike there" not in note.text
+    assert dict(row[:2] for row in table.rows)["these predictions: Dice x 100"] == "10.00 (60.00)"
+    assert "Unlike there" in paper_section(summary_of(FIGURES, "nan"), {})[0].text
+    albunet = {"albunet3d": Config.from_preset("albunet3d", modalities=("flair", "t1ce", "t2"))}
+    other, its_table = paper_section(summary_of(FIGURES), albunet)
+    assert other.text != note.text and its_table.rows[0] != table.rows[0]
+
+
+def test_cases_are_taken_from_both_ends():
+    assert _from_both_ends(list("abcde"), 3) == ["a", "b", "e"]
+    assert _from_both_ends(list("abcde"), 4) == ["a", "b", "d", "e"]
+    assert _from_both_ends(list("ab"), 3) == ["a", "b"]

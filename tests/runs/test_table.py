@@ -5,6 +5,7 @@ import pytest
 from repository import REPOSITORY
 
 from brats_tf.errors import InputError
+from brats_tf.runs import table
 from brats_tf.runs.record import git_commit, read_run_record
 from brats_tf.runs.table import show_runs, summary_of
 
@@ -50,6 +51,24 @@ def test_runs_are_listed_oldest_first_with_the_best_validation(two, capsys):
     ]
     assert rows[1]["best"] == {"WT": 0.5, "TC": 0.5, "ET": 0.5, "epoch": 2}
     assert rows[0]["best"] is None
+
+
+@pytest.mark.parametrize(
+    ("later", "epoch"),
+    [({"WT": 0.9, "TC": 0.5, "ET": 0.4}, 4), ({"WT": 0.5, "TC": 0.5, "ET": 0.5}, 2), ({"WT": 0, "TC": 0, "ET": 1}, 2)],
+)
+def test_the_best_epoch_is_that_of_the_best_mean_and_of_several_the_first(later, epoch, tmp_path):
+    run = write_run(tmp_path / "flair", began="2026-01-02 00:00:00")
+    rows = [(2, "a", region, 0.5) for region in ("WT", "TC", "ET")] + [(4, "a", *one) for one in later.items()]
+    lines = ["epoch,case,region,dice", *(",".join(map(str, row)) for row in rows)]
+    (run / "validation.csv").write_text("\n".join(lines))
+    assert summary_of(run, tmp_path)["best"]["epoch"] == epoch
+
+
+def test_a_training_that_nobody_runs_is_interrupted(two, capsys, monkeypatch):
+    monkeypatch.setattr(table.console, "width", 200)
+    show_runs(two)
+    assert "interrupted" in capsys.readouterr().out
 
 
 def test_what_differs_is_shown(two, capsys):

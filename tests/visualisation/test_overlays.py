@@ -92,3 +92,13 @@ def test_a_dollar_in_a_name_begins_no_formula(tmp_path):
     save_overlay(tmp_path / "overlay.png", classes * 1.0, {"cost$^$": classes}, title="cost$^$")
     save_curves(tmp_path / "curves.png", {"cost$^$": [3, 2, 1]}, title="cost$^$", x_label="step")
     assert {path.name for path in tmp_path.iterdir()} == {"overlay.png", "curves.png"}
+
+
+def test_a_mask_lies_on_the_slice_that_it_belongs_to():
+    volume = np.random.default_rng(0).random((4, 5, 6))
+    shown = list(_slices(volume, volume, (2, 3, 5)))
+    assert [name for name, _, _ in shown] == ["axial", "coronal", "sagittal"]
+    for _, image, mask in shown:
+        np.testing.assert_array_equal(image, mask)
+    np.testing.assert_array_equal(shown[1][1], volume[2].T[::-1])  # The head on top.
+    np.testing.assert_array_equal(shown[2][1], volume[:, 3].T[::-1])
