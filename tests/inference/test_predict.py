@@ -19,6 +19,7 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import ForwardOptions, PostProcessing, PredictionOptions
 from brats_tf.data.discovery import find_cases
 from brats_tf.data.layouts import HYPHENED
+from brats_tf.data.splits import Split
 from brats_tf.errors import InputError, WriteError
 from brats_tf.evaluation.label_maps import LabelMaps
 from brats_tf.inference import ensemble, predict
@@ -243,6 +244,17 @@ def test_cases_that_lowered_the_learning_rate_have_chosen_the_network(runs, tmp_
     monkeypatch.setattr(ensemble, "read_run_record", lambda run: {"validation": ["Case_1"]})
     (member,) = load_ensemble([run])
     assert member.chosen_on == (("Case_1",) if monitor == "validation" else ())
+    shutil.copyfile(run / "network.weights.h5", run / "best.weights.h5")
+    (best,) = load_ensemble([run], "best")  # Which validation chose, whatever lowered the learning rate.
+    assert best.chosen_on == ("Case_1",)
+
+
+def test_a_case_that_trained_a_network_is_recorded(runs, phantoms, tmp_path):
+    run = shutil.copytree(runs / "flair", tmp_path / "flair")
+    Split("validation_split=0.5", 0, [phantoms[0].id], [phantoms[1].id]).save(run)
+    predict_cases(load_ensemble([run]), phantoms[:2], out=tmp_path / "out")
+    cases = json.loads((tmp_path / "out" / "prediction.json").read_text())["cases"]
+    assert cases[phantoms[0].id]["trained"] == ["flair"] and not cases[phantoms[1].id].get("trained")
 
 
 def test_a_record_that_lists_what_lies_beside_without_hashes_is_read(members, phantoms, tmp_path):

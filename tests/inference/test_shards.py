@@ -175,6 +175,17 @@ def test_resume_predicts_again_what_lacks_a_file_that_is_asked_for_now(predict, 
     assert "4 of 4 label maps are in" in capsys.readouterr().out
 
 
+def test_resume_predicts_again_what_lacks_its_uncertainty(predict, tmp_path, capsys):
+    words = {"network": "flair,other"}
+    assert predict(tmp_path, "--save-uncertainty", **words) == 0
+    first = min((tmp_path / "uncertainty").iterdir())
+    before = first.read_bytes()
+    first.unlink()
+    capsys.readouterr()
+    assert predict(tmp_path, "--save-uncertainty", "--resume", **words) == 0
+    assert "3 of 4 label maps are in" in capsys.readouterr().out and first.read_bytes() == before
+
+
 def test_resume_predicts_again_what_has_other_images_now(predict, phantom_folder, tmp_path, capsys):
     data = tmp_path / "data"
     shutil.copytree(phantom_folder, data)

@@ -19,9 +19,11 @@ from brats_tf.config.config import Config
 from brats_tf.config.execution import ReportOptions
 from brats_tf.errors import InputError
 from brats_tf.evaluation.evaluate import evaluate
+from brats_tf.evaluation.label_maps import LabelMaps
+from brats_tf.evaluation.results import read_scores
 from brats_tf.inference.prediction_record import settings_sha256
 from brats_tf.report.blocks import Viewer, render_page
-from brats_tf.report.report import CaseView, _about_sheets, _from_both_ends, _mean_dice, write_report
+from brats_tf.report.report import CaseView, _about_sheets, _from_both_ends, _mean_dice, _view, write_report
 from brats_tf.report.sections import SUMMARY_METRICS, left_out_section, paper_section, summary_section
 from brats_tf.runs.history import VALIDATION_COLUMNS
 from brats_tf.runtime.files import sha256_of
@@ -448,3 +450,19 @@ def test_cases_are_taken_from_both_ends():
     assert _from_both_ends(list("abcde"), 3) == ["a", "b", "e"]
     assert _from_both_ends(list("abcde"), 4) == ["a", "b", "d", "e"]
     assert _from_both_ends(list("ab"), 3) == ["a", "b"]
+
+
+def test_truth_and_prediction_of_a_case_lie_alike(phantoms, tmp_path):
+    shutil.copyfile(phantoms[1].segmentation, tmp_path / f"{phantoms[1].id}.nii.gz")
+    view = _view(phantoms[1], LabelMaps(tmp_path))
+    assert view.truth.any()
+    np.testing.assert_array_equal(view.prediction, view.truth)
+
+
+def test_as_many_cases_are_shown_as_asked_for_and_all_are_listed_from_the_worst(reported):
+    html = reported.read_text()
+    listed = re.findall(r"<td[^>]*>(Phantom_\d+)</td>", html[html.index("All cases") :])[:3]
+    scored = read_scores(reported.parent)
+    assert listed == sorted(scored, key=lambda case: _mean_dice(scored[case]))
+    sheets = json.loads(re.search(r'id="sprite-sheets">(.*?)</script>', html, re.DOTALL).group(1))
+    assert set(sheets) == {listed[0], listed[-1]}

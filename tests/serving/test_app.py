@@ -18,6 +18,7 @@ from brats_tf.errors import InputError
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.regions import BRATS_2017, BRATS_2023
+from brats_tf.runtime.files import sha256_of
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 app_module = pytest.importorskip("brats_tf.serving.app", reason="needs the extra `serve`")
@@ -103,6 +104,7 @@ def test_a_missing_modality_is_said_in_a_header(serve, phantoms):
         ({"../../etc": ("../../x", b"1")}, 422, "Received: '../../etc'"),
         ([("flair", ("a", b"1")), ("flair", ("b", b"2"))], 422, "Expected one file for each"),
         ({"flair": ("a.nii.gz", bytes(6_000_000))}, 413, "A case may have 5 MB"),
+        ({"flair": ("a.nii.gz", bytes(5_100_000))}, 413, "A case may have 5 MB"),
     ],
 )
 def test_a_wrong_upload_is_told_what_is_wrong(files, status, words, serve):
@@ -335,3 +337,8 @@ def test_a_case_that_fits_no_network_says_nothing_of_the_server_s_folders(serve,
     answer = httpx.post(f"{serve()}/label-map", files=files_of(phantoms[0], "t2"), timeout=60)
     assert answer.status_code == 422
     assert answer.json()["error"] == "Case upload: no network fits; expected flair, t1ce in the form, found t2."
+
+
+def test_the_networks_are_told_with_the_hashes_of_their_weights(serve, predictors):
+    told = httpx.get(f"{serve()}/health").json()["networks"]
+    assert told == {one.name: sha256_of(one.weights.path) for one in predictors}
