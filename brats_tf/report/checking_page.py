@@ -57,7 +57,7 @@ def _overview(records):
                 case_id,
                 ", ".join(record["series"]),
                 ", ".join(record["missing"]) or "–",
-                "–" if overlap is None else (f"{overlap:.3f}", overlap),
+                ("–", "") if overlap is None else (f"{overlap:.3f}", overlap),
                 f"{record['brain_mask']['ml']:.0f}",
                 f"{sum(record['seconds'].values()):.0f}",
             )

@@ -42,7 +42,6 @@ REPORT_FILE, PICTURES_FOLDER = "report.html", "pictures"
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "nibabel", "matplotlib")
 CONTRIBUTION = "What the classifier contributes"
 OVERLAYS = 2  # Of the worst cases, and of the best.
-# The axis (H, W, D) along which a file's axis runs.
 
 
 def write_report(cases, *, runs, predictions, results, options=None, convention=None):

@@ -1,5 +1,6 @@
 """Plots: curves, bands, boxes, scatter plots, rows of images."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def save_bands(path, curves, *, panels, title):
     """Draws {name: {panel: {"epochs", "mean", "std"}}}: one axis per panel, one line with its band per name."""
     figure, (axes,) = new_figure(1, len(panels), size=(4 * len(panels), 4), sharey=True)
     for panel, axis in zip(panels, axes, strict=True):
-        for (name, curve), style in zip(curves.items(), ("-", "--", "-.", ":"), strict=False):
+        for (name, curve), style in zip(curves.items(), itertools.cycle(("-", "--", "-.", ":")), strict=False):
             epochs, mean, std = (np.array(curve[panel][key]) for key in ("epochs", "mean", "std"))
             axis.plot(epochs, mean, style, marker="o", markersize=3, label=name)
             axis.fill_between(epochs, mean - std, mean + std, alpha=0.2)
