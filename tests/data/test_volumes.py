@@ -37,6 +37,7 @@ def test_the_output_has_the_geometry_of_the_input_to_the_byte(tmp_path, voxels):
     image.set_sform(AFFINE, code=1)
     image.header.set_xyzt_units("mm", "sec")
     image.header.set_slope_inter(2, 1)
+    image.header["cal_max"] = 900  # What a viewer shows as white.
     nib.save(image, tmp_path / "in.nii.gz")
     reference = read_volume(tmp_path / "in.nii.gz", case_id="a")
     labels = (voxels > 400).astype(np.uint8) * 4
@@ -44,6 +45,7 @@ def test_the_output_has_the_geometry_of_the_input_to_the_byte(tmp_path, voxels):
     written = nib.load(tmp_path / "new" / "out.nii.gz")
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), labels)
     assert written.get_data_dtype() == np.uint8
+    assert (written.header["cal_min"], written.header["cal_max"]) == (0, 0)
     for field in ("dim", "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x"):
         np.testing.assert_array_equal(written.header[field], reference.header[field], err_msg=field)
     for field in ("srow_x", "srow_y", "srow_z", "qoffset_y", "qoffset_z", "xyzt_units"):

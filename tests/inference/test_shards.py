@@ -13,7 +13,7 @@ from brats_tf.inference import shards
 from brats_tf.inference.ensemble import load_ensemble
 from brats_tf.inference.predict import predict_cases
 from brats_tf.inference.prediction_record import read_prediction_record
-from brats_tf.inference.shards import agree_on_cases
+from brats_tf.inference.shards import _joined, agree_on_cases
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +263,14 @@ def test_shards_that_began_before_the_merge_of_others_stay(predict, tmp_path):
     assert len(json.loads((tmp_path / "shards" / "cases.json").read_text())) == 4
     assert main(["merge", str(tmp_path)]) == 0
     assert len(maps(tmp_path)) == 4
+
+
+def test_a_merge_keeps_what_the_shards_say_nothing_of():
+    before = {"cases": {"a": 1, "b": 2, "c": 3}, "left_out": {"d": "bad", "e": "bad"}}
+    before |= {"pending": ["b", "c", "d", "f"], "data": ["x", "y"], "made_by": "an earlier one"}
+    content = {"cases": {"b": 20, "d": 40}, "left_out": {"c": "now bad"}, "data": ["y", "z"], "pending": []}
+    joined = _joined(before, content)
+    assert joined["cases"] == {"a": 1, "b": 20, "d": 40}
+    assert joined["left_out"] == {"e": "bad", "c": "now bad"}
+    assert (joined["pending"], joined["data"]) == (["f"], ["x", "y", "z"])
+    assert _joined({}, content) is content

@@ -1,8 +1,11 @@
 import matplotlib.image
 import numpy as np
+from matplotlib.colors import to_rgb
 
 from brats_tf.visualisation import overlays
 from brats_tf.visualisation.overlays import (
+    COLOUR_BLIND_SAFE,
+    COLOURS,
     ERROR_COLOURS,
     OPACITY,
     _slices,
@@ -102,3 +105,21 @@ def test_a_mask_lies_on_the_slice_that_it_belongs_to():
         np.testing.assert_array_equal(image, mask)
     np.testing.assert_array_equal(shown[1][1], volume[2].T[::-1])  # The head on top.
     np.testing.assert_array_equal(shown[2][1], volume[:, 3].T[::-1])
+
+
+def test_the_row_of_errors_has_missed_and_false_in_their_colours_and_the_first_tumour_chooses_the_slices(monkeypatch):
+    figures = []
+    monkeypatch.setattr(overlays, "save_figure", lambda figure, path: figures.append(figure))
+    truth, prediction = np.zeros((2, 8, 9, 10), np.uint8)
+    truth[2:5, 3:6, 4:7] = 1  # Its centre is (3, 4, 5).
+    prediction[3, 7, 5] = prediction[7, 7:9, 9] = 3
+    save_overlay("x.png", np.zeros(truth.shape), {"truth": truth, "ours": prediction}, title="x", errors=True)
+    shown = {axis.get_title(): np.asarray(axis.get_images()[0].get_array()) for axis in figures[0].axes}
+    missed, false = (OPACITY * np.array(to_rgb(ERROR_COLOURS[name])) for name in ("missed", "false"))
+    np.testing.assert_allclose(shown["error, axial"][3, 4], missed)
+    np.testing.assert_allclose(shown["error, axial"][3, 7], false)
+    enhancing = OPACITY * np.array(to_rgb(COLOUR_BLIND_SAFE["enhancing"]))
+    np.testing.assert_allclose(shown["ours, axial"][3, 7], enhancing)
+    save_overlay("x.png", np.zeros(truth.shape), {"truth": truth, "ours": prediction}, title="x")
+    shown = {axis.get_title(): np.asarray(axis.get_images()[0].get_array()) for axis in figures[1].axes}
+    np.testing.assert_allclose(shown["ours, axial"][3, 7], OPACITY * np.array(to_rgb(COLOURS["enhancing"])))
