@@ -57,6 +57,7 @@ def load_ensemble(
     precision = resolved_precision(forward.precision)
     predictors: list[Predictor] = []
     shared: dict = {}
+    named: dict = {}  # By the same keys, the weights whose names in their file are those in others.
     for run in runs:
         config = Config.load(run)
         if predictors:
@@ -64,15 +65,16 @@ def load_ensemble(
         key = (config.network.name, *config.network_settings().values())
         if key not in shared:
             network = build_network(config, precision=precision)
-            shared[key] = [network, compiled_forward(network, blind=blind), None]
-        network, run_network, others = shared[key]
+            shared[key] = (network, compiled_forward(network, blind=blind))
+        network, run_network = shared[key]
         path = Path(run) / CHECKPOINT_FILES[checkpoint]
-        if (found := others and others.in_another(path)) is not None:
+        if found := named[key].in_another(path) if key in named else None:
             weights, sha256 = found
         else:
             sha256 = load_weights(network, run, checkpoint)
             weights = StoredWeights(network, path)
-            shared[key][-1] = others if others and others.names_are_known else weights
+            if weights.names_are_known:
+                named[key] = weights
         record = read_run_record(run) or {}
         origin = record.get("initial_weights", {}).get("origin", "unknown")
         chosen = checkpoint == "best" or config.training.plateau_monitor == "validation"

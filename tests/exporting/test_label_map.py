@@ -287,7 +287,7 @@ def test_full_size_label_maps_of_real_cases_are_those_of_predict(precision, real
         out, options = tmp_path / "predictions", PredictionOptions(save_probabilities=True)
         predict_cases(load_ensemble([run], forward=forward), [case], out=out, options=options)
         image = nib.load(out / "probabilities" / f"{case.id}.nii.gz")
-        # TensorFlow's graph optimiser fuses other operations in another graph, which decides on the threshold itself.
+        # Another graph of the same network may round otherwise, by 1e-6, which decides on the threshold itself.
         certain = np.all(np.abs(image.get_fdata() - 0.5) > 1e-5, axis=-1)
         assert certain.mean() > 0.9999
         certain = orient(certain, image.affine)

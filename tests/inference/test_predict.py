@@ -119,14 +119,22 @@ def test_a_case_with_a_missing_modality_is_predicted_from_the_rest_and_said_so(
     np.testing.assert_array_equal(first, second)
 
 
-def drawn_anew(network):
-    """Changes all weights of a network, as a training does."""
-    random = np.random.default_rng(int(1e6 * abs(network.weights[0].numpy().sum())))
-    network.set_weights([one + random.uniform(0, 0.01, one.shape).astype(one.dtype) for one in network.get_weights()])
+def drawn_anew(seed):
+    """A function that changes all weights of a network, as a training does."""
+    random = np.random.default_rng(seed)
+
+    def change(network):
+        drawn = [one + random.uniform(0, 0.01, one.shape).astype(one.dtype) for one in network.get_weights()]
+        network.set_weights(drawn)
+
+    return change
 
 
 def test_keras_loads_the_first_of_networks_of_one_kind_alone(tmp_path, monkeypatch):
-    runs = [untrained(tmp_path / name, modalities=(name,), change=drawn_anew) for name in ("flair", "t1", "t2")]
+    runs = [
+        untrained(tmp_path / name, modalities=(name,), change=drawn_anew(seed))
+        for seed, name in enumerate(("flair", "t1", "t2"))
+    ]
     loaded, load_weights = [], ensemble.load_weights
     monkeypatch.setattr(ensemble, "load_weights", lambda *given: loaded.append(given[1]) or load_weights(*given))
     members = load_ensemble(runs)
